@@ -1,0 +1,37 @@
+//! The database's history, oldest first: one DDL statement a step, because MySQL commits each by itself.
+//!
+//! A room of its own so that it can never import the entities: a step describes the schema as it was
+//! on the day it was written, not as the code sees it now. A step that has landed is never edited.
+
+use sea_orm_migration::prelude::*;
+
+mod m0001_create_location;
+mod m0002_index_location_created_at;
+mod m0003_create_location_area;
+
+/// Runs the steps a database has not seen yet.
+pub struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m0001_create_location::Migration),
+            Box::new(m0002_index_location_created_at::Migration),
+            Box::new(m0003_create_location_area::Migration),
+        ]
+    }
+}
+
+#[derive(DeriveIden)]
+enum Location {
+    Table,
+    Id,
+    OwnerId,
+    Version,
+    Geometry,
+    Altitudes,
+    Properties,
+    UpdatedBy,
+    CreatedAt,
+    UpdatedAt,
+}

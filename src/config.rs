@@ -1,0 +1,304 @@
+//! Settings: one table of them, read once from flags and environment, checked before anything starts.
+//!
+//! Secrets never come by flag and are never printed, not even in the error about them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use http::HeaderValue;
+use ipnet::IpNet;
+use url::Url;
+
+use crate::{
+    net::{client::TrustedProxies, origins::Origins},
+    telemetry::LogFormat,
+};
+
+/// One setting: an environment variable and, secrets apart, a flag.
+#[derive(Debug)]
+pub struct Setting {
+    /// The environment variable; as a flag `--in-kebab-case`.
+    pub name: &'static str,
+    /// Shown by `--help`; empty where there is none.
+    pub default: &'static str,
+    /// One line for `--help`.
+    pub help: &'static str,
+    /// By environment or `…_FILE` only, never by flag.
+    pub secret: bool,
+    /// Named by the documentation, refused by this version.
+    pub missing: bool,
+}
+
+const fn setting(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, default, help, secret: false, missing: false }
+}
+
+const fn missing(name: &'static str, help: &'static str) -> Setting {
+    Setting { missing: true, ..setting(name, "", help) }
+}
+
+/// Every setting, in the order of `--help`.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "DATABASE_URL",
+        "sqlite://data/georoom.db?mode=rwc",
+        "mysql://user:password@host:3306/database, or sqlite://file?mode=rwc. With a password only by environment or DATABASE_URL_FILE",
+    ),
+    setting("API_ADDR", "127.0.0.1:3000", "Where the HTTP API listens"),
+    setting("GATEWAY_ADDR", "127.0.0.1:3030", "Where the Socket.IO gateway listens (path /socket.io)"),
+    setting("OPEN_MODE", "", "true: serve without authentication on addresses other than loopback"),
+    setting(
+        "CORS_ORIGINS",
+        "",
+        "Web pages that may call, separated by commas; open mode: localhost, or any with OPEN_MODE=true",
+    ),
+    setting(
+        "TRUSTED_PROXIES",
+        "127.0.0.0/8,::1/128",
+        "Addresses or networks whose X-Forwarded-For is believed, separated by commas",
+    ),
+    setting("PING_INTERVAL", "25s", "Engine.IO heartbeat: how often a socket is pinged"),
+    setting("PING_TIMEOUT", "20s", "Engine.IO heartbeat: how long its answer may take"),
+    setting("RATE_LIMITS", "off", "off; limits are not built yet"),
+    setting("LOG_FORMAT", "text", "text or json"),
+    setting("RUST_LOG", "info", "What is logged: error, warn, info, debug, or target=level,…"),
+    Setting { secret: true, ..missing("JWT_SECRET", "HS256 key, 32 bytes or more") },
+    missing("JWT_PUBLIC_KEY_FILE", "File of PEM public keys: RS256, ES256, EdDSA"),
+    Setting { secret: true, ..missing("REDIS_URL", "This process is one node of many") },
+    missing("ADMIN_UI_USERNAME", "Socket.IO Admin UI: who may log in"),
+    Setting {
+        secret: true,
+        ..missing("ADMIN_UI_PASSWORD_HASH", "Socket.IO Admin UI: bcrypt hash of the password")
+    },
+    missing("ADMIN_UI_MODE", "Socket.IO Admin UI: development or production"),
+    missing("ADMIN_UI_READONLY", "Socket.IO Admin UI: true forbids its commands"),
+];
+
+/// A setting that stops the start: which, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {why}")]
+pub struct Invalid {
+    name: String,
+    why: String,
+}
+
+impl Invalid {
+    /// Names the setting and what is wrong with it.
+    pub fn new(name: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { name: name.into(), why: why.into() }
+    }
+}
+
+/// A value that no log or error shows.
+#[derive(Clone, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Where it is needed.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Engine.IO's heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Heartbeat {
+    /// Between pings.
+    pub interval: Duration,
+    /// Until a missing pong ends the socket.
+    pub timeout: Duration,
+}
+
+/// Everything the server needs to know, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// May hold a password.
+    pub database_url: Secret,
+    /// The HTTP API.
+    pub api_addr: SocketAddr,
+    /// The Socket.IO gateway.
+    pub gateway_addr: SocketAddr,
+    /// Web pages that may call.
+    pub origins: Origins,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// Of every socket.
+    pub heartbeat: Heartbeat,
+    /// Text or JSON.
+    pub log_format: LogFormat,
+    /// A filter as tracing-subscriber reads it.
+    pub log_filter: String,
+}
+
+/// Where a value was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source {
+    /// On the command line, for every process of the machine to see.
+    Flag,
+    /// In the environment.
+    Environment,
+}
+
+/// A value and where it was found.
+pub type Found = (Source, String);
+
+impl Config {
+    /// Checks every setting; `find` looks one up, empty values being none.
+    ///
+    /// # Errors
+    /// The first setting that is wrong, or is not built yet.
+    pub fn load(find: impl Fn(&str) -> Result<Option<Found>, Invalid>) -> Result<Self, Invalid> {
+        let mut values: HashMap<String, Found> = HashMap::new();
+        let files = SETTINGS.iter().map(|setting| format!("{}_FILE", setting.name));
+        for name in SETTINGS.iter().map(|setting| setting.name.to_owned()).chain(files) {
+            if let Some(found) = find(&name)?.filter(|(_, value)| !value.trim().is_empty()) {
+                values.insert(name, found);
+            }
+        }
+        let find = |name: &str| values.get(name).cloned();
+        for setting in SETTINGS.iter().filter(|setting| setting.missing) {
+            let file = format!("{}_FILE", setting.name);
+            if find(setting.name).is_some() || (setting.secret && find(&file).is_some()) {
+                return Err(Invalid::new(
+                    setting.name,
+                    "is set, but this version cannot do that yet; unset it to start",
+                ));
+            }
+        }
+        let get = |name: &str| {
+            let setting =
+                SETTINGS.iter().find(|setting| setting.name == name).expect("a setting of the table");
+            find(name).map_or_else(|| setting.default.to_owned(), |(_, value)| value.trim().to_owned())
+        };
+
+        let addr = |name: &str| {
+            get(name)
+                .parse::<SocketAddr>()
+                .map_err(|_| Invalid::new(name, "must be an address and port, such as 127.0.0.1:3000"))
+        };
+        let (api_addr, gateway_addr) = (addr("API_ADDR")?, addr("GATEWAY_ADDR")?);
+        if api_addr == gateway_addr && api_addr.port() != 0 {
+            return Err(Invalid::new(
+                "GATEWAY_ADDR",
+                "must differ from API_ADDR: the gateway has a port of its own",
+            ));
+        }
+
+        let open_mode = boolean("OPEN_MODE", &get("OPEN_MODE"))?;
+        let loopback = api_addr.ip().is_loopback() && gateway_addr.ip().is_loopback();
+        if !open_mode && !loopback {
+            let why = "without authentication the server starts only on loopback addresses; \
+                       set OPEN_MODE=true if everyone who reaches it may do everything";
+            return Err(Invalid::new("OPEN_MODE", why));
+        }
+        let origins = match get("CORS_ORIGINS") {
+            list if !list.is_empty() => Origins::Listed(parse_list("CORS_ORIGINS", &list, origin)?),
+            _ if open_mode => Origins::Any,
+            _ => Origins::Localhost,
+        };
+        let proxies = parse_list("TRUSTED_PROXIES", &get("TRUSTED_PROXIES"), |text| {
+            text.parse::<IpNet>()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                .map_err(|_| format!("`{text}` is no address and no network such as 10.0.0.0/8"))
+        })?;
+
+        let duration = |name: &str| {
+            let value = humantime::parse_duration(&get(name)).ok();
+            value
+                .filter(|value| (Duration::from_millis(10)..=Duration::from_secs(3600)).contains(value))
+                .ok_or_else(|| Invalid::new(name, "must be a time from 10ms to 1h, such as 25s"))
+        };
+        let heartbeat =
+            Heartbeat { interval: duration("PING_INTERVAL")?, timeout: duration("PING_TIMEOUT")? };
+
+        if get("RATE_LIMITS") != "off" {
+            return Err(Invalid::new("RATE_LIMITS", "this version cannot limit yet; the only value is off"));
+        }
+        let log_format = match get("LOG_FORMAT").as_str() {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => return Err(Invalid::new("LOG_FORMAT", "must be text or json")),
+        };
+        let log_filter = get("RUST_LOG");
+        crate::telemetry::check_filter(&log_filter).map_err(|why| Invalid::new("RUST_LOG", why))?;
+
+        Ok(Self {
+            database_url: database_url(find)?,
+            api_addr,
+            gateway_addr,
+            origins,
+            trusted_proxies: TrustedProxies::new(proxies),
+            heartbeat,
+            log_format,
+            log_filter,
+        })
+    }
+}
+
+fn database_url(find: impl Fn(&str) -> Option<Found>) -> Result<Secret, Invalid> {
+    const NAME: &str = "DATABASE_URL";
+    const FILE: &str = "DATABASE_URL_FILE";
+    let (source, url) = match (find(NAME), find(FILE)) {
+        (Some(_), Some(_)) => return Err(Invalid::new(FILE, "is set beside DATABASE_URL; set one of them")),
+        (Some(found), None) => found,
+        (None, Some((source, path))) => {
+            let text =
+                std::fs::read_to_string(Path::new(&path)).map_err(|e| Invalid::new(FILE, e.to_string()))?;
+            (source, text)
+        }
+        (None, None) => (Source::Environment, SETTINGS[0].default.to_owned()),
+    };
+    let url = url.trim();
+    if url.starts_with("mysql:") {
+        // Parsed here because the driver's message about a bad URL repeats it, password and all.
+        let parsed = Url::parse(url).map_err(|e| Invalid::new(NAME, e.to_string()))?;
+        if source == Source::Flag && parsed.password().is_some() && find(NAME).is_some() {
+            let why = "has a password, and every process of the machine can read a flag; \
+                       use the environment or DATABASE_URL_FILE";
+            return Err(Invalid::new(NAME, why));
+        }
+    } else if !url.starts_with("sqlite:") {
+        return Err(Invalid::new(NAME, "must start with mysql:// or sqlite:"));
+    }
+    Ok(Secret(url.to_owned()))
+}
+
+fn boolean(name: &str, value: &str) -> Result<bool, Invalid> {
+    match value {
+        "true" => Ok(true),
+        "" | "false" => Ok(false),
+        _ => Err(Invalid::new(name, "must be true or false")),
+    }
+}
+
+fn parse_list<T>(
+    name: &str,
+    list: &str,
+    item: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Invalid> {
+    let items = list.split(',').map(str::trim).filter(|text| !text.is_empty());
+    items.map(|text| item(text).map_err(|why| Invalid::new(name, why))).collect()
+}
+
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let text = text.trim_end_matches('/');
+    let is_origin = text.split_once("://").is_some_and(|(scheme, authority)| {
+        matches!(scheme, "http" | "https")
+            && !authority.is_empty()
+            && !authority.contains(['/', '?', '#', '*', '@'])
+    });
+    let lower = text.to_ascii_lowercase();
+    let value = is_origin.then(|| HeaderValue::from_str(&lower).ok()).flatten();
+    value.ok_or_else(|| format!("`{text}` is no origin such as https://map.example.org"))
+}

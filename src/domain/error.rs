@@ -1,0 +1,161 @@
+//! What can go wrong, once for both doors: the table of stable codes and the error that carries one.
+//!
+//! No HTTP status here (that is `http/error.rs`) and no wire format: only the code, what to tell the
+//! caller, and what only the log may know.
+
+use std::{borrow::Cow, error::Error as StdError, fmt};
+
+/// Declares the table: each code once, with its name on the wire and what it means.
+macro_rules! codes {
+    ($($(#[doc = $meaning:literal])+ $variant:ident = $name:literal,)+) => {
+        /// A stable error code, the same in HTTP answers, acks and `exception` events.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[doc = $meaning])+ $variant,)+
+        }
+
+        impl Code {
+            /// Every code, in the order of the table.
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)+];
+
+            /// The name on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Code::$variant => $name,)+
+                }
+            }
+
+            /// What it means, in one line for people.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Code::$variant => concat!($($meaning),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not JSON (RFC 8259): syntax, encoding, a number beyond a double, nested over 127 deep.
+    InvalidJson = "invalid_json",
+    /// The body is over 1 MiB.
+    PayloadTooLarge = "payload_too_large",
+    /// The `Content-Type` is not JSON.
+    UnsupportedMediaType = "unsupported_media_type",
+    /// No such path, or no such location.
+    NotFound = "not_found",
+    /// The path exists, the method does not.
+    MethodNotAllowed = "method_not_allowed",
+    /// A query parameter is unknown, given twice, or has a bad value.
+    InvalidParameter = "invalid_parameter",
+    /// The body is JSON but not an object that describes a location.
+    InvalidBody = "invalid_body",
+    /// An object has the same member twice.
+    DuplicateMember = "duplicate_member",
+    /// `id` is missing or not an integer from 1 to 2^53-1.
+    InvalidId = "invalid_id",
+    /// `id` in the body differs from the one in the path.
+    IdMismatch = "id_mismatch",
+    /// `userId` is not an integer from 0 to 2^53-1.
+    InvalidUserId = "invalid_user_id",
+    /// Neither `geometry` nor `properties` was given.
+    NothingToUpdate = "nothing_to_update",
+    /// `properties` is not an object.
+    InvalidProperties = "invalid_properties",
+    /// The location's properties would be over 64 KiB.
+    PropertiesTooLarge = "properties_too_large",
+    /// `geometry` is missing or null.
+    GeometryRequired = "geometry_required",
+    /// The geometry is not an object, or lacks `type`, `coordinates` or `geometries`.
+    InvalidGeometry = "invalid_geometry",
+    /// `type` is none of the seven geometry types.
+    UnknownGeometryType = "unknown_geometry_type",
+    /// The coordinates are nested otherwise than the geometry type asks.
+    InvalidCoordinates = "invalid_coordinates",
+    /// A position is not 2 or 3 numbers.
+    InvalidPosition = "invalid_position",
+    /// A longitude is outside -180 to 180.
+    LongitudeOutOfRange = "longitude_out_of_range",
+    /// A latitude is outside -90 to 90.
+    LatitudeOutOfRange = "latitude_out_of_range",
+    /// A geometry has no positions or no parts.
+    EmptyGeometry = "empty_geometry",
+    /// A line has fewer than 2 positions.
+    LineTooShort = "line_too_short",
+    /// A linear ring has fewer than 4 positions.
+    RingTooShort = "ring_too_short",
+    /// A linear ring's last position differs from its first.
+    RingNotClosed = "ring_not_closed",
+    /// The geometry has over 50,000 positions.
+    TooManyPositions = "too_many_positions",
+    /// What the event carried is not what it takes.
+    InvalidPayload = "invalid_payload",
+    /// There is no such event.
+    UnknownEvent = "unknown_event",
+    /// The socket is not in that room.
+    NotInRoom = "not_in_room",
+    /// The message is over 16 KiB.
+    MessageTooLarge = "message_too_large",
+    /// Too much at once; try again a little later.
+    RateLimited = "rate_limited",
+    /// The database cannot be reached, or too many writes wait for it.
+    StorageUnavailable = "storage_unavailable",
+    /// A fault of the server; its log has the cause.
+    Internal = "internal",
+}
+
+/// A refusal or a fault: the code, what to tell the caller, where in the body, and the hidden cause.
+#[derive(Debug)]
+pub struct Error {
+    /// The stable code.
+    pub code: Code,
+    /// One sentence for the caller.
+    pub detail: Cow<'static, str>,
+    /// JSON Pointer (RFC 6901) to the smallest thing at fault in the body.
+    pub pointer: Option<String>,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// A refusal of `code`, with one sentence for the caller.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), pointer: None, cause: None }
+    }
+
+    /// The same, pointing at the thing at fault.
+    pub fn at(mut self, pointer: impl Into<String>) -> Self {
+        self.pointer = Some(pointer.into());
+        self
+    }
+
+    /// The same, with what only the log may know.
+    pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// A fault of the server: the caller learns nothing but that.
+    pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(Code::Internal, "the server failed; the request may be tried again").because(cause)
+    }
+
+    /// There is no such location.
+    pub fn no_location(id: impl fmt::Display) -> Self {
+        Self::new(Code::NotFound, format!("there is no location {id}"))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.detail)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+/// What the domain's constructors return.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,14 @@
+//! What happened, as a value: the seam between the writer and everyone who must hear of it.
+
+use std::sync::Arc;
+
+use super::{id::LocationId, location::Location};
+
+/// One committed change, in the order of commits for each location.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A PUT was committed: the location as it now stands.
+    Updated(Arc<Location>),
+    /// The location is gone, and its room with it.
+    Deleted(LocationId),
+}

@@ -1,0 +1,162 @@
+//! Bytes to a JSON object, once, noticing what `serde_json::Value` alone would swallow: a member that
+//! is there twice. Which of the two geometries did the phone mean? Better to ask than to guess.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::error::{Code, Error, Result};
+
+/// Appends one reference token to a JSON Pointer, escaped as RFC 6901 §3 says.
+pub fn pointer(base: &str, token: impl fmt::Display) -> String {
+    let token = token.to_string();
+    if token.contains(['~', '/']) {
+        format!("{base}/{}", token.replace('~', "~0").replace('/', "~1"))
+    } else {
+        format!("{base}/{token}")
+    }
+}
+
+/// Parses a body that must be one JSON object.
+///
+/// # Errors
+/// `invalid_json` where it is not JSON, `duplicate_member` at the first member found twice,
+/// `invalid_body` where it is another value than an object.
+pub fn object(body: &[u8]) -> Result<Map<String, Value>> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let mut duplicate = None;
+    let tree = Tree { path: Path::Root, duplicate: &mut duplicate };
+    let value = tree
+        .deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|e| Error::new(Code::InvalidJson, format!("the body is not JSON: {e}")))?;
+    if let Some(at) = duplicate {
+        let detail = "a member of this name is already in the same object";
+        return Err(Error::new(Code::DuplicateMember, detail).at(at));
+    }
+    match value {
+        Value::Object(members) => Ok(members),
+        _ => Err(Error::new(Code::InvalidBody, "the body must be a JSON object").at("")),
+    }
+}
+
+/// Where the parser stands; made into a pointer only when something is wrong there.
+enum Path<'a> {
+    Root,
+    Member(&'a Path<'a>, &'a str),
+    Item(&'a Path<'a>, usize),
+}
+
+impl Path<'_> {
+    fn to_pointer(&self) -> String {
+        match self {
+            Path::Root => String::new(),
+            Path::Member(parent, name) => pointer(&parent.to_pointer(), name),
+            Path::Item(parent, index) => pointer(&parent.to_pointer(), index),
+        }
+    }
+}
+
+/// Builds a `Value` and remembers the first duplicate.
+struct Tree<'a> {
+    path: Path<'a>,
+    duplicate: &'a mut Option<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> std::result::Result<Value, E> {
+        serde_json::Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(value) = items.next_element_seed(Tree {
+            path: Path::Item(&self.path, array.len()),
+            duplicate: self.duplicate,
+        })? {
+            array.push(value);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> std::result::Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            let path = Path::Member(&self.path, &name);
+            if object.contains_key(&name) && self.duplicate.is_none() {
+                *self.duplicate = Some(path.to_pointer());
+            }
+            let value = members.next_value_seed(Tree { path, duplicate: self.duplicate })?;
+            object.insert(name, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_a_member_that_is_there_twice() {
+        let error = object(br#"{"a":[{"b":1},{"x/y~":{"c":1,"c":2}}]}"#).unwrap_err();
+        assert_eq!(error.code, Code::DuplicateMember);
+        assert_eq!(error.pointer.as_deref(), Some("/a/1/x~1y~0/c"));
+    }
+
+    #[test]
+    fn keeps_every_double_and_the_order_of_members() {
+        let text = r#"{"z":-0.0,"a":5e-324,"m":1.7976931348623157e+308,"i":9007199254740993,"n":-3}"#;
+        assert_eq!(serde_json::to_string(&object(text.as_bytes()).unwrap()).unwrap(), text);
+    }
+
+    #[test]
+    fn refuses_what_is_not_json() {
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(127), "]".repeat(127));
+        for text in
+            ["", "nul", "{\"a\":NaN}", "{\"a\":1e999}", "{\"a\":\"\\ud800\"}", "{} {}", "{\"a\":1,}", &deep]
+        {
+            assert_eq!(object(text.as_bytes()).unwrap_err().code, Code::InvalidJson, "{text:.40}");
+        }
+        assert_eq!(object(b"{\"a\":\"\xff\"}").unwrap_err().code, Code::InvalidJson);
+    }
+}

@@ -1,0 +1,165 @@
+//! A location, the bodies that make or change one, and the Feature it is shown as.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use super::{
+    error::{Code, Error, Result},
+    geometry::Geometry,
+    id::{LocationId, UserId},
+    json,
+    properties::Properties,
+    time::Timestamp,
+};
+
+/// A location as it stands after some commit.
+#[derive(Clone, Debug)]
+pub struct Location {
+    /// Also the name of its room.
+    pub id: LocationId,
+    /// Who made it.
+    pub owner: UserId,
+    /// 1 at creation, one more at every committed PUT.
+    pub version: u64,
+    /// Where it is.
+    pub geometry: Geometry,
+    /// The caller's own.
+    pub properties: Properties,
+    /// Who committed this version.
+    pub updated_by: UserId,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When this version was committed.
+    pub updated_at: Timestamp,
+}
+
+impl Location {
+    /// The GeoJSON Feature (RFC 7946 §3.2): the caller's properties, then the server's.
+    pub fn to_feature(&self) -> String {
+        self.feature(self.properties.as_str(), None)
+    }
+
+    /// The Feature in an answer to `near`, with its `distance` in metres; a property of that name gives way.
+    ///
+    /// # Errors
+    /// `internal`, as [`Properties::to_members`].
+    pub fn to_feature_at(&self, distance_m: f64) -> Result<String> {
+        let mut own = self.properties.to_members()?;
+        own.shift_remove("distance");
+        Ok(self.feature(&Value::Object(own).to_string(), Some(distance_m)))
+    }
+
+    fn feature(&self, own: &str, distance_m: Option<f64>) -> String {
+        let geometry = self.geometry.to_json();
+        let mut text = String::with_capacity(geometry.len() + own.len() + 256);
+        let _ = write!(text, r#"{{"type":"Feature","id":{},"geometry":{geometry},"properties":"#, self.id);
+        let members = own.strip_suffix('}').expect("properties are an object");
+        text.push_str(members);
+        if members.len() > 1 {
+            text.push(',');
+        }
+        let Self { version, owner, updated_by, created_at, updated_at, .. } = self;
+        let _ = write!(
+            text,
+            r#""version":{version},"userId":{owner},"updatedBy":{updated_by},"createdAt":"{created_at}","updatedAt":"{updated_at}""#,
+        );
+        if let Some(distance_m) = distance_m {
+            let _ = write!(text, r#","distance":{distance_m}"#);
+        }
+        text.push_str("}}");
+        text
+    }
+}
+
+/// A body of `POST /location`.
+#[derive(Debug)]
+pub struct NewLocation {
+    /// Who makes it.
+    pub owner: UserId,
+    /// Where it is.
+    pub geometry: Geometry,
+    /// The caller's own.
+    pub properties: Properties,
+}
+
+impl NewLocation {
+    /// Reads `{geometry, properties?, userId?}`, or a whole Feature.
+    ///
+    /// # Errors
+    /// Any code of bodies, geometries and properties.
+    pub fn from_body(body: &[u8]) -> Result<Self> {
+        let mut members = feature(body)?;
+        let owner = UserId::from_json(members.get("userId"))?;
+        let geometry = geometry(&members)?.ok_or_else(|| {
+            Error::new(Code::GeometryRequired, "a location needs a geometry").at("/geometry")
+        })?;
+        let properties = Properties::given(members.swap_remove("properties"))?.unwrap_or_default();
+        Ok(Self { owner, geometry, properties: Properties::new(properties)? })
+    }
+}
+
+/// A body of `PUT /location`: at least one of geometry and properties.
+#[derive(Debug)]
+pub struct Update {
+    /// Which location.
+    pub id: LocationId,
+    /// Who moves it.
+    pub user: UserId,
+    /// Where it is now; `None` leaves it where it was.
+    pub geometry: Option<Geometry>,
+    /// What to merge into its properties (RFC 7396).
+    pub patch: Option<Map<String, Value>>,
+}
+
+impl Update {
+    /// Reads `{id, geometry?, properties?, userId?}`; with an id in the path, `id` may be left out.
+    ///
+    /// # Errors
+    /// Any code of bodies, geometries and properties; `id_mismatch`, `nothing_to_update`.
+    pub fn from_body(body: &[u8], path_id: Option<LocationId>) -> Result<Self> {
+        let mut members = feature(body)?;
+        let id = match (members.get("id"), path_id) {
+            (None, Some(id)) => id,
+            (id, path_id) => {
+                let id = LocationId::from_json(id)?;
+                if path_id.is_some_and(|path_id| path_id != id) {
+                    let detail = "the id in the body is not the one in the path";
+                    return Err(Error::new(Code::IdMismatch, detail).at("/id"));
+                }
+                id
+            }
+        };
+        let user = UserId::from_json(members.get("userId"))?;
+        let geometry = geometry(&members)?;
+        let patch = Properties::given(members.swap_remove("properties"))?;
+        if geometry.is_none() && patch.is_none() {
+            let detail = "give `geometry`, `properties` or both";
+            return Err(Error::new(Code::NothingToUpdate, detail).at(""));
+        }
+        Ok(Self { id, user, geometry, patch })
+    }
+}
+
+/// The members of a body that is, or may be, a Feature.
+fn feature(body: &[u8]) -> Result<Map<String, Value>> {
+    let members = json::object(body)?;
+    match members.get("type") {
+        None => Ok(members),
+        Some(Value::String(kind)) if kind == "Feature" => Ok(members),
+        Some(_) => {
+            let detail = "send a Feature, or an object with `geometry`; a bare geometry goes into `geometry`";
+            Err(Error::new(Code::InvalidBody, detail).at("/type"))
+        }
+    }
+}
+
+fn geometry(members: &Map<String, Value>) -> Result<Option<Geometry>> {
+    match members.get("geometry") {
+        None => Ok(None),
+        Some(Value::Null) => {
+            Err(Error::new(Code::GeometryRequired, "geometry must not be null").at("/geometry"))
+        }
+        Some(value) => Geometry::from_json(value, "/geometry").map(Some),
+    }
+}

@@ -1,0 +1,15 @@
+//! The words of georoom as values: what a location is, what a body must look like, what a query asks.
+//!
+//! Pure: no tokio, no database, no HTTP, no sockets. Everything a type's constructor has checked is
+//! true from there on, and no floor above checks it again.
+
+pub mod area;
+pub mod distance;
+pub mod error;
+pub mod event;
+pub mod geometry;
+pub mod id;
+pub mod json;
+pub mod location;
+pub mod properties;
+pub mod time;

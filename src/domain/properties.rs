@@ -1,0 +1,114 @@
+//! A location's own properties: whatever the caller wants to keep with it, except what the server writes.
+//!
+//! Kept as compact JSON text: a move leaves them alone, so they are not parsed to be written again.
+
+use serde_json::{Map, Value};
+
+use super::{
+    error::{Code, Error, Result},
+    json,
+};
+
+/// All properties of one location together, as compact JSON text in UTF-8.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// Written by the server; ignored on input, so that a Feature may be sent back as it was received.
+const RESERVED: [&str; 5] = ["version", "userId", "updatedBy", "createdAt", "updatedAt"];
+
+/// A JSON object's text, without the server's members and at most 64 KiB.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Properties(String);
+
+impl Properties {
+    /// Reads a body's `properties`: absent and null are none given.
+    ///
+    /// # Errors
+    /// `invalid_properties` where it is no object.
+    pub fn given(value: Option<Value>) -> Result<Option<Map<String, Value>>> {
+        match value {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(mut members)) => {
+                members.retain(|name, _| !RESERVED.contains(&name.as_str()));
+                Ok(Some(members))
+            }
+            Some(_) => {
+                let detail = "properties must be an object";
+                Err(Error::new(Code::InvalidProperties, detail).at("/properties"))
+            }
+        }
+    }
+
+    /// Those of a new location.
+    ///
+    /// # Errors
+    /// `properties_too_large`.
+    pub fn new(members: Map<String, Value>) -> Result<Self> {
+        let text = Value::Object(members).to_string();
+        if text.len() > MAX_BYTES {
+            let detail =
+                format!("a location's properties take at most {MAX_BYTES} bytes, these {}", text.len());
+            return Err(Error::new(Code::PropertiesTooLarge, detail).at("/properties"));
+        }
+        Ok(Self(text))
+    }
+
+    /// From what the database keeps: text that came from [`Properties::as_str`].
+    pub fn from_stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// What the database keeps.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// As objects again.
+    ///
+    /// # Errors
+    /// `internal` where the database holds something else than was written.
+    pub fn to_members(&self) -> Result<Map<String, Value>> {
+        // Not `serde_json::from_str`: to that the name `$serde_json::private::RawValue` is a command.
+        json::object(self.0.as_bytes()).map_err(Error::internal)
+    }
+
+    /// RFC 7396: members replace, null removes, objects merge.
+    ///
+    /// # Errors
+    /// `properties_too_large`, or what [`Properties::to_members`] says.
+    pub fn merged(&self, patch: &Map<String, Value>) -> Result<Self> {
+        let mut members = Value::Object(self.to_members()?);
+        json_patch::merge(&mut members, &Value::Object(patch.clone()));
+        match members {
+            Value::Object(members) => Self::new(members),
+            _ => unreachable!("an object merged into an object is an object"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        Properties::given(Some(value)).unwrap().unwrap()
+    }
+
+    #[test]
+    fn merges_as_rfc_7396_and_keeps_the_servers_members_out() {
+        let properties =
+            Properties::new(object(json!({"name": "a", "n": {"x": 1, "y": 2}, "version": 9}))).unwrap();
+        let patch = object(json!({"name": null, "n": {"x": null, "z": 3}, "l": [null], "userId": 7}));
+        assert_eq!(properties.merged(&patch).unwrap().as_str(), r#"{"n":{"y":2,"z":3},"l":[null]}"#);
+    }
+
+    #[test]
+    fn counts_bytes_of_text_after_the_merge() {
+        let filler = "é".repeat(32 * 1024 - 5);
+        let properties = Properties::new(object(json!({"a": filler}))).unwrap();
+        assert_eq!(properties.as_str().len(), MAX_BYTES - 2);
+        let error = properties.merged(&object(json!({"b": 1}))).unwrap_err();
+        assert_eq!(error.code, Code::PropertiesTooLarge);
+    }
+}

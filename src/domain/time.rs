@@ -1,0 +1,49 @@
+//! Points in time: kept as milliseconds, shown as ISO 8601 UTC with milliseconds.
+
+use std::{fmt, time::SystemTime};
+
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
+
+const ISO_8601: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The clock of this machine.
+    pub fn now() -> Self {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self(since_1970.map_or(0, |elapsed| elapsed.as_millis() as i64))
+    }
+
+    /// From what the database keeps.
+    pub fn from_millis(ms: i64) -> Self {
+        Self(ms)
+    }
+
+    /// What the database keeps.
+    pub fn as_millis(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
+            .map_err(|_| fmt::Error)?;
+        f.write_str(&at.format(ISO_8601).map_err(|_| fmt::Error)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_shown_as_iso_8601_utc_with_milliseconds() {
+        assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp::from_millis(1_795_221_296_007).to_string(), "2026-11-21T00:34:56.007Z");
+    }
+}

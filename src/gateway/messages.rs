@@ -1,0 +1,225 @@
+//! What clients may send, and what it does.
+
+use std::{fmt, marker::PhantomData, sync::Arc};
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use serde_json::{Value, value::RawValue};
+use socketioxide::{
+    ParserError,
+    extract::{Event, SocketRef, TryData},
+};
+use tracing::info;
+
+use super::{
+    inbox::Inbox,
+    reply::Reply,
+    rooms::Rooms,
+    session::{Session, log_name},
+};
+use crate::domain::{
+    error::{Code, Error, Result},
+    id::{LocationId, UserId},
+};
+
+/// A relayed message as JSON text.
+const MAX_CHAT_BYTES: usize = 16 * 1024;
+
+/// An event from a client, its payload checked.
+enum Message {
+    /// `join_room`
+    JoinRoom(JoinRoom),
+    /// `leave_room`
+    LeaveRoom(LeaveRoom),
+    /// `chat`
+    Chat(Chat),
+    /// `join`
+    Join(Join),
+}
+
+/// `{locationId, userId?, since?}`
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JoinRoom {
+    location_id: LocationId,
+    user_id: Option<UserId>,
+    since: Option<u64>,
+}
+
+/// `{locationId}`
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LeaveRoom {
+    location_id: LocationId,
+}
+
+/// `{message, roomName}`; any other member is dropped.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Chat {
+    message: Value,
+    room_name: LocationId,
+}
+
+/// `{userId, userName?}`
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Join {
+    user_id: UserId,
+    // For presence; until then only checked.
+    #[serde(rename = "userName")]
+    _user_name: Option<String>,
+}
+
+/// A payload that must be an object: derived implementations would take an array in the fields' order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> std::result::Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
+/// One socket's side of the conversation: what its handlers share.
+pub struct Client {
+    session: Arc<Session>,
+    inbox: Inbox<(Result<Message>, Reply)>,
+    rooms: Arc<Rooms>,
+}
+
+impl Client {
+    /// Takes every event of a socket into its inbox.
+    pub fn install(socket: &SocketRef, rooms: Arc<Rooms>) -> Arc<Self> {
+        let client = Arc::new(Self { session: Arc::default(), inbox: Inbox::new(), rooms });
+        client.on(socket, "join_room", Message::JoinRoom);
+        client.on(socket, "leave_room", Message::LeaveRoom);
+        client.on(socket, "chat", Message::Chat);
+        client.on(socket, "join", Message::Join);
+        let this = client.clone();
+        socket.on_fallback(move |socket: SocketRef, Event(name): Event, reply: Reply| {
+            let name: String = name.chars().take(40).collect();
+            let unknown = Error::new(Code::UnknownEvent, format!("there is no event `{name}`"));
+            this.take(socket, Err(unknown), reply)
+        });
+        client
+    }
+
+    fn on<T: DeserializeOwned + Send + Sync + 'static>(
+        self: &Arc<Self>,
+        socket: &SocketRef,
+        event: &'static str,
+        message: fn(T) -> Message,
+    ) {
+        let this = self.clone();
+        // Not an async closure: its body would run in a task of its own, overtaken by the next event's.
+        socket.on(event, move |socket: SocketRef, TryData(payload): TryData<Object<T>>, reply: Reply| {
+            let message = payload.map(|Object(payload)| message(payload)).map_err(|e| invalid_payload(&e));
+            this.take(socket, message, reply)
+        });
+    }
+
+    /// Queues an event now; the future works off the queue if nobody else is at it.
+    fn take(
+        self: Arc<Self>,
+        socket: SocketRef,
+        message: Result<Message>,
+        reply: Reply,
+    ) -> impl Future<Output = ()> + Send {
+        let mine = self.inbox.push((message, reply)).unwrap_or_else(|(_, mut reply)| {
+            let detail = "too many events of this socket wait; send fewer at once";
+            reply.refuse(&Error::new(Code::RateLimited, detail));
+            false
+        });
+        async move {
+            if mine {
+                self.work(&socket).await;
+            }
+        }
+    }
+
+    /// Lets what the socket has sent take effect, one after the other.
+    pub async fn work(&self, socket: &SocketRef) {
+        while let Some((message, mut reply)) = self.inbox.next() {
+            let act = async { self.act(socket, message?, &mut reply).await };
+            if let Err(error) = act.await {
+                reply.refuse(&error);
+            }
+        }
+    }
+
+    async fn act(&self, socket: &SocketRef, message: Message, reply: &mut Reply) -> Result<()> {
+        let Self { session, rooms, .. } = self;
+        match message {
+            Message::JoinRoom(JoinRoom { location_id, user_id, since }) => {
+                let user = session.introduce(user_id);
+                if rooms.join(socket, session, location_id, since, reply).await? {
+                    info!(socket = log_name(socket), room = %location_id, %user, since, "join");
+                }
+            }
+            Message::LeaveRoom(LeaveRoom { location_id }) => {
+                if rooms.leave(socket.id, session, location_id) {
+                    info!(socket = log_name(socket), room = %location_id, "leave");
+                }
+                reply.ack(&location_id.to_string());
+            }
+            Message::Chat(Chat { message, room_name }) => {
+                let message = message.to_string();
+                if message.len() > MAX_CHAT_BYTES {
+                    let detail = format!("a message has at most {MAX_CHAT_BYTES} bytes of JSON");
+                    return Err(Error::new(Code::MessageTooLarge, detail));
+                }
+                let relayed = relayed(session.user(), &message, room_name)?;
+                rooms.relay(socket.id, room_name, &relayed)?;
+                reply.ack(&relayed);
+            }
+            Message::Join(Join { user_id, .. }) => {
+                let user_id = session.introduce(Some(user_id));
+                reply.ack(&Joined { user_id, socket_id: socket.id.as_str() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket is gone.
+    pub fn disconnected(&self, socket: &SocketRef) -> UserId {
+        self.rooms.leave_all(socket.id, &self.session);
+        self.session.user()
+    }
+}
+
+/// What is wrong with a payload, without where in the packet: the sender has not seen the packet.
+fn invalid_payload(error: &ParserError) -> Error {
+    let reason = error.to_string();
+    let reason = reason.split(" at line ").next().unwrap_or_default();
+    Error::new(Code::InvalidPayload, reason.to_owned())
+}
+
+/// The body of a relayed `chat`: never with `version`, which only a stored Feature has.
+fn relayed(user: UserId, message: &str, room: LocationId) -> Result<Box<RawValue>> {
+    let text = format!(r#"{{"userId":{user},"message":{message},"roomName":"{room}"}}"#);
+    RawValue::from_string(text).map_err(Error::internal)
+}
+
+/// The ack of `join`: the one place that tells a socket's id, to that socket.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Joined<'a> {
+    user_id: UserId,
+    socket_id: &'a str,
+}

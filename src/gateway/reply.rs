@@ -1,0 +1,66 @@
+//! The way back to the sender of an event: its ack, or the event `exception`.
+
+use std::{convert::Infallible, sync::Arc};
+
+use serde::Serialize;
+use socketioxide::{
+    adapter::LocalAdapter,
+    extract::{AckSender, SocketRef},
+    handler::FromMessageParts,
+    socket::Socket,
+};
+use tracing::error;
+
+use super::session::log_name;
+use crate::domain::error::{Code, Error};
+
+/// A failure, as an ack or as the event `exception`.
+#[derive(Serialize)]
+struct Refusal<'a> {
+    status: &'static str,
+    code: &'static str,
+    message: &'a str,
+}
+
+/// The way back to the sender of one event: its ack, if it asked for one. Used once.
+pub struct Reply {
+    socket: SocketRef,
+    ack: Option<AckSender>,
+}
+
+impl Reply {
+    /// Answers an event that has taken effect.
+    pub fn ack<T: Serialize + ?Sized>(&mut self, answer: &T) {
+        if let Some(ack) = self.ack.take() {
+            // Gone, or so far behind that it will be closed: its disconnect is logged.
+            let _ = ack.send(answer);
+        }
+    }
+
+    /// Answers an event that was refused.
+    pub fn refuse(&mut self, error: &Error) {
+        if matches!(error.code, Code::Internal | Code::StorageUnavailable) {
+            let cause = std::error::Error::source(error);
+            error!(socket = log_name(&self.socket), code = error.code.as_str(), cause, "failed");
+        }
+        let refusal = Refusal { status: "error", code: error.code.as_str(), message: &error.detail };
+        let _ = match self.ack.take() {
+            Some(ack) => ack.send(&refusal),
+            None => self.socket.emit("exception", &refusal),
+        };
+    }
+}
+
+impl FromMessageParts<LocalAdapter> for Reply {
+    type Error = Infallible;
+
+    fn from_message_parts(
+        socket: &Arc<Socket>,
+        value: &mut socketioxide_core::Value,
+        ack: &Option<i64>,
+    ) -> std::result::Result<Self, Infallible> {
+        // The stack's `AckSender` cannot say whether anybody waits for it.
+        let sender = AckSender::from_message_parts(socket, value, ack)?;
+        Ok(Self { socket: socket.clone().into(), ack: ack.map(|_| sender) })
+    }
+}

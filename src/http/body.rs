@@ -1,0 +1,64 @@
+//! Request bodies: JSON, at most 1 MiB, whatever their length header says.
+
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt};
+use http::{HeaderMap, header};
+use warp::{Filter, Rejection};
+
+use crate::domain::error::{Code, Error, Result};
+
+const MAX_BYTES: usize = 1024 * 1024;
+/// A longer body is still read this far, so that an ordinary client has sent it and reads the answer.
+const DRAIN_BYTES: usize = 8 * MAX_BYTES;
+
+/// Extracts the body, or why it is refused: for the handler to answer.
+pub fn json() -> impl Filter<Extract = (Result<Bytes>,), Error = Rejection> + Clone {
+    warp::header::headers_cloned().and(warp::body::stream()).then(async |headers: HeaderMap, body| {
+        let bytes = read(body).await?;
+        let named_json = match headers.get(header::CONTENT_TYPE) {
+            Some(content_type) => content_type.to_str().is_ok_and(is_json),
+            // A page may send this to any server without a preflight; apps and curl name no origin.
+            None => !headers.contains_key(header::ORIGIN),
+        };
+        if !named_json {
+            let detail = "send JSON, with Content-Type: application/json or application/geo+json";
+            return Err(Error::new(Code::UnsupportedMediaType, detail));
+        }
+        Ok(bytes)
+    })
+}
+
+async fn read<B: Buf, E>(body: impl Stream<Item = std::result::Result<B, E>>) -> Result<Bytes> {
+    let mut body = std::pin::pin!(body);
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    while let Some(chunk) = body.next().await {
+        let Ok(mut chunk) = chunk else {
+            return Err(Error::new(Code::InvalidJson, "the body ended before its end"));
+        };
+        length += chunk.remaining();
+        if length > DRAIN_BYTES {
+            break;
+        }
+        if length <= MAX_BYTES {
+            while chunk.has_remaining() {
+                let part = chunk.chunk();
+                bytes.extend_from_slice(part);
+                let advanced = part.len();
+                chunk.advance(advanced);
+            }
+        }
+    }
+    if length > MAX_BYTES {
+        let detail = format!("a body has at most {MAX_BYTES} bytes");
+        return Err(Error::new(Code::PayloadTooLarge, detail));
+    }
+    Ok(bytes.into())
+}
+
+/// `application/json`, `text/json`, `application/geo+json` and other `+json`, with any parameters.
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    matches!(essence.as_str(), "application/json" | "text/json")
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+}

@@ -1,0 +1,118 @@
+//! Errors as RFC 9457 problem details: the only place that gives a code its HTTP status.
+
+use std::{any::Any, convert::Infallible, error::Error as _};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use serde::Serialize;
+use warp::{Rejection, Reply, http::Method};
+
+use crate::domain::error::{Code, Error};
+
+/// Seconds after which to try again what a database that is away refused.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+fn status(code: Code) -> StatusCode {
+    match code {
+        Code::InvalidJson => StatusCode::BAD_REQUEST,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Code::NotInRoom => StatusCode::FORBIDDEN,
+        Code::PayloadTooLarge | Code::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::InvalidParameter
+        | Code::InvalidBody
+        | Code::DuplicateMember
+        | Code::InvalidId
+        | Code::IdMismatch
+        | Code::InvalidUserId
+        | Code::NothingToUpdate
+        | Code::InvalidProperties
+        | Code::PropertiesTooLarge
+        | Code::GeometryRequired
+        | Code::InvalidGeometry
+        | Code::UnknownGeometryType
+        | Code::InvalidCoordinates
+        | Code::InvalidPosition
+        | Code::LongitudeOutOfRange
+        | Code::LatitudeOutOfRange
+        | Code::EmptyGeometry
+        | Code::LineTooShort
+        | Code::RingTooShort
+        | Code::RingNotClosed
+        | Code::TooManyPositions
+        | Code::InvalidPayload
+        | Code::UnknownEvent => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Code::StorageUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    /// RFC 9457 §4.2.1: the status says the class, `code` the rest.
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<&'a str>,
+}
+
+fn problem(error: &Error) -> Response<Bytes> {
+    let status = status(error.code);
+    if status.is_server_error() {
+        tracing::error!(code = error.code.as_str(), detail = %error.detail, cause = error.source(), "failed");
+    }
+    let problem = Problem {
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or_default(),
+        status: status.as_u16(),
+        detail: &error.detail,
+        code: error.code.as_str(),
+        pointer: error.pointer.as_deref(),
+    };
+    let body = serde_json::to_vec(&problem).expect("a problem has only strings and a number");
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    response
+}
+
+impl Reply for Error {
+    fn into_response(self) -> warp::reply::Response {
+        problem(&self).into_response()
+    }
+}
+
+/// What no route took.
+pub async fn recover(rejection: Rejection) -> Result<Error, Infallible> {
+    Ok(match rejection.is_not_found() {
+        true => Error::new(Code::NotFound, "there is nothing at this path"),
+        // Every filter that can say more hands that to its handler.
+        false => Error::internal(format!("{rejection:?}")),
+    })
+}
+
+/// A path that exists, asked with a method it does not have (RFC 9110 §15.5.6 wants `Allow`).
+pub fn method_not_allowed(method: &Method, allow: &'static str) -> impl Reply {
+    let detail = format!("{method} is not possible here; allowed: {allow}");
+    warp::reply::with_header(Error::new(Code::MethodNotAllowed, detail), header::ALLOW, allow)
+}
+
+/// A handler panicked: the caller gets an answer all the same.
+pub fn panicked(panic: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
+    let cause = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
+        .unwrap_or_else(|| "panic".to_owned());
+    problem(&Error::internal(cause)).map(Full::new)
+}

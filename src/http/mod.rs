@@ -1,0 +1,89 @@
+//! The HTTP door: warp routes to the service's acts.
+//!
+//! The only room that imports warp. It decides nothing; it extracts, calls one act, replies.
+
+mod body;
+mod error;
+mod health;
+mod locations;
+mod query;
+mod reply;
+
+use std::{convert::Infallible, net::IpAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderName, Request, Response};
+use hyper::body::{Body, Incoming};
+use tower::{Service as TowerService, ServiceBuilder};
+use tower_http::{
+    BoxError,
+    catch_panic::CatchPanicLayer,
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    trace::TraceLayer,
+};
+use tracing::{Span, field, info, info_span};
+use warp::Filter;
+
+use crate::{
+    net::{accept::Peer, client::TrustedProxies, origins::Origins},
+    service::Service,
+};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The API as a tower service: what `net::accept` serves.
+pub fn service(
+    service: Service,
+    origins: &Origins,
+    proxies: TrustedProxies,
+) -> impl TowerService<
+    Request<Incoming>,
+    Response = Response<impl Body<Data = Bytes, Error = BoxError> + Send + use<>>,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ Send
++ use<> {
+    let routes = health::routes(service.clone()).or(locations::routes(service)).recover(error::recover);
+    // The path without the query: that may hold a token.
+    let span = move |request: &Request<Incoming>| {
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+        let client = peer.map(|peer: IpAddr| proxies.client(peer, request.headers()));
+        let request_id = request.headers().get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
+        info_span!(
+            "http",
+            method = %request.method(),
+            path = request.uri().path(),
+            client = client.map(field::display),
+            request_id,
+        )
+    };
+    let answered = |response: &Response<_>, elapsed: Duration, _: &Span| {
+        info!(status = response.status().as_u16(), elapsed_us = elapsed.as_micros() as u64, "request");
+    };
+    ServiceBuilder::new()
+        .map_request(without_bad_request_id)
+        .layer(SetRequestIdLayer::new(X_REQUEST_ID, MakeRequestUuid))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(span)
+                .on_request(())
+                .on_response(answered)
+                .on_body_chunk(())
+                .on_eos(())
+                .on_failure(()),
+        )
+        .layer(PropagateRequestIdLayer::new(X_REQUEST_ID))
+        .layer(origins.cors())
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .service(warp::service(routes))
+}
+
+/// A caller's request id is kept if it is fit for a log; else it gets a new one.
+fn without_bad_request_id(mut request: Request<Incoming>) -> Request<Incoming> {
+    let fit = |id: &[u8]| (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic);
+    if request.headers().get(X_REQUEST_ID).is_some_and(|id| !fit(id.as_bytes())) {
+        request.headers_mut().remove(X_REQUEST_ID);
+    }
+    request
+}

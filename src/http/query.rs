@@ -1,0 +1,89 @@
+//! Query strings: each parameter known, once, and good; anything else is refused rather than ignored,
+//! because a filter that is not applied looks like an answer.
+
+use std::str::FromStr;
+
+use form_urlencoded::parse;
+
+use crate::{
+    domain::{
+        area::Bbox,
+        distance::Near,
+        error::{Code, Error, Result},
+        id::UserId,
+    },
+    service::locations::Query,
+    storage::Page,
+};
+
+const DEFAULT_PER_PAGE: u64 = 20;
+const MAX_PER_PAGE: u64 = 100;
+/// Pages further than this are nobody's; also keeps the offset far from overflow.
+const MAX_PAGE: u64 = 1 << 40;
+
+/// A list's parameters, and what its answer repeats of them.
+#[derive(Debug)]
+pub struct List {
+    /// From 1.
+    pub page: u64,
+    /// 1 to 100.
+    pub per_page: u64,
+    /// What to ask the service.
+    pub query: Query,
+}
+
+/// Reads `page`, `perPage`, `bbox`, `near` with `radius`, and `userId`.
+///
+/// # Errors
+/// `invalid_parameter`, `invalid_user_id`.
+pub fn list(query: &str) -> Result<List> {
+    let [page, per_page, bbox, near, radius, user] =
+        parameters(query, ["page", "perPage", "bbox", "near", "radius", "userId"])?;
+    user.map(|user| UserId::from_str(&user)).transpose()?;
+    let page = page.map_or(Ok(1), |text| integer("page", &text, MAX_PAGE))?;
+    let per_page = per_page.map_or(Ok(DEFAULT_PER_PAGE), |text| integer("perPage", &text, MAX_PER_PAGE))?;
+    let near = match (near, radius) {
+        (Some(near), Some(radius)) => Some(Near::parse(&near, &radius)?),
+        (None, None) => None,
+        (Some(_), None) => return Err(invalid("near needs radius, in metres")),
+        (None, Some(_)) => return Err(invalid("radius needs near=lon,lat")),
+    };
+    let bbox = bbox.map(|bbox| Bbox::parse(&bbox)).transpose()?;
+    let rows = Page { offset: (page - 1) * per_page, limit: per_page };
+    Ok(List { page, per_page, query: Query { page: rows, bbox, near } })
+}
+
+/// Reads `userId`, who acts.
+///
+/// # Errors
+/// `invalid_parameter`, `invalid_user_id`.
+pub fn user(query: &str) -> Result<UserId> {
+    let [user] = parameters(query, ["userId"])?;
+    user.map_or(Ok(UserId::DEFAULT), |user| user.parse())
+}
+
+fn parameters<const N: usize>(query: &str, names: [&str; N]) -> Result<[Option<String>; N]> {
+    let mut values = [const { None }; N];
+    for (name, value) in parse(query.as_bytes()) {
+        let Some(index) = names.iter().position(|known| *known == name) else {
+            let name: String = name.chars().take(40).collect();
+            return Err(invalid(format!("there is no parameter `{name}` here; known: {}", names.join(", "))));
+        };
+        if values[index].replace(value.into_owned()).is_some() {
+            return Err(invalid(format!("{} is given twice", names[index])));
+        }
+    }
+    Ok(values)
+}
+
+fn integer(name: &str, text: &str, max: u64) -> Result<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let value = digits.then(|| text.parse().ok()).flatten();
+    value
+        .filter(|value| (1..=max).contains(value))
+        .ok_or_else(|| invalid(format!("{name} must be an integer from 1 to {max}")))
+}
+
+fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(Code::InvalidParameter, detail)
+}

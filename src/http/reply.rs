@@ -1,0 +1,23 @@
+//! Answers made of JSON text that is already there: a Feature is written once and not parsed again.
+
+use http::{StatusCode, header};
+use warp::{Reply, reply};
+
+const GEO_JSON: &str = "application/geo+json";
+const JSON: &str = "application/json";
+
+/// `{"status":…,"data":{"<name>":…}}`.
+pub fn data(status: StatusCode, name: &str, feature: &str) -> impl Reply + use<> {
+    let body = format!(r#"{{"status":{},"data":{{"{name}":{feature}}}}}"#, status.as_u16());
+    reply::with_status(reply::with_header(body, header::CONTENT_TYPE, JSON), status)
+}
+
+/// One Feature or FeatureCollection.
+pub fn geojson(body: String) -> impl Reply {
+    reply::with_header(body, header::CONTENT_TYPE, GEO_JSON)
+}
+
+/// `{"status":"ok"}`.
+pub fn ok() -> impl Reply {
+    reply::with_header(r#"{"status":"ok"}"#, header::CONTENT_TYPE, JSON)
+}

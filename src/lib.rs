@@ -1,0 +1,25 @@
+//! georoom: a location is a room.
+//!
+//! A phone sends `PUT /location`, the geometry is committed to the database, and everyone in the
+//! Socket.IO room named by the location's id has the new GeoJSON within milliseconds.
+//!
+//! The modules in floor order, each importing only what stands above it in this list; `http` and
+//! `gateway` stand side by side and do not know each other. `tests/layering.rs` keeps it so.
+
+pub mod net;
+
+pub mod telemetry;
+
+pub mod config;
+
+pub mod domain;
+
+pub mod storage;
+
+pub mod service;
+
+pub mod gateway;
+
+pub mod http;
+
+pub mod server;

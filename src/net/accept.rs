@@ -1,0 +1,113 @@
+//! The accept loop: HTTP/1.1 on one listener, a tower service for every connection, and an end that
+//! waits for what is in flight.
+
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
+
+use http::{Request, Response};
+use hyper::{
+    body::{Body, Incoming},
+    server::conn::http1,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tower::{Service, ServiceExt};
+
+/// How long a client may take over its request line and headers; also how long a connection may idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A pause when the process is out of file descriptors or the like: those return by themselves.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The address of a connection's other end, in every request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Accepts and serves until `stop`; what is returned still holds the connections.
+pub async fn serve<S, B>(listener: TcpListener, service: S, stop: impl Future<Output = ()>) -> Connections
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // Every connection holds a receiver: the last one gone is the last connection ended.
+    let (stopping, stopped) = watch::channel(false);
+    let mut stop = pin!(stop);
+
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => return Connections(stopping),
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(e) if is_of_one_connection(&e) => continue,
+            Err(e) => {
+                tracing::error!(error = %e, "accept");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        prepare(&stream);
+        let service = service.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            request
+        });
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let mut stopped = stopped.clone();
+        tokio::spawn(async move {
+            let mut connection = pin!(connection.with_upgrades());
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                _ = stopped.changed() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(e) = ended {
+                tracing::debug!(error = %e, "connection");
+            }
+        });
+    }
+}
+
+/// The open connections of a listener that accepts no more.
+pub struct Connections(watch::Sender<bool>);
+
+impl Connections {
+    /// Lets every request in flight end, within `grace`. Upgraded connections are not waited for.
+    pub async fn drain(self, grace: Duration) {
+        self.0.send_replace(true);
+        if timeout(grace, self.0.closed()).await.is_err() {
+            tracing::warn!(
+                grace_s = grace.as_secs(),
+                "requests were still in flight at the end of their grace"
+            );
+        }
+    }
+}
+
+fn prepare(stream: &TcpStream) {
+    // Small frames, each worth having at once.
+    if let Err(e) = stream.set_nodelay(true) {
+        tracing::debug!(error = %e, "TCP_NODELAY");
+    }
+}
+
+/// Errors that say nothing about the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

@@ -1,0 +1,62 @@
+//! Who is calling: the peer's address, or what trusted proxies say about it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Proxies whose `X-Forwarded-For` is believed. Cheap to clone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrustedProxies(Arc<[IpNet]>);
+
+impl TrustedProxies {
+    /// Those in any of `networks`.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        Self(networks.into_iter().collect())
+    }
+
+    /// The address nearest to the caller that is not itself a trusted proxy, read from the right:
+    /// everything further left may have been made up by the caller.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        let hops = headers.get_all(X_FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
+        for hop in hops.flat_map(|value| value.rsplit(',')) {
+            if !self.trusts(client) {
+                break;
+            }
+            let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+            client = address.to_canonical();
+        }
+        client
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_caller_cannot_choose_its_address() {
+        let proxies = TrustedProxies::new(["127.0.0.0/8".parse().unwrap(), "10.1.0.0/16".parse().unwrap()]);
+        let client = |peer: &str, forwarded: &'static [&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in forwarded {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(value));
+            }
+            proxies.client(peer.parse().unwrap(), &headers).to_string()
+        };
+        assert_eq!(client("192.0.2.1", &["198.51.100.9"]), "192.0.2.1");
+        assert_eq!(client("127.0.0.1", &["203.0.113.5, 198.51.100.9"]), "198.51.100.9");
+        assert_eq!(client("::ffff:127.0.0.1", &["203.0.113.5", "198.51.100.9, 10.1.2.3"]), "198.51.100.9");
+        assert_eq!(client("127.0.0.1", &["nonsense"]), "127.0.0.1");
+        assert_eq!(client("127.0.0.1", &[]), "127.0.0.1");
+    }
+}

@@ -1,0 +1,7 @@
+//! What both doors share about the wire: accepting connections, who is calling, which web pages may.
+//!
+//! Knows nothing of locations; anyone may import it.
+
+pub mod accept;
+pub mod client;
+pub mod origins;

@@ -1,0 +1,92 @@
+//! Making, moving, reading, listing and removing locations.
+
+use std::sync::Arc;
+
+use super::Service;
+use crate::{
+    domain::{
+        area::Bbox,
+        distance::Near,
+        error::{Error, Result},
+        id::LocationId,
+        location::{Location, NewLocation, Update},
+    },
+    storage::Page,
+};
+
+/// What a list asks for.
+#[derive(Debug)]
+pub struct Query {
+    /// Which page of the result.
+    pub page: Page,
+    /// Only what touches this box.
+    pub bbox: Option<Bbox>,
+    /// Only what is within a radius, nearest first.
+    pub near: Option<Near>,
+}
+
+/// A page of Features, and how many there are in all if nothing was filtered.
+#[derive(Debug)]
+pub struct Listed {
+    /// Features as GeoJSON text.
+    pub features: Vec<String>,
+    /// Of all pages.
+    pub total: Option<u64>,
+}
+
+impl Service {
+    /// Makes a location.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub async fn create_location(&self, new: NewLocation) -> Result<Arc<Location>> {
+        self.writer.create(new).await
+    }
+
+    /// Moves a location or changes its properties; once committed, its room hears of it.
+    ///
+    /// # Errors
+    /// `not_found`, `properties_too_large`, `storage_unavailable`, `internal`.
+    pub async fn update_location(&self, update: Update) -> Result<Arc<Location>> {
+        self.writer.update(update).await
+    }
+
+    /// Removes a location; its room is closed.
+    ///
+    /// # Errors
+    /// `not_found`, `storage_unavailable`, `internal`.
+    pub async fn delete_location(&self, id: LocationId) -> Result<()> {
+        self.writer.delete(id).await
+    }
+
+    /// A location as last committed.
+    ///
+    /// # Errors
+    /// `not_found`, `storage_unavailable`, `internal`.
+    pub async fn location(&self, id: LocationId) -> Result<Location> {
+        self.store.location(id).await?.ok_or_else(|| Error::no_location(id))
+    }
+
+    /// A page of locations.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub async fn list_locations(&self, query: Query) -> Result<Listed> {
+        let Query { page, bbox, near } = query;
+        let features = |locations: Vec<Location>| locations.iter().map(Location::to_feature).collect();
+        Ok(match (near, bbox) {
+            (Some(near), bbox) => {
+                let found = self.store.locations_near(&near, bbox.as_ref(), page).await?;
+                let features = found.iter().map(|(location, distance_m)| location.to_feature_at(*distance_m));
+                Listed { features: features.collect::<Result<_>>()?, total: None }
+            }
+            (None, Some(bbox)) => {
+                Listed { features: features(self.store.locations_in(&bbox, page).await?), total: None }
+            }
+            (None, None) => {
+                let (locations, total) = self.store.locations(page).await?;
+                Listed { features: features(locations), total: Some(total) }
+            }
+        })
+    }
+}

@@ -1,0 +1,39 @@
+//! The acts: what a caller may do to locations, the same through both doors.
+//!
+//! Knows no HTTP and no sockets. Each act is one function; the doors extract, call it and reply.
+
+pub mod locations;
+
+use tokio::sync::mpsc;
+
+use crate::{
+    domain::{error::Result, event::Event},
+    storage::{Store, Writer},
+};
+
+/// Events on their way to the rooms. Full: the writer waits, and with it new commits.
+const EVENTS: usize = 1_024;
+
+/// Everything the doors can ask for. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Service {
+    store: Store,
+    writer: Writer,
+}
+
+impl Service {
+    /// Starts the writer on a migrated database; also returns what it will say has happened.
+    pub fn start(store: Store) -> (Self, mpsc::Receiver<Event>) {
+        let (events, happened) = mpsc::channel(EVENTS);
+        let writer = Writer::start(store.clone(), events);
+        (Self { store, writer }, happened)
+    }
+
+    /// Is the database there?
+    ///
+    /// # Errors
+    /// `storage_unavailable`.
+    pub async fn ready(&self) -> Result<()> {
+        self.store.ping().await
+    }
+}

@@ -1,0 +1,76 @@
+//! The row of a location, and its way to and from the domain.
+
+use sea_orm::{ActiveValue::Set, entity::prelude::*};
+
+use crate::{
+    domain::{
+        error,
+        geometry::Geometry,
+        id::{LocationId, UserId},
+        location::Location,
+        properties::Properties,
+        time::Timestamp,
+    },
+    storage::geometry::{Altitudes, Plane},
+};
+
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "location")]
+pub struct Model {
+    #[sea_orm(primary_key)]
+    pub id: i64,
+    pub owner_id: i64,
+    pub version: i64,
+    pub geometry: Plane,
+    pub altitudes: Option<Altitudes>,
+    pub properties: String,
+    pub updated_by: i64,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+impl TryFrom<Model> for Location {
+    type Error = error::Error;
+
+    fn try_from(row: Model) -> error::Result<Self> {
+        let altitudes = row.altitudes.as_ref().map(|altitudes| altitudes.0.as_slice());
+        Ok(Self {
+            id: u64::try_from(row.id).ok().and_then(LocationId::new).ok_or_else(|| stored("id", row.id))?,
+            owner: user("owner_id", row.owner_id)?,
+            version: u64::try_from(row.version).map_err(|_| stored("version", row.version))?,
+            geometry: Geometry::from_parts(&row.geometry.0, altitudes),
+            properties: Properties::from_stored(row.properties),
+            updated_by: user("updated_by", row.updated_by)?,
+            created_at: Timestamp::from_millis(row.created_at),
+            updated_at: Timestamp::from_millis(row.updated_at),
+        })
+    }
+}
+
+impl ActiveModel {
+    /// The columns that a change rewrites.
+    pub fn state(location: &Location, plane: Plane) -> Self {
+        Self {
+            version: Set(location.version as i64),
+            geometry: Set(plane),
+            altitudes: Set(location.geometry.altitudes().map(Altitudes)),
+            properties: Set(location.properties.as_str().to_owned()),
+            updated_by: Set(location.updated_by.get() as i64),
+            updated_at: Set(location.updated_at.as_millis()),
+            ..Default::default()
+        }
+    }
+}
+
+fn user(column: &'static str, id: i64) -> error::Result<UserId> {
+    u64::try_from(id).ok().and_then(UserId::new).ok_or_else(|| stored(column, id))
+}
+
+fn stored(column: &'static str, value: i64) -> error::Error {
+    error::Error::internal(format!("location.{column} holds {value}"))
+}

@@ -1,0 +1,3 @@
+//! The tables as sea-orm sees them.
+
+pub mod location;
