@@ -1,0 +1,113 @@
+//! What must not take the server along: a database that goes away, a query that costs a lot.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use serde_json::json;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    on_both_databases,
+    support::{Db, TestDatabase, TestServer, point, process::Process},
+};
+
+on_both_databases!(a_costly_query_holds_up_nobody);
+
+/// A way to MySQL that can be cut.
+struct Proxy {
+    addr: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    async fn start(to: String, on: Option<SocketAddr>) -> Self {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let listener = TcpListener::bind(on.unwrap_or(any)).await.expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let accepting = tokio::spawn(async move {
+            // Dropped with the task, and the connections with it.
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (mut near, _) = listener.accept().await.expect("accept");
+                let to = to.clone();
+                connections.spawn(async move {
+                    let mut far = TcpStream::connect(to).await.expect("MySQL");
+                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        });
+        Self { addr, accepting }
+    }
+
+    async fn cut(self) -> SocketAddr {
+        self.accepting.abort();
+        let _ = self.accepting.await;
+        self.addr
+    }
+}
+
+/// Not one after the other, each with its own wait for a connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_database_the_server_says_so_to_all_at_once_and_goes_on_when_it_is_back() {
+    let database = TestDatabase::create(Db::MySql).await;
+    let (credentials, rest) = database.url.split_once('@').expect("mysql://root@…");
+    let (mysql, name) = rest.split_once('/').expect("a database");
+    let proxy = Proxy::start(mysql.to_owned(), None).await;
+    let url = format!("{credentials}@{}/{name}", proxy.addr);
+    let server = Process::start(&[("DATABASE_URL", &url)]).await;
+    let http = reqwest::Client::new();
+    let location = format!("{}/location", server.api);
+    let post = || http.post(&location).json(&json!({"geometry": point(1.0, 2.0)})).send();
+    assert_eq!(post().await.unwrap().status(), StatusCode::CREATED);
+
+    let addr = proxy.cut().await;
+    let started = Instant::now();
+    let answers = join_all((0..20).map(|_| post())).await;
+    for answer in answers {
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers().contains_key("retry-after"));
+    }
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    let ready = http.get(format!("{}/readyz", server.api)).send().await.unwrap();
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+
+    let proxy = Proxy::start(mysql.to_owned(), Some(addr)).await;
+    let back = async {
+        while post().await.unwrap().status() != StatusCode::CREATED {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), back).await.expect("service resumes by itself");
+    server.signal("TERM").await;
+    assert_eq!(server.ended().await, Some(0));
+    proxy.cut().await;
+    database.drop().await;
+}
+
+/// Seen from the pole every position of a parallel is equally near: no shortcut helps.
+async fn a_costly_query_holds_up_nobody(db: Db) {
+    let server = TestServer::start(db).await;
+    let zigzag: Vec<_> = (0..2_000).map(|n| [if n % 2 == 0 { 180 } else { -180 }, 10]).collect();
+    let (status, _) = server.post(&json!({"geometry": {"type": "LineString", "coordinates": zigzag}})).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let near = format!("{}/location?near=0,90&radius=20000000", server.api);
+    let queries: Vec<_> = (0..8).map(|_| tokio::spawn(server.http.get(&near).send())).collect();
+    let mut answered = 0;
+    while queries.iter().any(|query| !query.is_finished()) {
+        let healthy = timeout(Duration::from_secs(1), server.get("/healthz"));
+        assert_eq!(healthy.await.expect("an answer in time").0, StatusCode::OK);
+        answered += 1;
+    }
+    assert!(answered > 3, "{answered}");
+    for query in queries {
+        assert_eq!(query.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+    server.stop().await;
+}

@@ -1,0 +1,18 @@
+//! The whole server from outside: real databases, real HTTP, the real JavaScript clients.
+//!
+//! `make test` starts what these need; `tests/services/run cargo test` does the same for a part of them.
+
+mod support;
+
+mod bad_bodies;
+mod clients;
+mod faults;
+mod http;
+mod locations;
+mod natural_earth;
+mod order;
+mod postman;
+mod process;
+mod rfc7946;
+mod rooms;
+mod spatial;

@@ -1,0 +1,284 @@
+//! The real JavaScript clients, hosted by one Node process a test (`tests/clients/driver.mjs`).
+
+use std::{
+    collections::{HashMap, VecDeque},
+    process::Stdio,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, Command},
+    sync::mpsc,
+    time::timeout,
+};
+
+/// Longer than anything here takes on a busy machine; reached only by a test that fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The generations in use: Socket.IO 4, 3 and 2.
+pub const VERSIONS: [&str; 3] = ["4", "3", "2"];
+
+/// Each generation over WebSocket and over long-polling.
+pub const KINDS: [(&str, &str); 6] = [
+    ("4", "websocket"),
+    ("4", "polling"),
+    ("3", "websocket"),
+    ("3", "polling"),
+    ("2", "websocket"),
+    ("2", "polling"),
+];
+
+/// The Node process.
+pub struct Clients {
+    commands: mpsc::UnboundedSender<String>,
+    seen: Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Value>>>>,
+    next: AtomicU64,
+    /// Killed when dropped.
+    _node: Child,
+}
+
+impl Clients {
+    pub fn start() -> Self {
+        let mut node = Command::new("node")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/driver.mjs"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("node");
+        let (commands, to_send) = mpsc::unbounded_channel();
+        tokio::spawn(write(node.stdin.take().expect("piped"), to_send));
+        let seen: Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Value>>>> = Arc::default();
+        let lines = BufReader::new(node.stdout.take().expect("piped")).lines();
+        let route = seen.clone();
+        tokio::spawn(async move {
+            let mut lines = lines;
+            while let Some(line) = lines.next_line().await.expect("lines of text") {
+                let saw: Value = serde_json::from_str(&line).expect("lines of JSON");
+                let client = saw["client"].as_u64().expect("a client");
+                if let Some(client) = route.lock().unwrap().get(&client) {
+                    // A test that is done with a client does not read on.
+                    let _ = client.send(saw);
+                }
+            }
+        });
+        Self { commands, seen, next: AtomicU64::new(1), _node: node }
+    }
+
+    /// Makes a client, which then connects; see [`Client::connected`].
+    pub fn open(&self, version: &str, url: &str, opts: Value) -> Client {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (saw, seen) = mpsc::unbounded_channel();
+        self.seen.lock().unwrap().insert(id, saw);
+        let client = Client {
+            id,
+            commands: self.commands.clone(),
+            seen,
+            unread: VecDeque::new(),
+            upgrades: Vec::new(),
+            acks: 0,
+        };
+        client.command(json!({"op": "connect", "version": version, "url": url, "opts": opts}));
+        client
+    }
+
+    /// A connected Socket.IO 4 client over WebSocket.
+    pub async fn connect(&self, url: &str) -> Client {
+        self.connect_as("4", "websocket", url).await
+    }
+
+    /// A connected client of some generation over one transport.
+    pub async fn connect_as(&self, version: &str, transport: &str, url: &str) -> Client {
+        let mut client = self.open(version, url, json!({"transports": [transport]}));
+        client.connected().await;
+        client
+    }
+}
+
+async fn write(mut stdin: ChildStdin, mut commands: mpsc::UnboundedReceiver<String>) {
+    while let Some(command) = commands.recv().await {
+        if stdin.write_all(command.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One Socket.IO client. What it sees is read in the order in which it saw it.
+pub struct Client {
+    id: u64,
+    commands: mpsc::UnboundedSender<String>,
+    seen: mpsc::UnboundedReceiver<Value>,
+    /// Seen while something else was waited for.
+    unread: VecDeque<Value>,
+    /// Transports the engine has changed to. That may happen at any time, so it is kept apart.
+    pub upgrades: Vec<Value>,
+    acks: u64,
+}
+
+impl Client {
+    fn command(&self, mut command: Value) {
+        command["client"] = self.id.into();
+        self.commands.send(format!("{command}\n")).expect("Node runs");
+    }
+
+    /// Sends an event without asking for an ack.
+    pub fn emit(&self, event: &str, payload: Value) {
+        self.command(json!({"op": "emit", "event": event, "args": [payload]}));
+    }
+
+    /// Sends an event without payload, asking for an ack or not.
+    pub fn emit_bare(&mut self, event: &str, with_ack: bool) {
+        let mut command = json!({"op": "emit", "event": event, "args": []});
+        if with_ack {
+            self.acks += 1;
+            command["ack"] = self.acks.into();
+        }
+        self.command(command);
+    }
+
+    /// Sends an event asking for an ack, which [`Client::next`] will show among everything else.
+    pub fn emit_for_ack(&mut self, event: &str, payload: Value) -> u64 {
+        self.acks += 1;
+        self.command(json!({"op": "emit", "event": event, "args": [payload], "ack": self.acks}));
+        self.acks
+    }
+
+    /// The next thing seen, which must be this ack; returns its argument.
+    pub async fn ack(&mut self, ack: u64) -> Value {
+        let saw = self.next().await;
+        assert_eq!((&saw["kind"], &saw["ack"]), (&json!("ack"), &json!(ack)), "{saw}");
+        saw["args"][0].clone()
+    }
+
+    /// Sends an event and returns its ack; anything seen before that fails the test.
+    pub async fn ask(&mut self, event: &str, payload: Value) -> Value {
+        let ack = self.emit_for_ack(event, payload);
+        self.ack(ack).await
+    }
+
+    /// Sends an event; returns its ack and what was seen before that.
+    pub async fn ask_seeing(&mut self, event: &str, payload: Value) -> (Value, Vec<Value>) {
+        let ack = self.emit_for_ack(event, payload);
+        let mut seen = Vec::new();
+        loop {
+            let saw = self.next().await;
+            if saw["kind"] == "ack" && saw["ack"] == ack {
+                return (saw["args"][0].clone(), seen);
+            }
+            seen.push(saw);
+        }
+    }
+
+    /// Joins a room; returns the `chat` with its current state.
+    pub async fn join(&mut self, location: u64) -> Value {
+        let ack = self.ask("join_room", json!({"locationId": location})).await;
+        assert_eq!(ack, json!(location.to_string()));
+        self.event("chat").await
+    }
+
+    /// Leaves a room; what was sent before the ack fails the test.
+    pub async fn leave(&mut self, location: u64) {
+        let ack = self.ask("leave_room", json!({"locationId": location})).await;
+        assert_eq!(ack, json!(location.to_string()));
+    }
+
+    /// The next thing seen: connect, event, ack, disconnect, …
+    pub async fn next(&mut self) -> Value {
+        loop {
+            if let Some(saw) = self.unread.pop_front() {
+                return saw;
+            }
+            self.see().await;
+        }
+    }
+
+    async fn see(&mut self) {
+        let saw = timeout(PATIENCE, self.seen.recv()).await;
+        let saw = saw.expect("something to happen").expect("Node runs");
+        if saw["kind"] == "upgrade" {
+            self.upgrades.push(saw["name"].clone());
+        } else {
+            self.unread.push_back(saw);
+        }
+    }
+
+    /// The next thing seen, which must be this event; returns its first argument.
+    pub async fn event(&mut self, name: &str) -> Value {
+        let saw = self.next().await;
+        assert_eq!((&saw["kind"], &saw["event"]), (&json!("event"), &json!(name)), "{saw}");
+        saw["args"][0].clone()
+    }
+
+    /// Passes over everything until this kind of thing.
+    pub async fn until(&mut self, kind: &str) -> Value {
+        loop {
+            let saw = self.next().await;
+            if saw["kind"] == kind {
+                return saw;
+            }
+        }
+    }
+
+    /// Waits for the connection; returns the socket's id.
+    pub async fn connected(&mut self) -> String {
+        let saw = self.until("connect").await;
+        saw["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The next things seen must be the states of a room after version `from` up to version `to`, each
+    /// once and in order; returns the bodies.
+    pub async fn follow(&mut self, location: u64, from: u64, to: u64) -> Vec<Value> {
+        let mut chats = Vec::new();
+        for version in from + 1..=to {
+            let chat = self.event("chat").await;
+            assert_eq!(
+                (&chat["roomName"], &chat["version"]),
+                (&json!(location.to_string()), &json!(version)),
+                "{chat}"
+            );
+            chats.push(chat);
+        }
+        chats
+    }
+
+    /// Waits until the engine has changed its transport; what is seen meanwhile can still be read.
+    pub async fn upgraded(&mut self) -> Value {
+        while self.upgrades.is_empty() {
+            self.see().await;
+        }
+        self.upgrades[0].clone()
+    }
+
+    /// The engine's transport now; what is seen meanwhile can still be read.
+    pub async fn transport(&mut self) -> Value {
+        self.command(json!({"op": "transport"}));
+        loop {
+            if let Some(at) = self.unread.iter().position(|saw| saw["kind"] == "transport") {
+                return self.unread.remove(at).expect("just found")["name"].clone();
+            }
+            self.see().await;
+        }
+    }
+
+    /// Everything this client was sent up to now has been seen once this returns; returns what of it
+    /// was not yet read. Relies on the order of one socket's events.
+    pub async fn drain(&mut self) -> Vec<Value> {
+        self.ask_seeing("leave_room", json!({"locationId": 9_007_199_254_740_991_u64})).await.1
+    }
+
+    /// Says goodbye.
+    pub fn disconnect(&self) {
+        self.command(json!({"op": "disconnect"}));
+    }
+
+    /// Drops the connection without a word.
+    pub fn kill(&self) {
+        self.command(json!({"op": "kill"}));
+    }
+}

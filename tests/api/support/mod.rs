@@ -1,0 +1,227 @@
+//! Starts the real server on free ports with a fresh database, and stops it.
+
+pub mod clients;
+pub mod lists;
+pub mod nginx;
+pub mod problem;
+pub mod process;
+pub mod truth;
+
+use std::{
+    collections::HashMap,
+    env,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use georoom::{
+    config::{Config, Source},
+    server::Server,
+};
+use reqwest::{Method, Response, StatusCode, header::CONTENT_TYPE};
+use sea_orm::{ConnectionTrait, Database};
+use serde_json::{Value, json};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+/// Which database a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Db {
+    Sqlite,
+    MySql,
+}
+
+/// Makes one test of an async function for each database: `name::sqlite` and `name::mysql`.
+#[macro_export]
+macro_rules! on_both_databases {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn sqlite() {
+                super::$name($crate::support::Db::Sqlite).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn mysql() {
+                super::$name($crate::support::Db::MySql).await;
+            }
+        }
+    )+};
+}
+
+/// A database of its own, gone at the end.
+pub struct TestDatabase {
+    pub url: String,
+    name: String,
+    folder: Option<PathBuf>,
+}
+
+impl TestDatabase {
+    pub async fn create(db: Db) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("georoom_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        match db {
+            Db::Sqlite => {
+                let folder = env::temp_dir().join(&name);
+                let url = format!("sqlite://{}/georoom.db?mode=rwc", folder.display());
+                Self { url, name, folder: Some(folder) }
+            }
+            Db::MySql => {
+                let url = format!("{}/{name}", mysql_url());
+                administer(&format!("CREATE DATABASE {name} CHARACTER SET latin1")).await;
+                Self { url, name, folder: None }
+            }
+        }
+    }
+
+    pub async fn drop(self) {
+        if self.folder.is_none() {
+            administer(&format!("DROP DATABASE {}", self.name)).await;
+        }
+    }
+}
+
+/// Also after a test that failed; a MySQL database then goes with its server.
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.folder {
+            // Never made, if the server did not get that far.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+fn mysql_url() -> String {
+    env::var("TEST_MYSQL_URL").expect("TEST_MYSQL_URL: run `make test`, or `tests/services/run cargo test`")
+}
+
+async fn administer(sql: &str) {
+    let db = Database::connect(mysql_url()).await.expect("MySQL");
+    db.execute_unprepared(sql).await.expect(sql);
+    db.close().await.expect("close");
+}
+
+/// A running server.
+pub struct TestServer {
+    pub api: String,
+    pub gateway: String,
+    pub http: reqwest::Client,
+    pub database: TestDatabase,
+    pub addrs: (SocketAddr, SocketAddr),
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<()>,
+}
+
+impl TestServer {
+    pub async fn start(db: Db) -> Self {
+        Self::start_with(db, &[]).await
+    }
+
+    /// With settings of its own.
+    pub async fn start_with(db: Db, settings: &[(&str, &str)]) -> Self {
+        let database = TestDatabase::create(db).await;
+        let mut values: HashMap<&str, &str> = HashMap::from([
+            ("DATABASE_URL", database.url.as_str()),
+            ("API_ADDR", "127.0.0.1:0"),
+            ("GATEWAY_ADDR", "127.0.0.1:0"),
+        ]);
+        values.extend(settings.iter().copied());
+        let config =
+            Config::load(|name| Ok(values.get(name).map(|value| (Source::Environment, (*value).to_owned()))));
+        let server = Server::bind(config.expect("settings")).await.expect("bind");
+        let (api, gateway) = server.addrs().expect("addrs");
+        let (stop, stopped) = oneshot::channel();
+        let served = tokio::spawn(server.serve(async { drop(stopped.await) }));
+        Self::at((api, gateway), database, stop, served)
+    }
+
+    /// One that runs already, and ends after `stop`.
+    pub fn at(
+        addrs: (SocketAddr, SocketAddr),
+        database: TestDatabase,
+        stop: oneshot::Sender<()>,
+        served: JoinHandle<()>,
+    ) -> Self {
+        let (api, gateway) = addrs;
+        Self {
+            api: format!("http://{api}"),
+            gateway: format!("http://{gateway}"),
+            http: reqwest::Client::new(),
+            database,
+            addrs,
+            stop,
+            served,
+        }
+    }
+
+    /// Stops the server and removes its database.
+    pub async fn stop(self) {
+        self.stop.send(()).expect("the server runs until it is stopped");
+        self.served.await.expect("the server ends without a panic");
+        self.database.drop().await;
+    }
+
+    /// Sends a request; a body goes as JSON.
+    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Response {
+        self.send_to(&self.api, method, path, body).await
+    }
+
+    /// The same to another address of the API, such as nginx's.
+    pub async fn send_to(&self, api: &str, method: Method, path: &str, body: Option<&Value>) -> Response {
+        let mut request = self.http.request(method, format!("{api}{path}"));
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
+        }
+        request.send().await.expect("an answer")
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+        answer(self.send(Method::GET, path, None).await).await
+    }
+
+    pub async fn post(&self, body: &Value) -> (StatusCode, Value) {
+        answer(self.send(Method::POST, "/location", Some(body)).await).await
+    }
+
+    pub async fn put(&self, body: &Value) -> (StatusCode, Value) {
+        answer(self.send(Method::PUT, "/location", Some(body)).await).await
+    }
+
+    pub async fn delete(&self, id: u64) -> StatusCode {
+        self.send(Method::DELETE, &format!("/location/{id}"), None).await.status()
+    }
+
+    /// Makes a location at a point and returns its id.
+    pub async fn create_at(&self, lon: f64, lat: f64) -> u64 {
+        let (status, answer) = self.post(&json!({"geometry": point(lon, lat)})).await;
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+        answer["data"]["location"]["id"].as_u64().expect("an id")
+    }
+
+    /// Moves a location to a point and returns the Feature of the answer.
+    pub async fn move_to(&self, id: u64, lon: f64, lat: f64) -> Value {
+        self.update(&self.api, &json!({"id": id, "geometry": point(lon, lat)})).await
+    }
+
+    /// Sends a PUT that must succeed to some address of the API; returns the Feature of the answer.
+    pub async fn update(&self, api: &str, body: &Value) -> Value {
+        let (status, answer) = answer(self.send_to(api, Method::PUT, "/location", Some(body)).await).await;
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+        answer["data"]["updatedLocationResult"].clone()
+    }
+}
+
+pub fn point(lon: f64, lat: f64) -> Value {
+    json!({"type": "Point", "coordinates": [lon, lat]})
+}
+
+/// Status and JSON body; an empty body is null.
+pub async fn answer(response: Response) -> (StatusCode, Value) {
+    let status = response.status();
+    let text = response.text().await.expect("a body");
+    let body = match text.as_str() {
+        "" => Value::Null,
+        text => serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}")),
+    };
+    (status, body)
+}

@@ -1,0 +1,139 @@
+//! The binary as an operator runs it: environment, flags, signals, exit code, log.
+
+use std::{net::SocketAddr, process::Stdio, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{Db, TestDatabase, TestServer};
+
+/// Longer than any start or stop on a busy machine; reached only by a test that fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+fn command(settings: &[(&str, &str)], args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_georoom"));
+    command
+        .env_clear()
+        .envs(settings.iter().copied())
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs the binary to its end.
+pub async fn run(settings: &[(&str, &str)], args: &[&str]) -> Ended {
+    let output = timeout(PATIENCE, command(settings, args).output());
+    let output = output.await.expect("the process ends by itself").expect("the binary");
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+/// The log of a running process, line by line.
+pub struct Log {
+    lines: mpsc::UnboundedReceiver<Value>,
+    /// Every line read so far.
+    pub read: Vec<Value>,
+}
+
+impl Log {
+    /// A line with this message, all of whose given fields are as given; waits for it.
+    pub async fn find(&mut self, message: &str, fields: &[(&str, &str)]) -> Value {
+        let wanted = |line: &Value| {
+            line["message"] == message && fields.iter().all(|(name, value)| line[name] == *value)
+        };
+        if let Some(line) = self.read.iter().find(|line| wanted(line)) {
+            return line.clone();
+        }
+        loop {
+            let line = timeout(PATIENCE, self.lines.recv()).await;
+            let line = line.unwrap_or_else(|_| panic!("no `{message}` with {fields:?} in {:#?}", self.read));
+            let line = line.unwrap_or_else(|| panic!("no `{message}` before the end in {:#?}", self.read));
+            self.read.push(line.clone());
+            if wanted(&line) {
+                return line;
+            }
+        }
+    }
+}
+
+/// A server in a process of its own, logging JSON.
+pub struct Process {
+    pub api: String,
+    pub gateway: String,
+    pub log: Log,
+    addrs: (SocketAddr, SocketAddr),
+    child: Child,
+}
+
+impl Process {
+    /// Starts on free ports and waits until it says where it listens.
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
+        let mut all =
+            vec![("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0"), ("LOG_FORMAT", "json")];
+        all.extend_from_slice(settings);
+        let mut child = command(&all, &[]).stderr(Stdio::inherit()).spawn().expect("the binary");
+        let mut output = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let (line, lines) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(text) = output.next_line().await.expect("lines of text") {
+                let entry = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+                // A test that does not read the log goes on all the same.
+                let _ = line.send(entry);
+            }
+        });
+        let mut log = Log { lines, read: Vec::new() };
+        let started = log.find("started", &[]).await;
+        let addr = |name: &str| started[name].as_str().expect(name).parse().expect(name);
+        let addrs: (SocketAddr, SocketAddr) = (addr("api"), addr("gateway"));
+        Self { api: format!("http://{}", addrs.0), gateway: format!("http://{}", addrs.1), log, addrs, child }
+    }
+
+    /// Sends a signal: TERM, INT, KILL.
+    pub async fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("a running process").to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().await.expect("kill");
+        assert!(status.success());
+    }
+
+    /// Waits for the end, at most as long as the contract gives it; returns the exit code.
+    pub async fn ended(mut self) -> Option<i32> {
+        let status = timeout(Duration::from_secs(10), self.child.wait());
+        status.await.expect("the end within 10 s").expect("a status").code()
+    }
+
+    /// The same as a [`TestServer`], for tests that need its own limits or its log.
+    pub async fn serve(db: Db, settings: &[(&str, &str)]) -> (TestServer, Log) {
+        let database = TestDatabase::create(db).await;
+        let url = database.url.clone();
+        let mut process = Self::start(&[&[("DATABASE_URL", url.as_str())], settings].concat()).await;
+        let (_, unused) = mpsc::unbounded_channel();
+        let log = std::mem::replace(&mut process.log, Log { lines: unused, read: Vec::new() });
+        let (stop, stopped) = oneshot::channel();
+        let addrs = process.addrs;
+        let served = tokio::spawn(async move {
+            drop(stopped.await);
+            process.signal("TERM").await;
+            assert_eq!(process.ended().await, Some(0));
+        });
+        (TestServer::at(addrs, database, stop, served), log)
+    }
+}

@@ -1,0 +1,123 @@
+// Hosts many stock Socket.IO clients for a test harness: commands come in on stdin and what the
+// clients see goes out on stdout, one JSON object a line each way.
+//
+// in   {"op":"connect","client":1,"version":"4"|"3"|"2","url":"http://…","opts":{…}}
+//      {"op":"emit","client":1,"event":"join_room","args":[…],"ack":7}   (ack may be left out)
+//      {"op":"disconnect","client":1}   says good-bye to the server
+//      {"op":"kill","client":1}         drops the connection without a word
+//      {"op":"transport","client":1}
+//      {"op":"exit"}                    as does the end of stdin
+// out  {"client":1,"kind":"connect","id":"…"}
+//      {"client":1,"kind":"connect_error","message":"…"}   no connection, or (3.x, 4.x) a refusal
+//      {"client":1,"kind":"error","value":…}               2.x: a refusal
+//      {"client":1,"kind":"disconnect","reason":"…"}
+//      {"client":1,"kind":"event","event":"…","args":[…]}
+//      {"client":1,"kind":"ack","ack":7,"args":[…]}
+//      {"client":1,"kind":"transport","name":"…"}          null while there is none
+//      {"client":1,"kind":"upgrade","name":"websocket"}
+
+import { Agent } from "node:http";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+
+// Clients are to use their own ws package, but 2.x prefers the WebSocket of newer Node.js.
+delete globalThis.WebSocket;
+
+const require = createRequire(import.meta.url);
+const clients = new Map();
+
+let lines = "";
+
+function flush() {
+  const text = lines;
+  lines = "";
+  if (text) process.stdout.write(text);
+}
+
+// One write for all that happens in one turn of the event loop.
+function report(client, kind, fields) {
+  if (!lines) setImmediate(flush);
+  lines += JSON.stringify({ client, kind, ...fields }) + "\n";
+}
+
+// Leaves only when the other side has everything: process.exit() alone would drop what a full pipe
+// has not taken yet.
+function finish(status) {
+  flush();
+  process.stdout.write("", () => process.exit(status));
+}
+
+function reportEvent(client, [event, ...args]) {
+  // Where the server asks for an acknowledgement the last argument is the function that sends it.
+  report(client, "event", { event, args: args.filter((arg) => typeof arg !== "function") });
+}
+
+// TCP connections of its own for each client, as devices have; kill() also needs to get at them.
+const newAgent = () => new Agent({ keepAlive: true });
+
+function connect({ client, version, url, opts }) {
+  const io = require(`socket.io-client-${version}`);
+  const socket = io(url, { forceNew: true, reconnection: false, agent: newAgent(), ...opts });
+  clients.set(client, socket);
+
+  socket.on("connect", () => report(client, "connect", { id: socket.id }));
+  socket.on("connect_error", (error) => report(client, "connect_error", { message: String(error.message ?? error) }));
+  socket.on("disconnect", (reason) => report(client, "disconnect", { reason }));
+  if (version === "2") {
+    socket.on("error", (error) => report(client, "error", { value: error instanceof Error ? error.message : error }));
+    const { onevent } = socket;
+    socket.onevent = function (packet) {
+      reportEvent(client, packet.data);
+      onevent.call(this, packet);
+    };
+  } else {
+    socket.onAny((...args) => reportEvent(client, args));
+  }
+  // Every reconnection makes a new engine.
+  socket.io.on("open", () => {
+    socket.io.engine.on("upgrade", (transport) => report(client, "upgrade", { name: transport.name }));
+  });
+}
+
+function kill(socket) {
+  const { engine, opts } = socket.io;
+  const { transport } = engine;
+  if (transport.ws) {
+    transport.ws.terminate();
+    return;
+  }
+  // Long polling: with its transport closed already the client sends no close packet, and the
+  // requests that the cut makes it try again fail. A reconnection has a new agent.
+  const { agent } = opts;
+  opts.agent = newAgent();
+  transport.onClose();
+  agent.addRequest = (request) => request.destroy(new Error("killed"));
+  agent.destroy();
+}
+
+const operations = {
+  connect,
+  emit({ client, event, args = [], ack }) {
+    const done = ack === undefined ? [] : [(...values) => report(client, "ack", { ack, args: values })];
+    clients.get(client).emit(event, ...args, ...done);
+  },
+  disconnect: ({ client }) => clients.get(client).disconnect(),
+  kill: ({ client }) => kill(clients.get(client)),
+  transport({ client }) {
+    report(client, "transport", { name: clients.get(client).io.engine?.transport?.name ?? null });
+  },
+  exit: () => finish(0),
+};
+
+process.on("uncaughtException", (error) => {
+  console.error(error);
+  finish(1);
+});
+process.stdout.on("error", () => process.exit(1)); // the harness is gone
+
+createInterface({ input: process.stdin })
+  .on("line", (line) => {
+    const command = JSON.parse(line);
+    operations[command.op](command);
+  })
+  .on("close", () => finish(0));

@@ -1,0 +1,111 @@
+//! What people read says the same as the code: codes, settings, and the deployment files.
+
+use std::{collections::HashMap, fs, path::Path};
+
+use georoom::{
+    config::{Config, SETTINGS, Source},
+    domain::error::Code,
+};
+use serde_json::Value;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
+}
+
+#[test]
+fn the_protocol_lists_every_code_and_no_other() {
+    let protocol = read("docs/protocol.md");
+    let table: Vec<_> = protocol
+        .lines()
+        .skip_while(|line| !line.starts_with("| code | status |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>())
+        .collect();
+    let documented: Vec<_> = table.iter().map(|row| (row[1].trim_matches('`'), row[3])).collect();
+    let codes: Vec<_> = Code::ALL.iter().map(|code| (code.as_str(), code.meaning())).collect();
+    assert_eq!(documented, codes);
+}
+
+#[test]
+fn the_readme_lists_every_setting_with_its_default() {
+    let readme = read("README.md");
+    for setting in SETTINGS {
+        let documented = readme.lines().any(|line| {
+            line.contains(&format!("`{}`", setting.name))
+                && (setting.default.is_empty() || line.contains(&format!("`{}`", setting.default)))
+        });
+        let reserved = setting.name.starts_with("ADMIN_UI_") && readme.contains("`ADMIN_UI_…`");
+        assert!(documented || reserved, "{} with `{}`", setting.name, setting.default);
+    }
+}
+
+/// `${NAME}`, `${NAME:-default}`, `${NAME:?message}` as compose reads them, inner ones first.
+fn substitute(text: &str, environment: &HashMap<&str, &str>) -> Result<String, String> {
+    let mut text = text.replace("$$", "\u{0}");
+    while let Some(start) = text.rfind("${") {
+        let end = start + text[start..].find('}').ok_or("no }")?;
+        let inner = &text[start + 2..end];
+        let at = inner.find([':']).unwrap_or(inner.len());
+        let (name, rest) = inner.split_at(at);
+        let value = environment.get(name).filter(|value| !value.is_empty());
+        let value = match (value, rest.get(..2)) {
+            (Some(value), _) => (*value).to_owned(),
+            (None, Some(":-")) => rest[2..].to_owned(),
+            (None, Some(":?")) => return Err(name.to_owned()),
+            (None, _) => String::new(),
+        };
+        text.replace_range(start..=end, &value);
+    }
+    Ok(text.replace('\u{0}', "$"))
+}
+
+fn compose(environment: &HashMap<&str, &str>) -> Result<Value, String> {
+    let text = read("docker-compose.yml");
+    let comments_off: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    let text = substitute(&comments_off.join("\n"), environment)?;
+    let yaml: serde_norway::Value = serde_norway::from_str(&text).map_err(|e| e.to_string())?;
+    serde_json::to_value(yaml).map_err(|e| e.to_string())
+}
+
+#[test]
+fn compose_refuses_to_start_without_passwords() {
+    let example = read(".env.example");
+    let unchanged: HashMap<_, _> = example
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .collect();
+    assert!(unchanged.contains_key("MYSQL_PASSWORD"));
+    assert!(compose(&unchanged).is_err(), "the example as it is");
+    assert!(compose(&HashMap::from([("MYSQL_PASSWORD", "a")])).is_err(), "one of two");
+}
+
+#[test]
+fn compose_publishes_nginx_alone_and_starts_georoom_with_settings_it_takes() {
+    let filled = HashMap::from([("MYSQL_PASSWORD", "aaa"), ("MYSQL_ROOT_PASSWORD", "bbb")]);
+    let compose = compose(&filled).expect("parses");
+    let services = compose["services"].as_object().expect("services");
+    for (name, service) in services {
+        assert!(service["healthcheck"]["test"].is_array(), "{name} has a health check");
+        let published = service.get("ports").map(|ports| ports.to_string());
+        match name.as_str() {
+            "nginx" => assert!(published.unwrap().starts_with("[\"127.0.0.1:")),
+            _ => assert_eq!(published, None, "{name}"),
+        }
+    }
+    let environment = services["georoom"]["environment"].as_object().expect("an environment");
+    for name in environment.keys() {
+        assert!(SETTINGS.iter().any(|setting| setting.name == name), "{name} is no setting");
+    }
+    // What is empty after the substitution, compose passes as an empty string.
+    let value = |name: &str| Some(environment.get(name)?.as_str().unwrap_or_default().to_owned());
+    let config = Config::load(|name| Ok(value(name).map(|value| (Source::Environment, value))));
+    let config = config.expect("settings the server takes");
+
+    // The file nginx gets is written for exactly these names and ports.
+    let nginx = read("nginx/georoom.conf");
+    assert!(nginx.contains(&format!("server georoom:{};", config.api_addr.port())));
+    assert!(nginx.contains(&format!("server georoom:{};", config.gateway_addr.port())));
+    assert!(services["nginx"]["volumes"].to_string().contains("./nginx/georoom.conf:"));
+}

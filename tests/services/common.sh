@@ -1,0 +1,48 @@
+# Sourced by install and run: where the services are.
+
+cache=${GEOROOM_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/georoom-tests}
+[[ $cache = /* ]] || cache=$PWD/$cache
+clients=$(cd "$(dirname "${BASH_SOURCE[0]}")/../clients" && pwd)
+# Debian keeps servers where an ordinary user's PATH does not look.
+PATH=$PATH:/usr/local/sbin:/usr/sbin
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# MariaDB calls itself mysqld too, but has other spatial types.
+is_mysql() {
+    local version
+    version=$("$1" --version 2>/dev/null) || return 1
+    [[ $version != *MariaDB* && $version =~ Ver\ ([0-9]+)\.([0-9]+) ]] || return 1
+    ((BASH_REMATCH[1] * 100 + BASH_REMATCH[2] >= 804))
+}
+
+is_nginx() {
+    "$1" -v >/dev/null 2>&1
+}
+
+# find CHECK CANDIDATE…: prints the first candidate that is a program and passes the check.
+find_program() {
+    local check=$1 candidate
+    for candidate in "${@:2}"; do
+        if candidate=$(command -v "$candidate") && "$check" "$candidate"; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+find_mysqld() {
+    find_program is_mysql ${TEST_MYSQLD:+"$TEST_MYSQLD"} mysqld "$cache/mysql-server-core/mysqld"
+}
+
+find_nginx() {
+    find_program is_nginx ${TEST_NGINX:+"$TEST_NGINX"} nginx "$cache/nginx/nginx"
+}
+
+has_node() {
+    command -v npm >/dev/null && node -e 'process.exitCode = parseInt(process.version.slice(1)) < 18 ? 1 : 0' 2>/dev/null
+}
