@@ -56,7 +56,7 @@ impl Service {
     /// # Errors
     /// `not_found`, `storage_unavailable`, `internal`.
     pub async fn delete_location(&self, id: LocationId) -> Result<()> {
-        self.writer.delete(id).await
+        self.writer.delete(id).await.map(drop)
     }
 
     /// A location as last committed.

@@ -19,11 +19,12 @@ pub fn may_try_again(error: &DbErr) -> bool {
 
 /// `storage_unavailable` where the database is away or busy, else `internal`.
 pub fn domain_error(error: DbErr) -> Error {
-    if is_away(&error) {
-        Error::new(Code::StorageUnavailable, "the database cannot be reached; try again").because(error)
-    } else {
-        Error::internal(error)
-    }
+    if is_away(&error) { away().because(error) } else { Error::internal(error) }
+}
+
+/// The database is away or busy.
+pub fn away() -> Error {
+    Error::new(Code::StorageUnavailable, "the database cannot be reached; try again")
 }
 
 fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {

@@ -5,7 +5,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::FutureExt;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect,
     SqliteTransactionMode, TransactionOptions, TransactionTrait,
@@ -19,7 +19,7 @@ use super::{
     area,
     connect::Store,
     entity::location::{self, ActiveModel, Entity},
-    error::{domain_error, may_try_again},
+    error::{away, domain_error, may_try_again},
     geometry::Plane,
 };
 use crate::domain::{
@@ -36,10 +36,16 @@ const QUEUE: usize = 4_096;
 /// How often a transaction that lost a deadlock is tried again.
 const RETRIES: u32 = 20;
 
-enum Change {
-    Create(NewLocation, oneshot::Sender<Result<Arc<Location>>>),
-    Update(Update, oneshot::Sender<Result<Arc<Location>>>),
-    Delete(LocationId, oneshot::Sender<Result<()>>),
+/// What a caller wants changed.
+enum Act {
+    Create(NewLocation),
+    Update(Update),
+    Delete(LocationId),
+}
+
+struct Change {
+    act: Act,
+    reply: oneshot::Sender<Result<Arc<Location>>>,
 }
 
 /// The way to the writer. Cheap to clone; the task ends when the last one is dropped.
@@ -61,7 +67,7 @@ impl Writer {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn create(&self, new: NewLocation) -> Result<Arc<Location>> {
-        self.send(|reply| Change::Create(new, reply)).await
+        self.send(Act::Create(new)).await
     }
 
     /// Commits an update; the answer has the version it became.
@@ -69,114 +75,58 @@ impl Writer {
     /// # Errors
     /// `not_found`, `properties_too_large`, `storage_unavailable`, `internal`.
     pub async fn update(&self, update: Update) -> Result<Arc<Location>> {
-        self.send(|reply| Change::Update(update, reply)).await
+        self.send(Act::Update(update)).await
     }
 
-    /// Commits a removal.
+    /// Commits a removal; the answer is the location as it last stood.
     ///
     /// # Errors
     /// `not_found`, `storage_unavailable`, `internal`.
-    pub async fn delete(&self, id: LocationId) -> Result<()> {
-        self.send(|reply| Change::Delete(id, reply)).await
+    pub async fn delete(&self, id: LocationId) -> Result<Arc<Location>> {
+        self.send(Act::Delete(id)).await
     }
 
-    async fn send<T>(&self, change: impl FnOnce(oneshot::Sender<Result<T>>) -> Change) -> Result<T> {
+    async fn send(&self, act: Act) -> Result<Arc<Location>> {
         let (reply, answer) = oneshot::channel();
-        self.changes.try_send(change(reply)).map_err(|e| match e {
-            TrySendError::Full(_) => busy(),
+        self.changes.try_send(Change { act, reply }).map_err(|e| match e {
+            TrySendError::Full(_) => {
+                Error::new(Code::StorageUnavailable, "too many writes wait for the database; try again")
+            }
             TrySendError::Closed(_) => Error::internal("the writer has ended"),
         })?;
         answer.await.unwrap_or_else(|_| Err(Error::internal("the writer went away")))
     }
 }
 
-fn busy() -> Error {
-    Error::new(Code::StorageUnavailable, "too many writes wait for the database; try again")
-}
-
-impl Change {
-    /// Has the caller gone away? Then nobody wants it any more.
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Create(_, reply) | Self::Update(_, reply) => reply.is_closed(),
-            Self::Delete(_, reply) => reply.is_closed(),
-        }
-    }
-
-    fn refuse(self, error: Error) {
-        match self {
-            Self::Create(_, reply) | Self::Update(_, reply) => drop(reply.send(Err(error))),
-            Self::Delete(_, reply) => drop(reply.send(Err(error))),
-        }
-    }
-}
-
 async fn run(store: Store, mut queue: mpsc::Receiver<Change>, events: mpsc::Sender<Event>) {
-    while let Some(change) = queue.recv().await {
-        if change.is_abandoned() {
+    while let Some(Change { act, reply }) = queue.recv().await {
+        if reply.is_closed() {
+            // Its caller has gone away and may be trying again.
             continue;
         }
-        if commit(&store, change, &events).await.is_err() {
-            // What waits would find the database away too, one after the other and each with a timeout.
-            while let Ok(change) = queue.try_recv() {
-                change.refuse(Error::new(
-                    Code::StorageUnavailable,
-                    "the database cannot be reached; try again",
-                ));
+        let result = store.commit(&act).await.map(Arc::new);
+        // Published before it is answered: once every write is answered, every event is on its way to
+        // the rooms.
+        let event = match (&act, &result) {
+            (Act::Update(_), Ok(location)) => Some(Event::Updated(location.clone())),
+            (Act::Delete(id), Ok(_)) => Some(Event::Deleted(*id)),
+            (Act::Create(_), _) | (_, Err(_)) => None,
+        };
+        if let Some(event) = event {
+            let _ = events.send(event).await;
+        }
+        let is_away = matches!(&result, Err(error) if error.code == Code::StorageUnavailable);
+        let _ = reply.send(result);
+        if is_away {
+            // What waits would find that out too, one after the other and each after a timeout.
+            while let Ok(Change { reply, .. }) = queue.try_recv() {
+                let _ = reply.send(Err(away()));
             }
         }
     }
 }
 
-/// The database is away.
-struct Away;
-
-/// Commits one change. Published first, then answered: once every write is answered, every event is on
-/// its way to the rooms.
-async fn commit(
-    store: &Store,
-    change: Change,
-    events: &mpsc::Sender<Event>,
-) -> std::result::Result<(), Away> {
-    // A caller that goes away meanwhile makes no difference to what was committed.
-    match change {
-        Change::Create(new, reply) => {
-            let new = Arc::new(new);
-            let result = store.transaction(|tx| insert(tx, new.clone()).boxed()).await;
-            let away = is_away(&result);
-            let _ = reply.send(result.map(Arc::new));
-            away
-        }
-        Change::Update(change, reply) => {
-            let change = Arc::new(change);
-            let result = store.transaction(|tx| update(tx, change.clone()).boxed()).await.map(Arc::new);
-            if let Ok(location) = &result {
-                let _ = events.send(Event::Updated(location.clone())).await;
-            }
-            let away = is_away(&result);
-            let _ = reply.send(result);
-            away
-        }
-        Change::Delete(id, reply) => {
-            let result = store.transaction(|tx| remove(tx, id).boxed()).await;
-            if result.is_ok() {
-                let _ = events.send(Event::Deleted(id)).await;
-            }
-            let away = is_away(&result);
-            let _ = reply.send(result);
-            away
-        }
-    }
-}
-
-fn is_away<T>(result: &Result<T>) -> std::result::Result<(), Away> {
-    match result {
-        Err(error) if error.code == Code::StorageUnavailable => Err(Away),
-        _ => Ok(()),
-    }
-}
-
-type Attempt<T> = std::result::Result<T, Failure>;
+type Attempt = std::result::Result<Location, Failure>;
 
 /// A refusal of one change, or a failure of the transaction.
 enum Failure {
@@ -197,39 +147,39 @@ impl From<Error> for Failure {
 }
 
 impl Store {
-    /// Runs one change in a transaction that may write; again, if the database asks for it.
-    async fn transaction<T>(
-        &self,
-        change: impl for<'a> Fn(&'a DatabaseTransaction) -> BoxFuture<'a, Attempt<T>>,
-    ) -> Result<T> {
+    /// Commits one change; tries again if the database asks for it.
+    async fn commit(&self, act: &Act) -> Result<Location> {
         let mut tries = 0;
         loop {
-            let attempt = async {
-                // IMMEDIATE: SQLite's busy timeout does not help a read that turns into a write.
-                let tx = self
-                    .write
-                    .begin_with_options(TransactionOptions {
-                        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-                        ..Default::default()
-                    })
-                    .await?;
-                let done = change(&tx).await?;
-                tx.commit().await?;
-                Ok(done)
-            };
             // A panic ends this change, not the writer.
-            let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
+            let attempt = AssertUnwindSafe(self.attempt(act)).catch_unwind().await;
             match attempt.unwrap_or_else(|_| Err(Error::internal("panic in a change").into())) {
-                Ok(done) => return Ok(done),
+                Ok(location) => return Ok(location),
                 Err(Failure::Refused(error)) => return Err(error),
                 Err(Failure::Database(error)) if tries < RETRIES && may_try_again(&error) => tries += 1,
                 Err(Failure::Database(error)) => return Err(domain_error(error)),
             }
         }
     }
+
+    async fn attempt(&self, act: &Act) -> Attempt {
+        // IMMEDIATE: SQLite's busy timeout does not help a read that turns into a write.
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        let tx = self.write.begin_with_options(options).await?;
+        let location = match act {
+            Act::Create(new) => insert(&tx, new).await?,
+            Act::Update(change) => update(&tx, change).await?,
+            Act::Delete(id) => remove(&tx, *id).await?,
+        };
+        tx.commit().await?;
+        Ok(location)
+    }
 }
 
-async fn insert(tx: &DatabaseTransaction, new: Arc<NewLocation>) -> Attempt<Location> {
+async fn insert(tx: &DatabaseTransaction, new: &NewLocation) -> Attempt {
     let now = Timestamp::now();
     let mut location = Location {
         // The database's to give.
@@ -258,15 +208,15 @@ async fn insert(tx: &DatabaseTransaction, new: Arc<NewLocation>) -> Attempt<Loca
     Ok(location)
 }
 
-async fn update(tx: &DatabaseTransaction, update: Arc<Update>) -> Attempt<Location> {
+/// Reads a location and locks its row until the transaction ends.
+async fn locked(tx: &DatabaseTransaction, id: LocationId) -> Attempt {
+    let row = Entity::find_by_id(id.get() as i64).lock_exclusive().one(tx).await?;
+    Ok(row.ok_or_else(|| Error::no_location(id))?.try_into()?)
+}
+
+async fn update(tx: &DatabaseTransaction, update: &Update) -> Attempt {
     let id = update.id.get() as i64;
-    let row = Entity::find()
-        .filter(location::Column::Id.eq(id))
-        .lock_exclusive()
-        .one(tx)
-        .await?
-        .ok_or_else(|| Error::no_location(update.id))?;
-    let mut location = Location::try_from(row)?;
+    let mut location = locked(tx, update.id).await?;
     location.version += 1;
     location.updated_by = update.user;
     // Never backwards, whatever the clocks of two servers say.
@@ -293,10 +243,10 @@ async fn update(tx: &DatabaseTransaction, update: Arc<Update>) -> Attempt<Locati
     Ok(location)
 }
 
-async fn remove(tx: &DatabaseTransaction, id: LocationId) -> Attempt<()> {
-    let row = id.get() as i64;
-    if Entity::delete_by_id(row).exec(tx).await?.rows_affected == 0 {
-        return Err(Error::no_location(id).into());
-    }
-    Ok(area::delete(tx, row).await?)
+async fn remove(tx: &DatabaseTransaction, id: LocationId) -> Attempt {
+    let location = locked(tx, id).await?;
+    let id = id.get() as i64;
+    Entity::delete_by_id(id).exec(tx).await?;
+    area::delete(tx, id).await?;
+    Ok(location)
 }
