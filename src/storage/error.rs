@@ -17,6 +17,16 @@ pub fn may_try_again(error: &DbErr) -> bool {
     mysql_number(error) == Some(MYSQL_DEADLOCK)
 }
 
+/// Did the connection break off, so that nobody here knows what became of the statement?
+pub fn is_unanswered(error: &DbErr) -> bool {
+    matches!(
+        sqlx_error(error),
+        Some(
+            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed
+        )
+    )
+}
+
 /// `storage_unavailable` where the database is away or busy, else `internal`.
 pub fn domain_error(error: DbErr) -> Error {
     if is_away(&error) { away().because(error) } else { Error::internal(error) }
@@ -54,14 +64,7 @@ fn is_away(error: &DbErr) -> bool {
             let code = sqlite.code().and_then(|code| code.parse::<u32>().ok());
             code.is_some_and(|code| SQLITE_AWAY.contains(&(code & 0xff)))
         }
-        Some(
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed,
-        ) => true,
-        _ => false,
+        Some(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) => true,
+        _ => is_unanswered(error),
     }
 }

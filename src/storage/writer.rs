@@ -3,23 +3,26 @@
 //! Versions are counted under the row's lock, in the transaction that changes the row. Because one task
 //! commits and then publishes, nobody can be told of version 7 before version 6, however many callers there are.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect,
     SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    oneshot,
+use tokio::{
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
+    time::timeout,
 };
 
 use super::{
     area,
     connect::Store,
     entity::location::{self, ActiveModel, Entity},
-    error::{away, domain_error, may_try_again},
+    error::{away, domain_error, is_unanswered, may_try_again},
     geometry::Plane,
 };
 use crate::domain::{
@@ -35,6 +38,8 @@ use crate::domain::{
 const QUEUE: usize = 4_096;
 /// How often a transaction that lost a deadlock is tried again.
 const RETRIES: u32 = 20;
+/// How often a database that is away is asked what became of a COMMIT.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a caller wants changed.
 enum Act {
@@ -98,23 +103,53 @@ impl Writer {
     }
 }
 
+/// A change whose COMMIT was sent and never answered, and the location as it would then stand.
+struct Unsure {
+    act: Act,
+    location: Arc<Location>,
+}
+
 async fn run(store: Store, mut queue: mpsc::Receiver<Change>, events: mpsc::Sender<Event>) {
-    while let Some(Change { act, reply }) = queue.recv().await {
+    let mut unsure: Option<Unsure> = None;
+    loop {
+        let change = match &unsure {
+            None => queue.recv().await.map(Some),
+            // The room must hear of it even if no further change comes.
+            Some(_) => timeout(ASK_AGAIN, queue.recv()).await.map_or(Some(None), |change| change.map(Some)),
+        };
+        let Some(change) = change else { return };
+        // Before the next change, so that the room hears of both in their order.
+        if let Some(Unsure { act, location }) = unsure.take() {
+            match store.was_committed(&act, &location).await {
+                Ok(true) => publish(&events, &act, &location).await,
+                Ok(false) => {}
+                Err(_) => unsure = Some(Unsure { act, location }),
+            }
+        }
+        let Some(Change { act, reply }) = change else { continue };
         if reply.is_closed() {
             // Its caller has gone away and may be trying again.
             continue;
         }
-        let result = store.commit(&act).await.map(Arc::new);
-        // Published before it is answered: once every write is answered, every event is on its way to
-        // the rooms.
-        let event = match (&act, &result) {
-            (Act::Update(_), Ok(location)) => Some(Event::Updated(location.clone())),
-            (Act::Delete(id), Ok(_)) => Some(Event::Deleted(*id)),
-            (Act::Create(_), _) | (_, Err(_)) => None,
+        let result = match unsure {
+            Some(_) => Err(Failure::Refused(away())),
+            None => store.commit(&act).await,
         };
-        if let Some(event) = event {
-            let _ = events.send(event).await;
-        }
+        let result = match result {
+            Ok(location) => {
+                let location = Arc::new(location);
+                // Published before it is answered: once every write is answered, every event is on its
+                // way to the rooms.
+                publish(&events, &act, &location).await;
+                Ok(location)
+            }
+            Err(Failure::Refused(error)) => Err(error),
+            Err(Failure::Database(error)) => Err(domain_error(error)),
+            Err(Failure::Unanswered(location, error)) => {
+                unsure = Some(Unsure { act, location: (*location).into() });
+                Err(domain_error(error))
+            }
+        };
         let is_away = matches!(&result, Err(error) if error.code == Code::StorageUnavailable);
         let _ = reply.send(result);
         if is_away {
@@ -126,12 +161,24 @@ async fn run(store: Store, mut queue: mpsc::Receiver<Change>, events: mpsc::Send
     }
 }
 
+async fn publish(events: &mpsc::Sender<Event>, act: &Act, location: &Arc<Location>) {
+    let event = match act {
+        Act::Create(_) => return,
+        Act::Update(_) => Event::Updated(location.clone()),
+        Act::Delete(id) => Event::Deleted(*id),
+    };
+    // Nobody listens any more only when the server has ended.
+    let _ = events.send(event).await;
+}
+
 type Attempt = std::result::Result<Location, Failure>;
 
 /// A refusal of one change, or a failure of the transaction.
 enum Failure {
     Refused(Error),
     Database(DbErr),
+    /// The connection broke at COMMIT; the location is as it stands if that was carried out.
+    Unanswered(Box<Location>, DbErr),
 }
 
 impl From<DbErr> for Failure {
@@ -147,35 +194,65 @@ impl From<Error> for Failure {
 }
 
 impl Store {
-    /// Commits one change; tries again if the database asks for it.
-    async fn commit(&self, act: &Act) -> Result<Location> {
+    /// Commits one change; tries again if the database asks for it, and finds out what became of a
+    /// COMMIT that was not answered.
+    async fn commit(&self, act: &Act) -> Attempt {
         let mut tries = 0;
         loop {
             // A panic ends this change, not the writer.
             let attempt = AssertUnwindSafe(self.attempt(act)).catch_unwind().await;
             match attempt.unwrap_or_else(|_| Err(Error::internal("panic in a change").into())) {
-                Ok(location) => return Ok(location),
-                Err(Failure::Refused(error)) => return Err(error),
                 Err(Failure::Database(error)) if tries < RETRIES && may_try_again(&error) => tries += 1,
-                Err(Failure::Database(error)) => return Err(domain_error(error)),
+                Err(Failure::Unanswered(location, error)) => {
+                    return match self.was_committed(act, &location).await {
+                        Ok(true) => Ok(*location),
+                        Ok(false) => Err(Failure::Database(error)),
+                        Err(_) => Err(Failure::Unanswered(location, error)),
+                    };
+                }
+                done => return done,
             }
         }
     }
 
-    async fn attempt(&self, act: &Act) -> Attempt {
+    /// Was the change that led to `location` committed? The lock waits for a COMMIT still under way.
+    async fn was_committed(&self, act: &Act, location: &Location) -> std::result::Result<bool, DbErr> {
+        let tx = self.begin().await?;
+        let id = location.id.get() as i64;
+        let row = Entity::find_by_id(id).lock_exclusive().one(&tx).await?;
+        tx.commit().await?;
+        Ok(match (act, row) {
+            (Act::Delete(_), row) => row.is_none(),
+            (Act::Create(_), row) => row.is_some(),
+            (Act::Update(_), Some(row)) => {
+                row.version == location.version as i64 && row.updated_at == location.updated_at.as_millis()
+            }
+            (Act::Update(_), None) => false,
+        })
+    }
+
+    /// A transaction that may write.
+    async fn begin(&self) -> std::result::Result<DatabaseTransaction, DbErr> {
         // IMMEDIATE: SQLite's busy timeout does not help a read that turns into a write.
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
         };
-        let tx = self.write.begin_with_options(options).await?;
+        self.write.begin_with_options(options).await
+    }
+
+    async fn attempt(&self, act: &Act) -> Attempt {
+        let tx = self.begin().await?;
         let location = match act {
             Act::Create(new) => insert(&tx, new).await?,
             Act::Update(change) => update(&tx, change).await?,
             Act::Delete(id) => remove(&tx, *id).await?,
         };
-        tx.commit().await?;
-        Ok(location)
+        match tx.commit().await {
+            Ok(()) => Ok(location),
+            Err(error) if is_unanswered(&error) => Err(Failure::Unanswered(location.into(), error)),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

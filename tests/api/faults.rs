@@ -1,12 +1,19 @@
 //! What must not take the server along: a database that goes away, a query that costs a lot.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
-use reqwest::StatusCode;
-use serde_json::json;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
     time::{Instant, timeout},
@@ -14,7 +21,7 @@ use tokio::{
 
 use crate::{
     on_both_databases,
-    support::{Db, TestDatabase, TestServer, point, process::Process},
+    support::{Db, TestDatabase, TestServer, clients::Clients, point, process::Process},
 };
 
 on_both_databases!(a_costly_query_holds_up_nobody);
@@ -23,6 +30,30 @@ on_both_databases!(a_costly_query_holds_up_nobody);
 struct Proxy {
     addr: SocketAddr,
     accepting: JoinHandle<()>,
+    /// Swallows the answer to the next COMMIT, and the connection with it.
+    swallow: Arc<AtomicBool>,
+}
+
+/// Carries bytes both ways; returns when the connection is to be cut.
+async fn carry(near: &mut TcpStream, far: &mut TcpStream, swallow: &AtomicBool) -> std::io::Result<()> {
+    let (mut from_near, mut from_far) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        tokio::select! {
+            read = near.read(&mut from_near) => {
+                let sent = &from_near[..read?];
+                far.write_all(sent).await?;
+                let commits = sent.windows(6).any(|word| word == b"COMMIT");
+                if sent.is_empty() || (commits && swallow.swap(false, Ordering::SeqCst)) {
+                    // The answer says that MySQL has done it; nobody hears it.
+                    return far.read(&mut from_far).await.map(drop);
+                }
+            }
+            read = far.read(&mut from_far) => match read? {
+                0 => return Ok(()),
+                read => near.write_all(&from_far[..read]).await?,
+            }
+        }
+    }
 }
 
 impl Proxy {
@@ -30,19 +61,22 @@ impl Proxy {
         let any = "127.0.0.1:0".parse().expect("an address");
         let listener = TcpListener::bind(on.unwrap_or(any)).await.expect("a port");
         let addr = listener.local_addr().expect("an address");
+        let swallow = Arc::new(AtomicBool::new(false));
+        let swallowing = swallow.clone();
         let accepting = tokio::spawn(async move {
             // Dropped with the task, and the connections with it.
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let (mut near, _) = listener.accept().await.expect("accept");
-                let to = to.clone();
+                let (to, swallow) = (to.clone(), swallowing.clone());
                 connections.spawn(async move {
                     let mut far = TcpStream::connect(to).await.expect("MySQL");
-                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                    // However it ends, both ends are closed then.
+                    let _ = carry(&mut near, &mut far, &swallow).await;
                 });
             }
         });
-        Self { addr, accepting }
+        Self { addr, accepting, swallow }
     }
 
     async fn cut(self) -> SocketAddr {
@@ -50,6 +84,60 @@ impl Proxy {
         let _ = self.accepting.await;
         self.addr
     }
+}
+
+/// MySQL has committed, and says so to a connection that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_is_lost_is_found_out_and_neither_repeated_nor_forgotten() {
+    let database = TestDatabase::create(Db::MySql).await;
+    let (credentials, rest) = database.url.split_once('@').expect("mysql://root@…");
+    let (mysql, name) = rest.split_once('/').expect("a database");
+    let proxy = Proxy::start(mysql.to_owned(), None).await;
+    // In the clear, for the proxy to see what it swallows.
+    let url = format!("{credentials}@{}/{name}?ssl-mode=DISABLED", proxy.addr);
+    let server = Process::start(&[("DATABASE_URL", &url)]).await;
+    let http = reqwest::Client::new();
+    let location = format!("{}/location", server.api);
+    let send = |method: Method, path: &str| {
+        let request = http.request(method, format!("{location}{path}"));
+        request.json(&json!({"geometry": point(1.0, 2.0)})).send()
+    };
+    let clients = Clients::start();
+    let mut member = clients.connect(&server.gateway).await;
+
+    proxy.swallow.store(true, Ordering::SeqCst);
+    assert_eq!(send(Method::POST, "").await.unwrap().status(), StatusCode::CREATED);
+    assert!(!proxy.swallow.load(Ordering::SeqCst), "an answer was swallowed");
+    assert_eq!(member.join(1).await["version"], 1);
+    for version in 2..=9 {
+        proxy.swallow.store(version % 2 == 0, Ordering::SeqCst);
+        let answer = send(Method::PUT, "/1").await.unwrap();
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        let answer: Value = answer.json().await.unwrap();
+        assert_eq!(answer["data"]["updatedLocationResult"]["properties"]["version"], version);
+        assert_eq!(member.event("chat").await["version"], version);
+    }
+
+    // And the database stays away: the caller cannot be told, the room is told later.
+    proxy.swallow.store(true, Ordering::SeqCst);
+    let (addr, swallow) = (proxy.addr, proxy.swallow.clone());
+    let put = tokio::spawn(send(Method::PUT, "/1"));
+    while swallow.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    proxy.cut().await;
+    let answer = put.await.unwrap().unwrap().status();
+    let proxy = Proxy::start(mysql.to_owned(), Some(addr)).await;
+    assert!([StatusCode::CREATED, StatusCode::SERVICE_UNAVAILABLE].contains(&answer), "{answer}");
+    assert_eq!(member.event("chat").await["version"], 10, "without a further change");
+
+    proxy.swallow.store(true, Ordering::SeqCst);
+    assert_eq!(send(Method::DELETE, "/1").await.unwrap().status(), StatusCode::NO_CONTENT);
+    assert_eq!(member.event("room_closed").await["reason"], "deleted");
+    server.signal("TERM").await;
+    assert_eq!(server.ended().await, Some(0));
+    proxy.cut().await;
+    database.drop().await;
 }
 
 /// Not one after the other, each with its own wait for a connection.
