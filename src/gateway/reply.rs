@@ -32,7 +32,7 @@ impl Reply {
     /// Answers an event that has taken effect.
     pub fn ack<T: Serialize + ?Sized>(&mut self, answer: &T) {
         if let Some(ack) = self.ack.take() {
-            // Gone, or so far behind that it will be closed: its disconnect is logged.
+            // Gone, or so far behind that nothing more fits its queue.
             let _ = ack.send(answer);
         }
     }

@@ -32,7 +32,7 @@ pub async fn delete(db: &impl ConnectionTrait, location_id: i64) -> Result<(), D
     Ok(())
 }
 
-/// The box a location is indexed by, if the database can still say it exactly.
+/// The box a location is indexed by; SQLite's R*Tree has rounded it outward.
 pub async fn get(db: &impl ConnectionTrait, location_id: i64) -> Result<Option<Rect>, DbErr> {
     let backend = db.get_database_backend();
     let sql = match backend {
@@ -61,14 +61,11 @@ pub fn meeting(backend: DatabaseBackend, rects: &[Rect]) -> (String, Vec<Value>)
     };
     // Not OR: MySQL answers that by reading every row.
     let sql = vec![one; rects.len()].join(" UNION ");
-    let values = rects.iter().flat_map(|rect| match backend {
-        DatabaseBackend::MySql => columns(backend, rect),
-        _ => [rect.min().x, rect.max().x, rect.min().y, rect.max().y].map(Value::from).to_vec(),
-    });
+    let values = rects.iter().flat_map(|rect| columns(backend, rect));
     (sql, values.collect())
 }
 
-/// A box as the columns of `location_area` after the id.
+/// A box as the columns of `location_area` after the id; also what it is compared with.
 fn columns(backend: DatabaseBackend, rect: &Rect) -> Vec<Value> {
     match backend {
         DatabaseBackend::MySql => {

@@ -3,10 +3,10 @@
 //! Spatial pages go through the index first and are then tested exactly, row by row as they stream in;
 //! what is kept meanwhile is a few bytes a match, whatever the size of the geometries.
 
-use std::collections::HashMap;
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
-use futures_util::{Stream, StreamExt, TryStreamExt};
-use geo::CoordsIter;
+use futures_util::TryStreamExt;
+use geo::{CoordsIter, Geometry};
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
     QuerySelect, Statement, StreamTrait, TransactionTrait,
@@ -32,12 +32,16 @@ pub struct Page {
     pub limit: u64,
 }
 
-/// A location that the index found and the filter has yet to test.
-struct Candidate {
-    id: i64,
-    created_at: i64,
-    geometry: geo::Geometry,
+impl Page {
+    /// This part of a whole result.
+    fn of<T>(self, all: Vec<T>) -> impl Iterator<Item = T> {
+        let offset = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        all.into_iter().skip(offset).take(self.limit as usize)
+    }
 }
+
+/// A geometry with more positions than this is tested off the threads that serve everybody else.
+const LARGE: usize = 1_000;
 
 impl Store {
     /// One location, as last committed.
@@ -74,19 +78,12 @@ impl Store {
     pub async fn locations_in(&self, bbox: &Bbox, page: Page) -> Result<Vec<Location>> {
         let read = async {
             let tx = self.read.begin().await?;
-            let mut within = Vec::new();
-            let mut candidates = self.candidates(&tx, bbox.rects()).await?;
-            while let Some(Candidate { id, created_at, geometry }) = candidates.try_next().await? {
-                let bbox = bbox.clone();
-                if exactly(geometry, move |geometry| bbox.intersects(geometry)).await? {
-                    within.push((created_at, id));
-                }
-            }
-            drop(candidates);
+            let exact = bbox.clone();
+            let test = move |geometry: &Geometry| exact.intersects(geometry).then_some(());
+            let mut found = self.passing(&tx, bbox.rects(), test).await?;
             // Not ORDER BY: MySQL would sort the geometries along, and has not the memory for large ones.
-            within.sort_unstable_by(|a, b| b.cmp(a));
-            let skipped = within.into_iter().skip(usize::try_from(page.offset).unwrap_or(usize::MAX));
-            finish(tx, skipped.take(page.limit as usize).map(|(_, id)| id).collect()).await
+            found.sort_unstable_by_key(|((), created_at, id)| Reverse((*created_at, *id)));
+            finish(tx, page.of(found).map(|(_, _, id)| id).collect()).await
         };
         let rows = read.await.map_err(domain_error)?;
         rows.into_iter().map(Location::try_from).collect()
@@ -105,19 +102,15 @@ impl Store {
     ) -> Result<Vec<(Location, f64)>> {
         let read = async {
             let tx = self.read.begin().await?;
-            let mut within = Vec::new();
-            let mut candidates = self.candidates(&tx, &near.rects()).await?;
-            while let Some(Candidate { id, geometry, .. }) = candidates.try_next().await? {
-                let (near, bbox) = (near.clone(), bbox.cloned());
-                let distance_m = exactly(geometry, move |geometry| {
-                    near.distance_m(geometry).filter(|_| bbox.is_none_or(|bbox| bbox.intersects(geometry)))
-                });
-                within.extend(distance_m.await?.map(|distance_m| (distance_m, id)));
-            }
-            drop(candidates);
-            within.sort_unstable_by(|(a_m, a), (b_m, b)| a_m.total_cmp(b_m).then(b.cmp(a)));
-            let skipped = within.into_iter().skip(usize::try_from(page.offset).unwrap_or(usize::MAX));
-            let (distances, ids): (Vec<_>, Vec<_>) = skipped.take(page.limit as usize).unzip();
+            let (exact, bbox) = (near.clone(), bbox.cloned());
+            let test = move |geometry: &Geometry| {
+                let distance_m = exact.distance_m(geometry)?;
+                bbox.as_ref().is_none_or(|bbox| bbox.intersects(geometry)).then_some(distance_m)
+            };
+            let mut found = self.passing(&tx, &near.rects(), test).await?;
+            found.sort_unstable_by(|(a_m, _, a), (b_m, _, b)| a_m.total_cmp(b_m).then(b.cmp(a)));
+            let (distances, ids): (Vec<_>, Vec<_>) =
+                page.of(found).map(|(distance_m, _, id)| (distance_m, id)).unzip();
             Ok((finish(tx, ids).await?, distances))
         };
         let (rows, distances) = read.await.map_err(domain_error)?;
@@ -125,40 +118,39 @@ impl Store {
         locations.zip(distances).map(|(location, distance_m)| Ok((location?, distance_m))).collect()
     }
 
-    /// Every location whose index box meets one of `rects`, as a stream.
-    async fn candidates<'a>(
+    /// What of the locations whose index box meets one of `rects` passes the exact test: what the test
+    /// says, time of creation, id. Between two candidates others get their turn, and a caller that has
+    /// gone away ends it.
+    async fn passing<T: Send + 'static>(
         &self,
-        tx: &'a DatabaseTransaction,
+        tx: &DatabaseTransaction,
         rects: &[geo::Rect],
-    ) -> DbResult<impl Stream<Item = DbResult<Candidate>> + 'a> {
+        test: impl Fn(&Geometry) -> Option<T> + Send + Sync + 'static,
+    ) -> DbResult<Vec<(T, i64, i64)>> {
         let (meeting, values) = area::meeting(self.backend(), rects);
         let sql = format!(
             "SELECT location.id, location.created_at, location.geometry FROM ({meeting}) AS met \
              JOIN location ON location.id = met.location_id"
         );
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
-        let rows = tx.stream_raw(statement).await?;
-        Ok(rows.map(|row| {
-            let row = row?;
+        let mut candidates = tx.stream_raw(statement).await?;
+        let test = Arc::new(test);
+        let mut passed = Vec::new();
+        while let Some(row) = candidates.try_next().await? {
             let Plane(geometry) = row.try_get("", "geometry")?;
-            Ok(Candidate { id: row.try_get("", "id")?, created_at: row.try_get("", "created_at")?, geometry })
-        }))
+            let said = if geometry.coords_count() <= LARGE {
+                test(&geometry)
+            } else {
+                let test = test.clone();
+                let said = tokio::task::spawn_blocking(move || test(&geometry)).await;
+                said.map_err(|e| DbErr::Custom(format!("exact test: {e}")))?
+            };
+            if let Some(said) = said {
+                passed.push((said, row.try_get("", "created_at")?, row.try_get("", "id")?));
+            }
+        }
+        Ok(passed)
     }
-}
-
-/// A geometry with more positions than this is tested off the threads that serve everybody else.
-const LARGE: usize = 1_000;
-
-/// Tests a candidate; between two, others get their turn, and a caller that has gone away ends it.
-async fn exactly<T: Send + 'static>(
-    geometry: geo::Geometry,
-    test: impl FnOnce(&geo::Geometry) -> T + Send + 'static,
-) -> DbResult<T> {
-    if geometry.coords_count() <= LARGE {
-        return Ok(test(&geometry));
-    }
-    let tested = tokio::task::spawn_blocking(move || test(&geometry)).await;
-    tested.map_err(|e| DbErr::Custom(format!("exact test: {e}")))
 }
 
 /// The rows of `ids`, in that order, from the snapshot they were found in; and the end of the transaction.

@@ -29,6 +29,8 @@ on_both_databases!(a_costly_query_holds_up_nobody);
 /// A way to MySQL that can be cut.
 struct Proxy {
     addr: SocketAddr,
+    /// The database as seen through it.
+    url: String,
     accepting: JoinHandle<()>,
     /// Swallows the answer to the next COMMIT, and the connection with it.
     swallow: Arc<AtomicBool>,
@@ -57,10 +59,15 @@ async fn carry(near: &mut TcpStream, far: &mut TcpStream, swallow: &AtomicBool) 
 }
 
 impl Proxy {
-    async fn start(to: String, on: Option<SocketAddr>) -> Self {
+    /// Before a database; on a free port, or where an earlier one was cut.
+    async fn start(database: &TestDatabase, on: Option<SocketAddr>) -> Self {
+        let (credentials, rest) = database.url.split_once('@').expect("mysql://root@…");
+        let (mysql, name) = rest.split_once('/').expect("a database");
+        let to = mysql.to_owned();
         let any = "127.0.0.1:0".parse().expect("an address");
         let listener = TcpListener::bind(on.unwrap_or(any)).await.expect("a port");
         let addr = listener.local_addr().expect("an address");
+        let url = format!("{credentials}@{addr}/{name}");
         let swallow = Arc::new(AtomicBool::new(false));
         let swallowing = swallow.clone();
         let accepting = tokio::spawn(async move {
@@ -76,7 +83,7 @@ impl Proxy {
                 });
             }
         });
-        Self { addr, accepting, swallow }
+        Self { addr, url, accepting, swallow }
     }
 
     async fn cut(self) -> SocketAddr {
@@ -90,11 +97,9 @@ impl Proxy {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_is_lost_is_found_out_and_neither_repeated_nor_forgotten() {
     let database = TestDatabase::create(Db::MySql).await;
-    let (credentials, rest) = database.url.split_once('@').expect("mysql://root@…");
-    let (mysql, name) = rest.split_once('/').expect("a database");
-    let proxy = Proxy::start(mysql.to_owned(), None).await;
+    let proxy = Proxy::start(&database, None).await;
     // In the clear, for the proxy to see what it swallows.
-    let url = format!("{credentials}@{}/{name}?ssl-mode=DISABLED", proxy.addr);
+    let url = format!("{}?ssl-mode=DISABLED", proxy.url);
     let server = Process::start(&[("DATABASE_URL", &url)]).await;
     let http = reqwest::Client::new();
     let location = format!("{}/location", server.api);
@@ -127,7 +132,7 @@ async fn a_commit_whose_answer_is_lost_is_found_out_and_neither_repeated_nor_for
     }
     proxy.cut().await;
     let answer = put.await.unwrap().unwrap().status();
-    let proxy = Proxy::start(mysql.to_owned(), Some(addr)).await;
+    let proxy = Proxy::start(&database, Some(addr)).await;
     assert!([StatusCode::CREATED, StatusCode::SERVICE_UNAVAILABLE].contains(&answer), "{answer}");
     assert_eq!(member.event("chat").await["version"], 10, "without a further change");
 
@@ -144,11 +149,8 @@ async fn a_commit_whose_answer_is_lost_is_found_out_and_neither_repeated_nor_for
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_database_the_server_says_so_to_all_at_once_and_goes_on_when_it_is_back() {
     let database = TestDatabase::create(Db::MySql).await;
-    let (credentials, rest) = database.url.split_once('@').expect("mysql://root@…");
-    let (mysql, name) = rest.split_once('/').expect("a database");
-    let proxy = Proxy::start(mysql.to_owned(), None).await;
-    let url = format!("{credentials}@{}/{name}", proxy.addr);
-    let server = Process::start(&[("DATABASE_URL", &url)]).await;
+    let proxy = Proxy::start(&database, None).await;
+    let server = Process::start(&[("DATABASE_URL", &proxy.url)]).await;
     let http = reqwest::Client::new();
     let location = format!("{}/location", server.api);
     let post = || http.post(&location).json(&json!({"geometry": point(1.0, 2.0)})).send();
@@ -166,7 +168,7 @@ async fn without_its_database_the_server_says_so_to_all_at_once_and_goes_on_when
     let ready = http.get(format!("{}/readyz", server.api)).send().await.unwrap();
     assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
 
-    let proxy = Proxy::start(mysql.to_owned(), Some(addr)).await;
+    let proxy = Proxy::start(&database, Some(addr)).await;
     let back = async {
         while post().await.unwrap().status() != StatusCode::CREATED {
             tokio::task::yield_now().await;

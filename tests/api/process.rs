@@ -12,7 +12,7 @@ use crate::{
         Db, TestDatabase,
         clients::Clients,
         point,
-        process::{Process, run},
+        process::{Process, command, run, signal},
     },
 };
 
@@ -287,16 +287,12 @@ async fn a_client_that_never_finishes_its_request_does_not_hold_up_the_end() {
 async fn a_signal_ends_a_start_that_waits_for_its_database() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("mysql://root@{}/x", silent.local_addr().unwrap());
-    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_georoom"))
-        .env_clear()
-        .envs([("DATABASE_URL", url.as_str()), ("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0")])
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let settings =
+        [("DATABASE_URL", url.as_str()), ("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0")];
+    let mut child = command(&settings, &[]).spawn().unwrap();
     // It is connecting: from now on it is the database that it waits for.
     let (_connection, _) = silent.accept().await.unwrap();
-    let pid = child.id().unwrap().to_string();
-    assert!(tokio::process::Command::new("kill").arg(pid).status().await.unwrap().success());
+    signal(&child, "TERM").await;
     let status = tokio::time::timeout(Duration::from_secs(3), child.wait()).await.expect("the end, soon");
     assert_eq!(status.unwrap().code(), Some(0));
 }
@@ -306,10 +302,8 @@ async fn a_signal_ends_a_start_that_waits_for_its_database() {
 async fn a_setting_that_is_not_utf_8_stops_the_start() {
     let key = std::os::unix::ffi::OsStringExt::from_vec(b"\xff\xfe0123456789012345678901234567890".to_vec());
     let key: std::ffi::OsString = key;
-    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_georoom"))
-        .env_clear()
-        .env("JWT_SECRET", key)
-        .output();
+    let mut command = command(&[], &[]);
+    let output = command.env("JWT_SECRET", key).output();
     let output = tokio::time::timeout(Duration::from_secs(10), output).await.expect("the end").unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("georoom: JWT_SECRET"));

@@ -23,7 +23,8 @@ pub struct Ended {
     pub stderr: String,
 }
 
-fn command(settings: &[(&str, &str)], args: &[&str]) -> Command {
+/// The binary with these settings and no others; killed when dropped.
+pub fn command(settings: &[(&str, &str)], args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_georoom"));
     command
         .env_clear()
@@ -34,6 +35,13 @@ fn command(settings: &[(&str, &str)], args: &[&str]) -> Command {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command
+}
+
+/// Sends a signal: TERM, INT, KILL.
+pub async fn signal(child: &Child, name: &str) {
+    let pid = child.id().expect("a running process").to_string();
+    let status = Command::new("kill").args(["-s", name, &pid]).status().await.expect("kill");
+    assert!(status.success());
 }
 
 /// Runs the binary to its end.
@@ -109,9 +117,7 @@ impl Process {
 
     /// Sends a signal: TERM, INT, KILL.
     pub async fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("a running process").to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status().await.expect("kill");
-        assert!(status.success());
+        signal(&self.child, name).await;
     }
 
     /// Waits for the end, at most as long as the contract gives it; returns the exit code.
