@@ -19,6 +19,9 @@ use crate::{
     telemetry::LogFormat,
 };
 
+/// Far more than anybody can want; keeps sums of versions far from overflow.
+const MAX_HISTORY_VERSIONS: u64 = 1_000_000_000;
+
 /// One setting: an environment variable and, secrets apart, a flag.
 #[derive(Debug)]
 pub struct Setting {
@@ -64,6 +67,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("PING_INTERVAL", "25s", "Engine.IO heartbeat: how often a socket is pinged"),
     setting("PING_TIMEOUT", "20s", "Engine.IO heartbeat: how long its answer may take"),
+    setting("HISTORY_VERSIONS", "1000", "How many versions of each location are kept, the newest included"),
+    setting(
+        "HISTORY_AGE",
+        "",
+        "How long a version is kept, such as 30d; the newest always is; unset: no limit",
+    ),
     setting("RATE_LIMITS", "off", "off; limits are not built yet"),
     setting("LOG_FORMAT", "text", "text or json"),
     setting("RUST_LOG", "info", "What is logged: error, warn, info, debug, or target=level,…"),
@@ -120,6 +129,15 @@ pub struct Heartbeat {
     pub timeout: Duration,
 }
 
+/// How much history is kept of a location: both are limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct History {
+    /// The newest so many versions, at least 1.
+    pub versions: u64,
+    /// Versions not older than this, and the newest.
+    pub age: Option<Duration>,
+}
+
 /// Everything the server needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -135,6 +153,8 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// Of every socket.
     pub heartbeat: Heartbeat,
+    /// Of every location.
+    pub history: History,
     /// Text or JSON.
     pub log_format: LogFormat,
     /// A filter as tracing-subscriber reads it.
@@ -222,6 +242,22 @@ impl Config {
         let heartbeat =
             Heartbeat { interval: duration("PING_INTERVAL")?, timeout: duration("PING_TIMEOUT")? };
 
+        let versions = get("HISTORY_VERSIONS").parse().ok();
+        let versions = versions.filter(|versions| (1..=MAX_HISTORY_VERSIONS).contains(versions));
+        let versions = versions.ok_or_else(|| {
+            Invalid::new("HISTORY_VERSIONS", format!("must be an integer from 1 to {MAX_HISTORY_VERSIONS}"))
+        })?;
+        let age = match get("HISTORY_AGE").as_str() {
+            "" => None,
+            text => {
+                let age = humantime::parse_duration(text).ok().filter(|age| *age >= Duration::from_secs(1));
+                Some(age.ok_or_else(|| {
+                    Invalid::new("HISTORY_AGE", "must be a time of at least 1s, such as 30d; unset: no limit")
+                })?)
+            }
+        };
+        let history = History { versions, age };
+
         if get("RATE_LIMITS") != "off" {
             return Err(Invalid::new("RATE_LIMITS", "this version cannot limit yet; the only value is off"));
         }
@@ -240,6 +276,7 @@ impl Config {
             origins,
             trusted_proxies: TrustedProxies::new(proxies),
             heartbeat,
+            history,
             log_format,
             log_filter,
         })

@@ -10,7 +10,7 @@ use std::{
 use clap::{Arg, ArgMatches, Command};
 use georoom::{
     config::{Config, Invalid, SETTINGS, Source},
-    server::{Server, migrated},
+    server::{Server, migrate},
     telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,10 +81,7 @@ async fn run(matches: &ArgMatches) -> Result<(), Invalid> {
     })?;
     telemetry::start(config.log_format, &config.log_filter);
     match matches.subcommand_name() {
-        Some("migrate") => {
-            migrated(&config).await?.close().await;
-            Ok(())
-        }
+        Some("migrate") => migrate(&config).await,
         Some("token") => Err(Invalid::new("token", "this version has no authentication yet")),
         _ => serve(config).await,
     }

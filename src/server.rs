@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::oneshot, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -22,13 +26,17 @@ use crate::{
 /// How long requests in flight may take once the server stops.
 const GRACE: Duration = Duration::from_secs(4);
 
+/// Between two looks for a database that is not there yet.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// Connections that may wait to be accepted, where the system allows so many.
+const WAITING: u32 = 4_096;
 /// How long the database may take over its goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the server did not start: one line, naming the setting.
 pub type StartError = Invalid;
 
-/// A server that is bound, connected and migrated, and has not accepted anyone yet.
+/// A server that is bound and has not accepted anyone yet.
 #[derive(Debug)]
 pub struct Server {
     config: Config,
@@ -38,17 +46,21 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the ports, connects to the database and migrates it.
+    /// Takes the ports and migrates the database; one that is not there yet is waited for while serving.
     ///
     /// # Errors
     /// The setting that cannot be followed, and why.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let listen = async |name: &str, addr: SocketAddr| {
-            TcpListener::bind(addr).await.map_err(|e| Invalid::new(name, format!("{addr}: {e}")))
+        let listen = |name: &str, addr: SocketAddr| {
+            listener(addr).map_err(|e| Invalid::new(name, format!("{addr}: {e}")))
         };
-        let api = listen("API_ADDR", config.api_addr).await?;
-        let gateway = listen("GATEWAY_ADDR", config.gateway_addr).await?;
-        let store = migrated(&config).await?;
+        let api = listen("API_ADDR", config.api_addr)?;
+        let gateway = listen("GATEWAY_ADDR", config.gateway_addr)?;
+        let store = connected(&config).await?;
+        match store.migrate().await {
+            Err(e) if !store.is_away(&e) => return Err(bad_database(e)),
+            _ => {}
+        }
         Ok(Self { config, store, api, gateway })
     }
 
@@ -75,8 +87,9 @@ impl Server {
     /// committed, tells the sockets and closes the database.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { config, store, api, gateway } = self;
-        let (service, events) = Service::start(store.clone());
-        let (forwarding, sockets) = Gateway::start(
+        let preparing = tokio::spawn(prepared(store.clone()));
+        let (service, events) = Service::start(store.clone(), config.history);
+        let (mut forwarding, sockets) = Gateway::start(
             service.clone(),
             events,
             config.heartbeat,
@@ -95,15 +108,30 @@ impl Server {
             drop(api_done);
         };
         let gateway = async {
-            let connections = accept::serve(gateway, sockets, async { drop(api_is_done.await) }).await;
+            // Until the last event is out, also those who poll can fetch it.
+            let stop = async {
+                drop(api_is_done.await);
+                forwarding.flush().await;
+            };
+            let connections = accept::serve(gateway, sockets, stop).await;
             tokio::join!(connections.drain(GRACE), forwarding.close());
         };
         tokio::join!(api, gateway);
+        preparing.abort();
         if timeout(CLOSE_TIMEOUT, store.close()).await.is_err() {
             warn!("the database did not answer the goodbye");
         }
         info!("stopped");
     }
+}
+
+/// With room for everybody who comes back at once: a connection that finds none tries again after a second.
+fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port is free again as soon as the last server on it has ended.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(WAITING)
 }
 
 /// First steps for a person.
@@ -125,13 +153,34 @@ and join its room with any Socket.IO client:
     )
 }
 
-/// Connects to the configured database and runs its migrations.
+/// Migrates, as soon as the database is there.
+async fn prepared(store: Store) {
+    while !store.is_ready() {
+        match store.migrate().await {
+            Ok(()) => info!("the database is there"),
+            Err(error) => {
+                warn!(%error, "DATABASE_URL: the database cannot be used yet; trying again");
+                sleep(TRY_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Runs the migrations of the configured database.
 ///
 /// # Errors
 /// `DATABASE_URL`, and what the driver says.
-pub async fn migrated(config: &Config) -> Result<Store, StartError> {
-    let fail = |e: ConnectError| Invalid::new("DATABASE_URL", e.to_string());
-    let store = Store::connect(config.database_url.expose()).await.map_err(fail)?;
-    store.migrate().await.map_err(fail)?;
-    Ok(store)
+pub async fn migrate(config: &Config) -> Result<(), StartError> {
+    let store = connected(config).await?;
+    store.migrate().await.map_err(bad_database)?;
+    store.close().await;
+    Ok(())
+}
+
+async fn connected(config: &Config) -> Result<Store, StartError> {
+    Store::connect(config.database_url.expose()).await.map_err(bad_database)
+}
+
+fn bad_database(error: ConnectError) -> StartError {
+    Invalid::new("DATABASE_URL", error.to_string())
 }

@@ -25,9 +25,13 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
 pub fn start(format: LogFormat, filter: &str) {
     let registry = tracing_subscriber::registry().with(EnvFilter::new(filter));
     match format {
-        LogFormat::Text => registry.with(fmt::layer().with_ansi(io::stdout().is_terminal())).init(),
-        LogFormat::Json => {
-            registry.with(fmt::layer().json().flatten_event(true).with_current_span(false)).init()
-        }
+        LogFormat::Text => registry.with(layer().with_ansi(io::stdout().is_terminal())).init(),
+        LogFormat::Json => registry.with(layer().json().flatten_event(true).with_current_span(false)).init(),
     }
+}
+
+/// A line that cannot be written is lost, and nothing else: the default writes of it to standard error, and
+/// panics where that is full too.
+fn layer<S>() -> fmt::Layer<S> {
+    fmt::layer().log_internal_errors(false)
 }

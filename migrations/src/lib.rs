@@ -8,6 +8,9 @@ use sea_orm_migration::prelude::*;
 mod m0001_create_location;
 mod m0002_index_location_created_at;
 mod m0003_create_location_area;
+mod m0004_create_history;
+mod m0005_begin_history;
+mod m0006_add_location_box;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -18,6 +21,9 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_create_location::Migration),
             Box::new(m0002_index_location_created_at::Migration),
             Box::new(m0003_create_location_area::Migration),
+            Box::new(m0004_create_history::Migration),
+            Box::new(m0005_begin_history::Migration),
+            Box::new(m0006_add_location_box::Migration),
         ]
     }
 }
@@ -34,4 +40,5 @@ enum Location {
     UpdatedBy,
     CreatedAt,
     UpdatedAt,
+    Area,
 }

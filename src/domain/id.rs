@@ -8,16 +8,13 @@ use serde_json::Value;
 use super::error::{Code, Error, Result};
 
 /// Number.MAX_SAFE_INTEGER.
-const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
 /// A location's id, 1 to 2^53-1; in decimal also the name of its room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct LocationId(u64);
 
 impl LocationId {
-    /// The smallest.
-    pub const FIRST: Self = Self(1);
-
     /// `None` outside 1 to 2^53-1.
     pub fn new(id: u64) -> Option<Self> {
         (1..=MAX_SAFE_INTEGER).contains(&id).then_some(Self(id))

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// A location as it stands after some commit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Location {
     /// Also the name of its room.
     pub id: LocationId,
@@ -35,6 +35,26 @@ pub struct Location {
 }
 
 impl Location {
+    /// What an update makes of it: the next version.
+    ///
+    /// # Errors
+    /// `properties_too_large`; `internal`, as [`Properties::to_members`].
+    pub fn updated(&self, update: &Update, now: Timestamp) -> Result<Self> {
+        let properties = match &update.patch {
+            Some(patch) => self.properties.merged(patch)?,
+            None => self.properties.clone(),
+        };
+        Ok(Self {
+            version: self.version + 1,
+            geometry: update.geometry.as_ref().unwrap_or(&self.geometry).clone(),
+            properties,
+            updated_by: update.user,
+            // Never backwards, whatever the clocks of two servers say.
+            updated_at: now.max(self.updated_at),
+            ..*self
+        })
+    }
+
     /// The GeoJSON Feature (RFC 7946 §3.2): the caller's properties, then the server's.
     pub fn to_feature(&self) -> String {
         self.feature(self.properties.as_str(), None)
@@ -81,6 +101,8 @@ pub struct NewLocation {
     pub geometry: Geometry,
     /// The caller's own.
     pub properties: Properties,
+    /// Bytes of the body.
+    pub size: usize,
 }
 
 impl NewLocation {
@@ -95,7 +117,21 @@ impl NewLocation {
             Error::new(Code::GeometryRequired, "a location needs a geometry").at("/geometry")
         })?;
         let properties = Properties::given(members.swap_remove("properties"))?.unwrap_or_default();
-        Ok(Self { owner, geometry, properties: Properties::new(properties)? })
+        Ok(Self { owner, geometry, properties: Properties::new(properties)?, size: body.len() })
+    }
+
+    /// As it stands once it is made.
+    pub fn to_location(&self, id: LocationId, now: Timestamp) -> Location {
+        Location {
+            id,
+            owner: self.owner,
+            version: 1,
+            geometry: self.geometry.clone(),
+            properties: self.properties.clone(),
+            updated_by: self.owner,
+            created_at: now,
+            updated_at: now,
+        }
     }
 }
 
@@ -110,6 +146,8 @@ pub struct Update {
     pub geometry: Option<Geometry>,
     /// What to merge into its properties (RFC 7396).
     pub patch: Option<Map<String, Value>>,
+    /// Bytes of the body.
+    pub size: usize,
 }
 
 impl Update {
@@ -137,7 +175,7 @@ impl Update {
             let detail = "give `geometry`, `properties` or both";
             return Err(Error::new(Code::NothingToUpdate, detail).at(""));
         }
-        Ok(Self { id, user, geometry, patch })
+        Ok(Self { id, user, geometry, patch, size: body.len() })
     }
 }
 

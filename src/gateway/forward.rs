@@ -3,44 +3,67 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
+    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 use tracing::error;
 
 use super::rooms::Rooms;
-use crate::domain::event::Event;
+use crate::domain::{event::Event, id::LocationId};
 
-/// How often sockets whose queue was full are tried again.
+/// How often what could not be sent or read is tried again.
 const CATCH_UP: Duration = Duration::from_millis(100);
 
 /// Forwards until stopped, and then what is still there.
-pub async fn run(rooms: Arc<Rooms>, mut events: mpsc::Receiver<Event>, mut stopped: oneshot::Receiver<()>) {
+pub async fn run(
+    rooms: Arc<Rooms>,
+    mut events: mpsc::Receiver<Event>,
+    opened: Arc<Notify>,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let mut catch_up = interval(CATCH_UP);
     catch_up.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stopping = false;
+    // Beside this task: what one room lacks holds up no other.
+    let mut reads = JoinSet::new();
+    let read = |id: LocationId| {
+        let rooms = rooms.clone();
+        async move { rooms.fill(id).await }
+    };
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(event) => forward(&rooms, event),
+                Some(event) => {
+                    if let Some(lacking) = forward(&rooms, event) {
+                        reads.spawn(read(lacking));
+                    }
+                }
                 None => break,
             },
-            _ = catch_up.tick(), if rooms.are_behind() => rooms.catch_up(),
+            () = async { tokio::select! { _ = catch_up.tick() => {}, () = opened.notified() => {} } } => {
+                rooms.catch_up().into_iter().for_each(|lacking| drop(reads.spawn(read(lacking))));
+            }
+            Some(_) = reads.join_next() => {}
             _ = &mut stopped, if !stopping => {
                 stopping = true;
                 events.close();
             }
         }
     }
+    reads.join_all().await;
 }
 
-fn forward(rooms: &Rooms, event: Event) {
+/// Returns the room, if it has begun to lack versions.
+fn forward(rooms: &Rooms, event: Event) -> Option<LocationId> {
     match event {
-        Event::Updated(location) => {
-            if let Err(e) = rooms.updated(&location) {
+        Event::Updated(location) => match rooms.updated(&location) {
+            Ok(lacking) => return lacking.then_some(location.id),
+            Err(e) => {
                 error!(room = %location.id, error = %e, cause = std::error::Error::source(&e), "forward");
             }
-        }
+        },
         Event::Deleted(id) => rooms.deleted(id),
     }
+    None
 }

@@ -10,17 +10,33 @@ use socketioxide::{
 };
 use tracing::info;
 
-use super::{messages::Client, rooms::Rooms, session::log_name};
+use super::{
+    link::{Link, Links},
+    messages::Client,
+    rooms::Rooms,
+    session::log_name,
+};
 use crate::net::{accept::Peer, client::TrustedProxies};
 
 /// Takes sockets on the main namespace.
-pub fn install(io: &SocketIo, rooms: Arc<Rooms>, proxies: TrustedProxies) {
+pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>, proxies: TrustedProxies) {
     // In the middleware, before the client hears that it is connected: an event it sends the moment
     // after would find no handler.
     let on_connecting = async move |socket: SocketRef| {
-        let client = Client::install(&socket, rooms.clone());
+        // A WebSocket's from the start is in its request; one that begins by polling has a session first.
+        let session = socket.id.as_str();
+        let link = match socket.req_parts().extensions.get::<Arc<Link>>() {
+            Some(link) => {
+                links.insert(session, link);
+                link.clone()
+            }
+            None => links.of(session),
+        };
+        let client = Client::install(&socket, link, rooms.clone());
         socket.extensions.insert(client.clone());
+        let links = links.clone();
         socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
+            links.remove(socket.id.as_str());
             let user = client.disconnected(&socket);
             info!(socket = log_name(&socket), %user, reason = reason_code(reason), "disconnect");
         });

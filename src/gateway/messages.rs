@@ -15,13 +15,15 @@ use tracing::info;
 
 use super::{
     inbox::Inbox,
+    link::Link,
+    outlet::Outlet,
     reply::Reply,
     rooms::Rooms,
     session::{Session, log_name},
 };
 use crate::domain::{
     error::{Code, Error, Result},
-    id::{LocationId, UserId},
+    id::{LocationId, MAX_SAFE_INTEGER, UserId},
 };
 
 /// A relayed message as JSON text.
@@ -45,7 +47,18 @@ enum Message {
 struct JoinRoom {
     location_id: LocationId,
     user_id: Option<UserId>,
+    #[serde(default, deserialize_with = "version")]
     since: Option<u64>,
+}
+
+/// A version, as far as a JavaScript client can count; `null` is none.
+fn version<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<u64>, D::Error> {
+    let version = Value::deserialize(deserializer)?;
+    match version.as_u64() {
+        _ if version.is_null() => Ok(None),
+        Some(version) if version <= MAX_SAFE_INTEGER => Ok(Some(version)),
+        _ => Err(serde::de::Error::custom("since must be an integer from 0 to 2^53-1")),
+    }
 }
 
 /// `{locationId}`
@@ -98,15 +111,17 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 
 /// One socket's side of the conversation: what its handlers share.
 pub struct Client {
-    session: Arc<Session>,
+    pub session: Arc<Session>,
+    pub outlet: Arc<Outlet>,
     inbox: Inbox<(Result<Message>, Reply)>,
     rooms: Arc<Rooms>,
 }
 
 impl Client {
     /// Takes every event of a socket into its inbox.
-    pub fn install(socket: &SocketRef, rooms: Arc<Rooms>) -> Arc<Self> {
-        let client = Arc::new(Self { session: Arc::default(), inbox: Inbox::new(), rooms });
+    pub fn install(socket: &SocketRef, link: Arc<Link>, rooms: Arc<Rooms>) -> Arc<Self> {
+        let outlet = Arc::new(Outlet::new(link, rooms.blocked.clone()));
+        let client = Arc::new(Self { session: Arc::default(), outlet, inbox: Inbox::new(), rooms });
         client.on(socket, "join_room", Message::JoinRoom);
         client.on(socket, "leave_room", Message::LeaveRoom);
         client.on(socket, "chat", Message::Chat);
@@ -167,10 +182,8 @@ impl Client {
         let Self { session, rooms, .. } = self;
         match message {
             Message::JoinRoom(JoinRoom { location_id, user_id, since }) => {
-                let user = session.introduce(user_id);
-                if rooms.join(socket, session, location_id, since, reply).await? {
-                    info!(socket = log_name(socket), room = %location_id, %user, since, "join");
-                }
+                session.introduce(user_id);
+                rooms.join(self, socket, location_id, since, reply).await?;
             }
             Message::LeaveRoom(LeaveRoom { location_id }) => {
                 if rooms.leave(socket.id, session, location_id) {
@@ -184,7 +197,7 @@ impl Client {
                     let detail = format!("a message has at most {MAX_CHAT_BYTES} bytes of JSON");
                     return Err(Error::new(Code::MessageTooLarge, detail));
                 }
-                let relayed = relayed(session.user(), &message, room_name)?;
+                let relayed = Arc::from(relayed(session.user(), &message, room_name)?);
                 rooms.relay(socket.id, room_name, &relayed)?;
                 reply.ack(&relayed);
             }

@@ -7,10 +7,15 @@
 mod forward;
 mod handshake;
 mod inbox;
+mod link;
 mod messages;
+mod outlet;
 mod reply;
+mod room;
 mod rooms;
 mod session;
+mod stream;
+mod transport;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -21,12 +26,12 @@ use hyper::body::Incoming;
 use socketioxide::{ParserConfig, SocketIo};
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinHandle,
+    task::{AbortHandle, JoinHandle},
     time::timeout,
 };
-use tower::{Service as TowerService, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Service as TowerService, ServiceBuilder, service_fn};
 
-use self::rooms::Rooms;
+use self::{link::Links, rooms::Rooms, transport::Transport};
 use crate::{
     config::Heartbeat,
     domain::event::Event,
@@ -34,20 +39,26 @@ use crate::{
     service::Service,
 };
 
-/// Packets that may wait for one socket. Memory is taken as they come, not beforehand.
-const SOCKET_QUEUE: usize = 1_024;
+/// Packets that may wait for one socket: more than `link.rs` lets be under way. Memory is taken as they
+/// come, not beforehand.
+const SOCKET_QUEUE: usize = 4_096;
 /// One inbound message: a 16 KiB `chat` in which every byte is escaped, and its envelope.
 const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 /// One long-polling request: many messages in one body, as clients that cannot be told a limit send them.
 const MAX_POLL_BYTES: u64 = 1024 * 1024;
 /// How long sockets may take over their goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long those who poll may take over their last poll.
+const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The running gateway: keeps forwarding until it is closed.
 #[derive(Debug)]
 pub struct Gateway {
     io: SocketIo,
-    stop_forwarding: oneshot::Sender<()>,
+    links: Arc<Links>,
+    sweep: AbortHandle,
+    /// Dropped: no more events come.
+    stop_forwarding: Option<oneshot::Sender<()>>,
     forwarder: JoinHandle<()>,
 }
 
@@ -70,37 +81,45 @@ impl Gateway {
             .with_parser(ParserConfig::common())
             .build_svc();
         let rooms = Arc::new(Rooms::new(service));
-        handshake::install(&io, rooms.clone(), proxies);
+        let links = Arc::<Links>::default();
+        handshake::install(&io, rooms.clone(), links.clone(), proxies);
 
         let (stop_forwarding, stopped) = oneshot::channel();
-        let forwarder = tokio::spawn(forward::run(rooms, events, stopped));
+        let sweeper = rooms.clone();
+        let sweep = tokio::spawn(async move { sweeper.sweep().await }).abort_handle();
+        let forwarder = tokio::spawn(forward::run(rooms, events, links.opened.clone(), stopped));
 
+        let transport = Transport::new(socketio, links.clone(), heartbeat.timeout);
         let policy = origins.clone();
         let checked = service_fn(move |request: Request<Incoming>| {
-            let admitted = policy.admits(request.headers()).then(|| socketio.clone());
+            let admitted = policy.admits(request.headers()).then(|| transport.clone());
             async move {
                 match admitted {
-                    Some(socketio) => {
-                        let response = socketio.oneshot(request).await?;
-                        Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
-                    }
-                    None => Ok(foreign_origin()),
+                    Some(transport) => transport.serve(request).await,
+                    None => Ok(refused(StatusCode::FORBIDDEN, "this origin is not allowed")),
                 }
             }
         });
         let served = ServiceBuilder::new().layer(origins.cors()).service(checked);
-        (Self { io, stop_forwarding, forwarder }, served)
+        (Self { io, links, sweep, stop_forwarding: Some(stop_forwarding), forwarder }, served)
     }
 
-    /// Forwards what has happened, tells every socket to come back later, and ends.
-    pub async fn close(self) {
-        let _ = self.stop_forwarding.send(());
-        if timeout(CLOSE_TIMEOUT, self.forwarder).await.is_err() {
+    /// Forwards what has happened, and waits a little for those who poll to fetch it.
+    pub async fn flush(&mut self) {
+        self.sweep.abort();
+        self.stop_forwarding.take();
+        if timeout(CLOSE_TIMEOUT, &mut self.forwarder).await.is_err() {
             tracing::warn!("rooms were still behind at the end");
         }
+        let _ = timeout(POLL_TIMEOUT, self.links.polled()).await;
+    }
+
+    /// Tells every socket to come back later, and ends.
+    pub async fn close(self) {
         // A socket whose peer reads nothing would be waited for without end.
         if timeout(CLOSE_TIMEOUT, self.io.close()).await.is_err() {
-            tracing::warn!("sockets were still open at the end");
+            tracing::warn!("sockets that read nothing were cut off at the end");
+            self.links.cut();
         }
     }
 }
@@ -125,9 +144,8 @@ impl<S> Served for S where
 {
 }
 
-fn foreign_origin() -> Response<ResponseBody> {
-    let mut response =
-        Response::new(Full::from("this origin is not allowed").map_err(Into::into).boxed_unsync());
-    *response.status_mut() = StatusCode::FORBIDDEN;
+fn refused(status: StatusCode, why: &'static str) -> Response<ResponseBody> {
+    let mut response = Response::new(Full::from(why).map_err(Into::into).boxed_unsync());
+    *response.status_mut() = status;
     response
 }

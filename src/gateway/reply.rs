@@ -11,7 +11,11 @@ use socketioxide::{
 };
 use tracing::error;
 
-use super::session::log_name;
+use super::{
+    messages::Client,
+    outlet::{Outlet, body},
+    session::log_name,
+};
 use crate::domain::error::{Code, Error};
 
 /// A failure, as an ack or as the event `exception`.
@@ -25,6 +29,7 @@ struct Refusal<'a> {
 /// The way back to the sender of one event: its ack, if it asked for one. Used once.
 pub struct Reply {
     socket: SocketRef,
+    outlet: Arc<Outlet>,
     ack: Option<AckSender>,
 }
 
@@ -32,8 +37,7 @@ impl Reply {
     /// Answers an event that has taken effect.
     pub fn ack<T: Serialize + ?Sized>(&mut self, answer: &T) {
         if let Some(ack) = self.ack.take() {
-            // Gone, or so far behind that nothing more fits its queue.
-            let _ = ack.send(answer);
+            self.outlet.ack(&self.socket, ack, body(answer));
         }
     }
 
@@ -44,10 +48,10 @@ impl Reply {
             error!(socket = log_name(&self.socket), code = error.code.as_str(), cause, "failed");
         }
         let refusal = Refusal { status: "error", code: error.code.as_str(), message: &error.detail };
-        let _ = match self.ack.take() {
-            Some(ack) => ack.send(&refusal),
-            None => self.socket.emit("exception", &refusal),
-        };
+        match self.ack.take() {
+            Some(ack) => self.outlet.ack(&self.socket, ack, body(&refusal)),
+            None => self.outlet.event(&self.socket, "exception", body(&refusal)),
+        }
     }
 }
 
@@ -61,6 +65,8 @@ impl FromMessageParts<LocalAdapter> for Reply {
     ) -> std::result::Result<Self, Infallible> {
         // The stack's `AckSender` cannot say whether anybody waits for it.
         let sender = AckSender::from_message_parts(socket, value, ack)?;
-        Ok(Self { socket: socket.clone().into(), ack: ack.map(|_| sender) })
+        let client = socket.extensions.get::<Arc<Client>>().expect("given before its first event");
+        let outlet = client.outlet.clone();
+        Ok(Self { socket: socket.clone().into(), outlet, ack: ack.map(|_| sender) })
     }
 }

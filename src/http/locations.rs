@@ -11,10 +11,10 @@ use crate::{
         id::LocationId,
         location::{NewLocation, Update},
     },
-    service::Service,
+    service::{Service, history::Versions},
 };
 
-/// `GET`, `POST`, `PUT /location`; `GET`, `PUT`, `DELETE /location/{id}`.
+/// `GET`, `POST`, `PUT /location`; `GET`, `PUT`, `DELETE /location/{id}`; `GET /location/{id}/history`.
 pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
     let service = warp::any().map(move || service.clone());
     let read = warp::get().or(warp::head()).unify();
@@ -41,10 +41,16 @@ pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = 
             Err(error) => error.into_response(),
         },
     );
-    let delete = one.and(warp::delete()).and(service).and(raw_query).then(delete);
+    let delete = one.and(warp::delete()).and(service.clone()).and(raw_query).then(delete);
     let other_on_one = one.and(warp::method()).map(|_, method: Method| {
         method_not_allowed(&method, "GET, HEAD, PUT, DELETE, OPTIONS").into_response()
     });
+
+    let past = path!("location" / String / "history");
+    let history = past.and(read).and(service).and(raw_query).then(history);
+    let other_on_past = past
+        .and(warp::method())
+        .map(|_, method: Method| method_not_allowed(&method, "GET, HEAD, OPTIONS").into_response());
 
     // The hot path first.
     update_by_body
@@ -61,6 +67,10 @@ pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = 
         .or(other_on_all)
         .unify()
         .or(other_on_one)
+        .unify()
+        .or(history)
+        .unify()
+        .or(other_on_past)
         .unify()
         .boxed()
 }
@@ -104,6 +114,18 @@ async fn list(service: Service, raw_query: String) -> Response {
         let total = listed.total.map(|total| format!(r#","total":{total}"#)).unwrap_or_default();
         Ok(reply::geojson(format!(
             r#"{{"type":"FeatureCollection","features":[{features}],"page":{page},"perPage":{per_page}{total}}}"#
+        )))
+    };
+    respond(act.await)
+}
+
+async fn history(id: String, service: Service, raw_query: String) -> Response {
+    let act = async {
+        let query::History { since, limit } = query::history(&raw_query)?;
+        let Versions { features, head } = service.history(known(&id)?, since, limit).await?;
+        let features = features.join(",");
+        Ok(reply::geojson(format!(
+            r#"{{"type":"FeatureCollection","features":[{features}],"version":{head}}}"#
         )))
     };
     respond(act.await)

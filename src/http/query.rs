@@ -1,7 +1,7 @@
 //! Query strings: each parameter known, once, and good; anything else is refused rather than ignored,
 //! because a filter that is not applied looks like an answer.
 
-use std::str::FromStr;
+use std::{ops::RangeInclusive, str::FromStr};
 
 use form_urlencoded::parse;
 
@@ -10,7 +10,7 @@ use crate::{
         area::Bbox,
         distance::Near,
         error::{Code, Error, Result},
-        id::UserId,
+        id::{MAX_SAFE_INTEGER, UserId},
     },
     service::locations::Query,
     storage::Page,
@@ -20,6 +20,8 @@ const DEFAULT_PER_PAGE: u64 = 20;
 const MAX_PER_PAGE: u64 = 100;
 /// Pages further than this are nobody's; also keeps the offset far from overflow.
 const MAX_PAGE: u64 = 1 << 40;
+/// Versions of one page of history; also how many there are without `limit`.
+const MAX_VERSIONS: u64 = 1_000;
 
 /// A list's parameters, and what its answer repeats of them.
 #[derive(Debug)]
@@ -40,8 +42,9 @@ pub fn list(query: &str) -> Result<List> {
     let [page, per_page, bbox, near, radius, user] =
         parameters(query, ["page", "perPage", "bbox", "near", "radius", "userId"])?;
     user.map(|user| UserId::from_str(&user)).transpose()?;
-    let page = page.map_or(Ok(1), |text| integer("page", &text, MAX_PAGE))?;
-    let per_page = per_page.map_or(Ok(DEFAULT_PER_PAGE), |text| integer("perPage", &text, MAX_PER_PAGE))?;
+    let page = page.map_or(Ok(1), |text| integer("page", &text, 1..=MAX_PAGE))?;
+    let per_page =
+        per_page.map_or(Ok(DEFAULT_PER_PAGE), |text| integer("perPage", &text, 1..=MAX_PER_PAGE))?;
     let near = match (near, radius) {
         (Some(near), Some(radius)) => Some(Near::parse(&near, &radius)?),
         (None, None) => None,
@@ -51,6 +54,28 @@ pub fn list(query: &str) -> Result<List> {
     let bbox = bbox.map(|bbox| Bbox::parse(&bbox)).transpose()?;
     let rows = Page { offset: (page - 1) * per_page, limit: per_page };
     Ok(List { page, per_page, query: Query { page: rows, bbox, near } })
+}
+
+/// Which versions are asked for.
+#[derive(Debug)]
+pub struct History {
+    /// Only those after this one.
+    pub since: u64,
+    /// 1 to 1000.
+    pub limit: u64,
+}
+
+/// Reads `since`, `limit` and `userId`.
+///
+/// # Errors
+/// `invalid_parameter`, `invalid_user_id`.
+pub fn history(query: &str) -> Result<History> {
+    let [since, limit, user] = parameters(query, ["since", "limit", "userId"])?;
+    user.map(|user| UserId::from_str(&user)).transpose()?;
+    Ok(History {
+        since: since.map_or(Ok(0), |text| integer("since", &text, 0..=MAX_SAFE_INTEGER))?,
+        limit: limit.map_or(Ok(MAX_VERSIONS), |text| integer("limit", &text, 1..=MAX_VERSIONS))?,
+    })
 }
 
 /// Reads `userId`, who acts.
@@ -76,12 +101,12 @@ fn parameters<const N: usize>(query: &str, names: [&str; N]) -> Result<[Option<S
     Ok(values)
 }
 
-fn integer(name: &str, text: &str, max: u64) -> Result<u64> {
+fn integer(name: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let value = digits.then(|| text.parse().ok()).flatten();
-    value
-        .filter(|value| (1..=max).contains(value))
-        .ok_or_else(|| invalid(format!("{name} must be an integer from 1 to {max}")))
+    value.filter(|value| range.contains(value)).ok_or_else(|| {
+        invalid(format!("{name} must be an integer from {} to {}", range.start(), range.end()))
+    })
 }
 
 fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -3,10 +3,12 @@
 
 use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::{
     body::{Body, Incoming},
     server::conn::http1,
+    upgrade::OnUpgrade,
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -41,7 +43,7 @@ where
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     // Every connection holds a receiver: the last one gone is the last connection ended.
-    let (stopping, stopped) = watch::channel(false);
+    let (stopping, stopped) = watch::channel(Phase::Serve);
     let mut stop = pin!(stop);
 
     loop {
@@ -69,9 +71,12 @@ where
             let mut connection = pin!(connection.with_upgrades());
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
-                _ = stopped.changed() => {
+                () = reached(&mut stopped, Phase::Drain) => {
                     connection.as_mut().graceful_shutdown();
-                    connection.await
+                    tokio::select! {
+                        ended = connection => ended,
+                        () = reached(&mut stopped, Phase::Cut) => return,
+                    }
                 }
             };
             if let Err(e) = ended {
@@ -82,19 +87,43 @@ where
 }
 
 /// The open connections of a listener that accepts no more.
-pub struct Connections(watch::Sender<bool>);
+pub struct Connections(watch::Sender<Phase>);
+
+/// What connections do.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Phase {
+    Serve,
+    /// End after the request in flight.
+    Drain,
+    /// End now: an answer after this would promise what nobody sees to any more.
+    Cut,
+}
 
 impl Connections {
     /// Lets every request in flight end, within `grace`. Upgraded connections are not waited for.
     pub async fn drain(self, grace: Duration) {
-        self.0.send_replace(true);
+        self.0.send_replace(Phase::Drain);
         if timeout(grace, self.0.closed()).await.is_err() {
             tracing::warn!(
                 grace_s = grace.as_secs(),
                 "requests were still in flight at the end of their grace"
             );
+            self.0.send_replace(Phase::Cut);
         }
     }
+}
+
+/// The stream of a connection that has been upgraded to something else than HTTP, and what was read from it
+/// too early.
+pub async fn freed(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
+    let upgraded = upgrade.await.inspect_err(|error| tracing::debug!(%error, "upgrade")).ok()?;
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
+
+async fn reached(phase: &mut watch::Receiver<Phase>, reached: Phase) {
+    // An error: the listener's end of it is gone, and with it every phase.
+    let _ = phase.wait_for(|phase| *phase >= reached).await;
 }
 
 fn prepare(stream: &TcpStream) {

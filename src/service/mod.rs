@@ -2,13 +2,15 @@
 //!
 //! Knows no HTTP and no sockets. Each act is one function; the doors extract, call it and reply.
 
+pub mod history;
 pub mod locations;
 
 use tokio::sync::mpsc;
 
 use crate::{
+    config::History,
     domain::{error::Result, event::Event},
-    storage::{Store, Writer},
+    storage::{Retention, Store, Writer},
 };
 
 /// Events on their way to the rooms. Full: the writer waits, and with it new commits.
@@ -22,10 +24,11 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the writer on a migrated database; also returns what it will say has happened.
-    pub fn start(store: Store) -> (Self, mpsc::Receiver<Event>) {
+    /// Starts the writer on a migrated database, and the removal of history that is no longer kept; also
+    /// returns what the writer will say has happened.
+    pub fn start(store: Store, keep: History) -> (Self, mpsc::Receiver<Event>) {
         let (events, happened) = mpsc::channel(EVENTS);
-        let writer = Writer::start(store.clone(), events);
+        let writer = Writer::start(store.clone(), events, Retention::start(store.clone(), keep));
         (Self { store, writer }, happened)
     }
 

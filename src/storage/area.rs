@@ -2,26 +2,49 @@
 //!
 //! The two databases keep the box in different columns; everything that differs is in this file.
 
-use geo::{BoundingRect, Geometry, Rect};
+use geo::{Geometry, Rect};
 use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, Statement, Value};
 
-use super::geometry::Plane;
+use super::{
+    geometry::Plane,
+    rows::{Cell, Rows},
+};
 
-/// Writes a location's box, new or instead of the old one.
-pub async fn put(db: &impl ConnectionTrait, location_id: i64, area: &Rect) -> Result<(), DbErr> {
-    let sql = match db.get_database_backend() {
-        DatabaseBackend::MySql => {
-            "INSERT INTO location_area (location_id, area) VALUES (?, ?) AS new \
-             ON DUPLICATE KEY UPDATE area = new.area"
-        }
+/// A statement that writes boxes, new or instead of the old ones.
+pub fn rows(backend: DatabaseBackend) -> Rows {
+    match backend {
+        DatabaseBackend::MySql => Rows::new(
+            backend,
+            "INSERT INTO location_area (location_id, area)",
+            " AS new ON DUPLICATE KEY UPDATE area = new.area",
+        ),
         _ => {
-            "INSERT OR REPLACE INTO location_area (location_id, west, east, south, north) VALUES (?, ?, ?, ?, ?)"
+            let insert = "INSERT OR REPLACE INTO location_area (location_id, west, east, south, north)";
+            Rows::new(backend, insert, "")
         }
-    };
-    let mut values = vec![location_id.into()];
-    values.extend(columns(db.get_database_backend(), area));
-    db.execute_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
-    Ok(())
+    }
+}
+
+/// Adds a location's box to such a statement.
+pub fn push(rows: &mut Rows, location_id: i64, area: &Rect) {
+    let id = Cell::Int(location_id);
+    match rows.backend() {
+        DatabaseBackend::MySql => rows.push([id, Cell::Bytes(&polygon(area))]),
+        _ => rows.push([id].into_iter().chain(sides(area).map(Cell::Double))),
+    }
+}
+
+/// A box as `location.area` keeps it.
+pub fn to_bytes(area: &Rect) -> Vec<u8> {
+    sides(area).iter().flat_map(|side| side.to_le_bytes()).collect()
+}
+
+/// See [`to_bytes`]; `None` where it is none.
+pub fn from_bytes(bytes: &[u8]) -> Option<Rect> {
+    let (sides, []) = bytes.as_chunks() else { return None };
+    let [west, east, south, north]: [[u8; 8]; 4] = sides.try_into().ok()?;
+    let corner = |x, y| (f64::from_le_bytes(x), f64::from_le_bytes(y));
+    Some(Rect::new(corner(west, south), corner(east, north)))
 }
 
 /// Removes a location's box.
@@ -30,23 +53,6 @@ pub async fn delete(db: &impl ConnectionTrait, location_id: i64) -> Result<(), D
     let values = [location_id.into()];
     db.execute_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
     Ok(())
-}
-
-/// The box a location is indexed by; SQLite's R*Tree has rounded it outward.
-pub async fn get(db: &impl ConnectionTrait, location_id: i64) -> Result<Option<Rect>, DbErr> {
-    let backend = db.get_database_backend();
-    let sql = match backend {
-        DatabaseBackend::MySql => "SELECT area FROM location_area WHERE location_id = ?",
-        _ => "SELECT west, east, south, north FROM location_area WHERE location_id = ?",
-    };
-    let statement = Statement::from_sql_and_values(backend, sql, [location_id.into()]);
-    let Some(row) = db.query_one_raw(statement).await? else { return Ok(None) };
-    if backend == DatabaseBackend::MySql {
-        let Plane(area) = row.try_get("", "area")?;
-        return Ok(area.bounding_rect());
-    }
-    let degrees = |column| row.try_get::<f64>("", column);
-    Ok(Some(Rect::new((degrees("west")?, degrees("south")?), (degrees("east")?, degrees("north")?))))
 }
 
 /// A query for the ids of the boxes that meet any of `rects`, each once, answered by the spatial index.
@@ -61,19 +67,27 @@ pub fn meeting(backend: DatabaseBackend, rects: &[Rect]) -> (String, Vec<Value>)
     };
     // Not OR: MySQL answers that by reading every row.
     let sql = vec![one; rects.len()].join(" UNION ");
-    let values = rects.iter().flat_map(|rect| columns(backend, rect));
+    let values = rects.iter().flat_map(|rect| values(backend, rect));
     (sql, values.collect())
 }
 
-/// A box as the columns of `location_area` after the id; also what it is compared with.
-fn columns(backend: DatabaseBackend, rect: &Rect) -> Vec<Value> {
+/// What a box is compared with.
+fn values(backend: DatabaseBackend, rect: &Rect) -> Vec<Value> {
     match backend {
-        DatabaseBackend::MySql => {
-            // SRID 0: with 4326 MySQL takes the edges for geodesics, and a box for what those enclose.
-            let mut bytes = Plane(Geometry::from(rect.to_polygon())).to_bytes();
-            bytes[..4].fill(0);
-            vec![bytes.into()]
-        }
-        _ => [rect.min().x, rect.max().x, rect.min().y, rect.max().y].map(Value::from).to_vec(),
+        DatabaseBackend::MySql => vec![polygon(rect).into()],
+        _ => sides(rect).map(Value::from).to_vec(),
     }
+}
+
+/// MySQL's box.
+fn polygon(rect: &Rect) -> Vec<u8> {
+    // SRID 0: with 4326 MySQL takes the edges for geodesics, and a box for what those enclose.
+    let mut bytes = Plane(Geometry::from(rect.to_polygon())).to_bytes();
+    bytes[..4].fill(0);
+    bytes
+}
+
+/// West, east, south, north.
+fn sides(rect: &Rect) -> [f64; 4] {
+    [rect.min().x, rect.max().x, rect.min().y, rect.max().y]
 }

@@ -1,21 +1,39 @@
 //! Opening the database: the pools, their settings and why.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use parking_lot::{Mutex, RwLock};
 use sea_orm::{
-    ConnectOptions, Database, DatabaseBackend, DatabaseConnection, DbErr,
-    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+    ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DatabaseTransaction,
+    DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    sqlx::{
+        self, AssertSqlSafe, Connection, Executor, MySqlConnection, Row,
+        sqlite::{SqliteJournalMode, SqliteSynchronous},
+    },
 };
 use sea_orm_migration::MigratorTrait;
 use tokio::time::timeout;
 
-use super::error::domain_error;
+use super::error::{STATEMENT_TIMEOUT, TRIES, away, domain_error, is_away, is_broken, no_answer};
 use crate::domain::error::{Error, Result};
 
 /// Reads that may run side by side.
 const READ_CONNECTIONS: u32 = 16;
 /// How long a caller waits for a connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may take to show that the next caller can have it.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// MySQL's name of the lock that migrations take; such names are the whole server's.
+const MIGRATING: &str = "SHA2(CONCAT('georoom.migrate.', DATABASE()), 224)";
 
 /// Why the database could not be opened or migrated.
 pub type ConnectError = DbErr;
@@ -24,16 +42,22 @@ pub type ConnectError = DbErr;
 #[derive(Clone, Debug)]
 pub struct Store {
     /// One connection, so that SQLite never meets itself at its write lock and commits have one order.
-    pub(super) write: DatabaseConnection,
+    write: Arc<Pool>,
     /// Snapshots beside the writer: MySQL by MVCC, SQLite by its write-ahead log.
-    pub(super) read: DatabaseConnection,
+    read: Arc<Pool>,
+    /// MySQL's number of the connection that writes, or was the last to; 0 without MySQL.
+    writing_as: Arc<AtomicU64>,
+    /// Connections that may have left a transaction open: written when one is given up, emptied by the next.
+    abandoned: Arc<Mutex<Vec<u64>>>,
+    /// Whether the tables are there. Until then nobody gets a connection.
+    is_migrated: Arc<AtomicBool>,
 }
 
 impl Store {
-    /// Connects; creates a SQLite file's folder.
+    /// Makes ready to connect, which the first use does; creates a SQLite file's folder.
     ///
     /// # Errors
-    /// What the driver says: the caller names the setting.
+    /// What the driver says of the URL.
     pub async fn connect(url: &str) -> std::result::Result<Self, ConnectError> {
         if let Some(file) = url.strip_prefix("sqlite:") {
             let file = file.trim_start_matches("//").split('?').next().unwrap_or_default();
@@ -47,12 +71,20 @@ impl Store {
                     .map_err(|e| DbErr::Custom(format!("{}: {e}", folder.display())))?;
             }
         }
-        let write = match Database::connect(options(url, 1)).await {
-            Ok(write) => write,
-            // A pool that ran out of time does not say why.
-            Err(e) => return Err(reason(url).await.unwrap_or(e)),
-        };
-        Ok(Self { write, read: Database::connect(options(url, READ_CONNECTIONS)).await? })
+        // Without gap locks, so that a new location need not wait for those that move; and a row that
+        // somebody else has locked holds up the others for a second, not for a minute.
+        let writing = "SET SESSION transaction_isolation = 'READ-COMMITTED', \
+                       innodb_lock_wait_timeout = 1, lock_wait_timeout = 1";
+        // Lists read several statements of one snapshot.
+        let reading = "SET SESSION transaction_isolation = 'REPEATABLE-READ', lock_wait_timeout = 1";
+        let writing_as = Arc::<AtomicU64>::default();
+        Ok(Self {
+            write: Pool::new(options(url, 1, writing, writing_as.clone())).await?,
+            read: Pool::new(options(url, READ_CONNECTIONS, reading, Arc::default())).await?,
+            abandoned: Arc::default(),
+            writing_as,
+            is_migrated: Arc::default(),
+        })
     }
 
     /// Runs the migrations this database has not seen.
@@ -60,7 +92,22 @@ impl Store {
     /// # Errors
     /// What the driver says.
     pub async fn migrate(&self) -> std::result::Result<(), ConnectError> {
-        migrations::Migrator::up(&self.write, None).await
+        let write = self.write.now();
+        if self.backend() == DatabaseBackend::MySql {
+            // One process at a time. The lock is the connection's, of which this pool has one.
+            write.execute_unprepared(&format!("SELECT GET_LOCK({MIGRATING}, 60)")).await?;
+        }
+        migrations::Migrator::up(&write, None).await?;
+        if self.backend() == DatabaseBackend::MySql {
+            write.execute_unprepared(&format!("SELECT RELEASE_LOCK({MIGRATING})")).await?;
+        }
+        self.is_migrated.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// May this come right by itself? A server may not be up yet; a file will not appear.
+    pub fn is_away(&self, error: &ConnectError) -> bool {
+        self.backend() == DatabaseBackend::MySql && is_away(error)
     }
 
     /// Is the database there?
@@ -68,43 +115,202 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`.
     pub async fn ping(&self) -> Result<()> {
-        self.read.ping().await.map_err(domain_error)
+        self.answered(async || self.reader()?.ping().await).await
+    }
+
+    /// Are the tables there?
+    pub fn is_ready(&self) -> bool {
+        self.is_migrated.load(Ordering::Acquire)
+    }
+
+    /// The connections for reading, once the database was there.
+    pub(super) fn reader(&self) -> std::result::Result<DatabaseConnection, DbErr> {
+        self.is_ready().then(|| self.read.now()).ok_or_else(no_answer)
+    }
+
+    /// What a read says, in time. A connection that broke while nobody used it says so at its next use, so
+    /// the read is tried with others.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub(super) async fn answered<T, F>(&self, read: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<T, DbErr>>,
+    {
+        let age = self.read.age();
+        let answer = async {
+            let mut tries = 1;
+            loop {
+                match read().await {
+                    Err(error) if is_broken(&error) && tries < TRIES => tries += 1,
+                    done => return done,
+                }
+            }
+        };
+        match timeout(STATEMENT_TIMEOUT, answer).await {
+            Ok(answer) => answer.map_err(domain_error),
+            Err(_) => {
+                self.read.renew(age).await;
+                Err(away())
+            }
+        }
+    }
+
+    /// A transaction that may write. Ends first what earlier connections may have left open.
+    pub(super) async fn begin(&self) -> std::result::Result<DatabaseTransaction, DbErr> {
+        if !self.is_ready() {
+            return Err(no_answer());
+        }
+        // IMMEDIATE: SQLite's busy timeout does not help a read that turns into a write.
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        let tx = self.write.now().begin_with_options(options).await?;
+        let abandoned = std::mem::take(&mut *self.abandoned.lock());
+        for number in &abandoned {
+            // An error says that it is gone already, or that this one is going too: then the next sees to it.
+            if *number != self.writing_as.load(Ordering::Acquire)
+                && let Err(error) = tx.execute_unprepared(&format!("KILL {number}")).await
+                && is_broken(&error)
+            {
+                self.abandoned.lock().extend(abandoned);
+                return Err(error);
+            }
+        }
+        Ok(tx)
+    }
+
+    /// Gives up the connection that writes: its other end may not have noticed, and hold locks for hours.
+    pub(super) fn abandon(&self) {
+        let number = self.writing_as.load(Ordering::Acquire);
+        let mut abandoned = self.abandoned.lock();
+        if number != 0 && !abandoned.contains(&number) {
+            abandoned.push(number);
+        }
+    }
+
+    /// What the connection that writes says, in time. One that breaks or is silent is given up.
+    pub(super) async fn written<T>(
+        &self,
+        write: impl Future<Output = std::result::Result<T, DbErr>>,
+    ) -> std::result::Result<T, DbErr> {
+        let age = self.write.age();
+        match timeout(STATEMENT_TIMEOUT, write).await {
+            Ok(written) => written.inspect_err(|error| {
+                if is_broken(error) {
+                    self.abandon();
+                }
+            }),
+            Err(_) => {
+                self.abandon();
+                self.write.renew(age).await;
+                Err(no_answer())
+            }
+        }
     }
 
     pub(super) fn backend(&self) -> DatabaseBackend {
-        self.read.get_database_backend()
+        self.read.now().get_database_backend()
     }
 
     /// Closes every connection; SQLite folds its log back into the file.
     pub async fn close(self) {
         for pool in [self.read, self.write] {
-            if let Err(e) = pool.close().await {
+            if let Err(e) = pool.now().close().await {
                 tracing::warn!(error = %Error::internal(e), "database pool did not close");
             }
         }
     }
 }
 
-/// Why MySQL takes no connection, if it says.
-async fn reason(url: &str) -> Option<ConnectError> {
-    use sea_orm::sqlx::{Connection, MySqlConnection};
-
-    let connection = timeout(ACQUIRE_TIMEOUT, MySqlConnection::connect(url)).await.ok()?;
-    connection.err().map(|e| DbErr::Custom(e.to_string()))
+/// A pool that can be replaced.
+#[derive(Debug)]
+struct Pool {
+    options: ConnectOptions,
+    /// How often it was replaced, and what by. Written when its connections have fallen silent, which TCP
+    /// alone would wait out for minutes.
+    now: RwLock<(u64, DatabaseConnection)>,
 }
 
-fn options(url: &str, connections: u32) -> ConnectOptions {
+impl Pool {
+    async fn new(options: ConnectOptions) -> std::result::Result<Arc<Self>, DbErr> {
+        let now = RwLock::new((0, Database::connect(options.clone()).await?));
+        Ok(Arc::new(Self { options, now }))
+    }
+
+    fn now(&self) -> DatabaseConnection {
+        self.now.read().1.clone()
+    }
+
+    fn age(&self) -> u64 {
+        self.now.read().0
+    }
+
+    /// Replaces the pool of that age, unless somebody has done so already.
+    async fn renew(&self, age: u64) {
+        let is_silent = self.age() == age && self.now().get_database_backend() == DatabaseBackend::MySql;
+        // It does not connect yet.
+        if is_silent && let Ok(new) = Database::connect(self.options.clone()).await {
+            let mut now = self.now.write();
+            if now.0 == age {
+                *now = (age + 1, new);
+            }
+        }
+    }
+}
+
+fn options(
+    url: &str,
+    connections: u32,
+    mysql_session: &'static str,
+    number: Arc<AtomicU64>,
+) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_timeout(ACQUIRE_TIMEOUT)
+        // The database may not be there yet.
+        .connect_lazy(true)
         // A ping before every use would be a round trip more for each write.
         .test_before_acquire_if_idle_for(Duration::from_secs(10))
         .sqlx_logging(false)
         // More than there are texts (a page of ids has a hundred): a full cache costs each statement a
         // close and a delayed acknowledgement, 40 ms.
         .map_sqlx_mysql_opts(|mysql| mysql.statement_cache_capacity(256))
+        .map_sqlx_mysql_pool_opts(move |pool| {
+            let number = number.clone();
+            pool.after_connect(move |connection, _| {
+                let number = number.clone();
+                Box::pin(async move {
+                    connection.execute(mysql_session).await?;
+                    let own = sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(connection).await?;
+                    number.store(own, Ordering::Release);
+                    Ok(())
+                })
+            })
+            .after_release(move |connection, _| {
+                Box::pin(async move {
+                    // The writer gives up a connection whole, and would pay for the question at every commit.
+                    if connections == 1 {
+                        return Ok(true);
+                    }
+                    let checked = timeout(CHECK_TIMEOUT, is_in_step(connection)).await;
+                    checked.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+                })
+            })
+        })
+        .map_sqlx_sqlite_pool_opts(|pool| {
+            pool.after_release(|connection, _| {
+                Box::pin(async move {
+                    // On a full disk, for one, SQLite ends a transaction by itself. sqlx goes on counting it,
+                    // and would make each later one a part of it, committed by nobody.
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            })
+        })
         .map_sqlx_sqlite_opts(|sqlite| {
             sqlite
                 .journal_mode(SqliteJournalMode::Wal)
@@ -113,4 +319,14 @@ fn options(url: &str, connections: u32) -> ConnectOptions {
                 .busy_timeout(ACQUIRE_TIMEOUT)
         });
     options
+}
+
+/// Is the next answer on this connection the one to the next question? A caller who was not waited for (it has
+/// gone away, or its time was up) may have left one unread: sqlx forgets those to PREPARE, and would give them
+/// to whoever comes next, for rows or for a COMMIT.
+async fn is_in_step(connection: &mut MySqlConnection) -> std::result::Result<bool, sqlx::Error> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let question = NEXT.fetch_add(1, Ordering::Relaxed);
+    let answer = connection.fetch_one(AssertSqlSafe(format!("SELECT {question}"))).await?;
+    Ok(answer.try_get_unchecked::<u64, _>(0)? == question)
 }

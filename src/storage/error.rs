@@ -1,30 +1,65 @@
 //! What the database said, as a domain error: away, or at fault.
 
-use sea_orm::{DbErr, RuntimeErr, sqlx};
+use std::time::Duration;
+
+use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, sqlx};
 
 use crate::domain::error::{Code, Error};
 
 /// Deadlock found: the transaction is rolled back and may simply be tried again.
 const MYSQL_DEADLOCK: u16 = 1213;
-/// Too many connections (of all, of this user), server shutdown in progress, lock wait timeout exceeded,
-/// running with --read-only, in read-only mode.
-const MYSQL_AWAY: [u16; 6] = [1040, 1203, 1053, 1205, 1290, 1836];
+/// Lock wait timeout exceeded.
+const MYSQL_LOCK_TIMEOUT: u16 = 1205;
+/// Query execution was interrupted, session was killed, disconnected because of inactivity.
+const MYSQL_KILLED: [u16; 3] = [1317, 3169, 4031];
+/// Too many connections (of all, of this user), server shutdown in progress, running with --read-only, in
+/// read-only mode, offline; no space on the disk, in the table.
+const MYSQL_AWAY: [u16; 8] = [1040, 1203, 1053, 1290, 1836, 3032, 1021, 1114];
 /// SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
 const SQLITE_AWAY: [u32; 6] = [5, 6, 8, 10, 13, 14];
 
-/// May the same transaction be tried again at once?
+/// May a transaction whose COMMIT was not sent be tried again at once? It lost a deadlock, or its connection.
 pub fn may_try_again(error: &DbErr) -> bool {
+    is_deadlock(error) || is_broken(error)
+}
+
+/// Was the transaction rolled back because two waited for each other?
+pub fn is_deadlock(error: &DbErr) -> bool {
     mysql_number(error) == Some(MYSQL_DEADLOCK)
 }
 
-/// Did the connection break off, so that nobody here knows what became of the statement?
-pub fn is_unanswered(error: &DbErr) -> bool {
-    matches!(
-        sqlx_error(error),
-        Some(
-            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed
+/// Has somebody else held a lock for too long?
+pub fn is_lock_timeout(error: &DbErr) -> bool {
+    mysql_number(error) == Some(MYSQL_LOCK_TIMEOUT)
+}
+
+/// Did the connection break off?
+pub fn is_broken(error: &DbErr) -> bool {
+    mysql_number(error).is_some_and(|number| MYSQL_KILLED.contains(&number))
+        || matches!(
+            sqlx_error(error),
+            Some(
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::WorkerCrashed
+            )
         )
-    )
+}
+
+/// A row that makes no sense.
+pub fn unreadable(error: Error) -> DbErr {
+    DbErr::Custom(std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))
+}
+
+/// How often what loses its connection, or a deadlock, is tried.
+pub const TRIES: u32 = 20;
+/// How long the database may take over the statements of one request.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A database that does not answer.
+pub fn no_answer() -> DbErr {
+    DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)
 }
 
 /// `storage_unavailable` where the database is away or busy, else `internal`.
@@ -51,12 +86,13 @@ fn mysql_number(error: &DbErr) -> Option<u16> {
     Some(database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()?.number())
 }
 
-fn is_away(error: &DbErr) -> bool {
-    if matches!(error, DbErr::ConnectionAcquire(_)) {
+/// Would anything else fail too, for now?
+pub fn is_away(error: &DbErr) -> bool {
+    if matches!(error, DbErr::ConnectionAcquire(_)) || may_try_again(error) || is_lock_timeout(error) {
         return true;
     }
     if let Some(number) = mysql_number(error) {
-        return number == MYSQL_DEADLOCK || MYSQL_AWAY.contains(&number);
+        return MYSQL_AWAY.contains(&number);
     }
     match sqlx_error(error) {
         Some(sqlx::Error::Database(sqlite)) => {
@@ -65,6 +101,6 @@ fn is_away(error: &DbErr) -> bool {
             code.is_some_and(|code| SQLITE_AWAY.contains(&(code & 0xff)))
         }
         Some(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) => true,
-        _ => is_unanswered(error),
+        _ => false,
     }
 }

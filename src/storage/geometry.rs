@@ -80,12 +80,15 @@ pub struct Altitudes(pub Vec<f64>);
 
 impl From<Altitudes> for Value {
     fn from(altitudes: Altitudes) -> Self {
-        let bytes: Vec<u8> = altitudes.0.iter().flat_map(|altitude| altitude.to_le_bytes()).collect();
-        bytes.into()
+        altitudes.to_bytes().into()
     }
 }
 
 impl Altitudes {
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|altitude| altitude.to_le_bytes()).collect()
+    }
+
     fn from_bytes(bytes: &[u8]) -> Result<Self, DbErr> {
         let (altitudes, rest) = bytes.as_chunks();
         match rest {

@@ -8,16 +8,16 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 use futures_util::TryStreamExt;
 use geo::{CoordsIter, Geometry};
 use sea_orm::{
-    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
-    QuerySelect, Statement, StreamTrait, TransactionTrait,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, PaginatorTrait, QueryFilter,
+    QueryOrder, QueryResult, QuerySelect, Statement, StreamTrait, TransactionTrait,
 };
 
 use super::{
     area,
     connect::Store,
     entity::location::{self, Entity},
-    error::domain_error,
     geometry::Plane,
+    rows::id_list,
 };
 use crate::domain::{area::Bbox, distance::Near, error::Result, id::LocationId, location::Location};
 
@@ -49,8 +49,16 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn location(&self, id: LocationId) -> Result<Option<Location>> {
-        let row = Entity::find_by_id(id.get() as i64).one(&self.read).await.map_err(domain_error)?;
-        row.map(Location::try_from).transpose()
+        let read = async || Entity::find_by_id(id.get() as i64).one(&self.reader()?).await;
+        self.answered(read).await?.map(Location::try_from).transpose()
+    }
+
+    /// The newest versions of those of some locations that are there.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub async fn versions(&self, ids: &[LocationId]) -> Result<Vec<(LocationId, u64)>> {
+        self.answered(|| async { versions(&self.reader()?, ids).await }).await
     }
 
     /// A page of all locations, newest-created first, then higher id; and how many there are.
@@ -58,16 +66,16 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn locations(&self, page: Page) -> Result<(Vec<Location>, u64)> {
-        let newest_first =
-            Entity::find().order_by_desc(location::Column::CreatedAt).order_by_desc(location::Column::Id);
-        let read = async {
-            let tx = self.read.begin().await?;
+        let read = || async {
+            let tx = self.reader()?.begin().await?;
             let total = Entity::find().count(&tx).await?;
+            let newest_first =
+                Entity::find().order_by_desc(location::Column::CreatedAt).order_by_desc(location::Column::Id);
             let rows = newest_first.offset(page.offset).limit(page.limit).all(&tx).await?;
             tx.commit().await?;
             Ok((rows, total))
         };
-        let (rows, total) = read.await.map_err(domain_error)?;
+        let (rows, total) = self.answered(read).await?;
         Ok((rows.into_iter().map(Location::try_from).collect::<Result<_>>()?, total))
     }
 
@@ -76,8 +84,8 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn locations_in(&self, bbox: &Bbox, page: Page) -> Result<Vec<Location>> {
-        let read = async {
-            let tx = self.read.begin().await?;
+        let read = || async {
+            let tx = self.reader()?.begin().await?;
             let exact = bbox.clone();
             let test = move |geometry: &Geometry| exact.intersects(geometry).then_some(());
             let mut found = self.passing(&tx, bbox.rects(), test).await?;
@@ -85,7 +93,7 @@ impl Store {
             found.sort_unstable_by_key(|((), created_at, id)| Reverse((*created_at, *id)));
             finish(tx, page.of(found).map(|(_, _, id)| id).collect()).await
         };
-        let rows = read.await.map_err(domain_error)?;
+        let rows = self.answered(read).await?;
         rows.into_iter().map(Location::try_from).collect()
     }
 
@@ -100,8 +108,8 @@ impl Store {
         bbox: Option<&Bbox>,
         page: Page,
     ) -> Result<Vec<(Location, f64)>> {
-        let read = async {
-            let tx = self.read.begin().await?;
+        let read = || async {
+            let tx = self.reader()?.begin().await?;
             let (exact, bbox) = (near.clone(), bbox.cloned());
             let test = move |geometry: &Geometry| {
                 let distance_m = exact.distance_m(geometry)?;
@@ -113,7 +121,7 @@ impl Store {
                 page.of(found).map(|(distance_m, _, id)| (distance_m, id)).unzip();
             Ok((finish(tx, ids).await?, distances))
         };
-        let (rows, distances) = read.await.map_err(domain_error)?;
+        let (rows, distances) = self.answered(read).await?;
         let locations = rows.into_iter().map(Location::try_from);
         locations.zip(distances).map(|(location, distance_m)| Ok((location?, distance_m))).collect()
     }
@@ -151,6 +159,18 @@ impl Store {
         }
         Ok(passed)
     }
+}
+
+/// See [`Store::versions`].
+pub async fn versions(db: &impl ConnectionTrait, ids: &[LocationId]) -> DbResult<Vec<(LocationId, u64)>> {
+    let (placeholders, values) = id_list(ids.iter().copied());
+    let sql = format!("SELECT id, version FROM location WHERE id IN ({placeholders})");
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let version = |row: QueryResult| {
+        let (id, version): (i64, i64) = (row.try_get("", "id")?, row.try_get("", "version")?);
+        Ok(LocationId::new(id as u64).map(|id| (id, version as u64)))
+    };
+    db.query_all_raw(statement).await?.into_iter().filter_map(|row| version(row).transpose()).collect()
 }
 
 /// The rows of `ids`, in that order, from the snapshot they were found in; and the end of the transaction.

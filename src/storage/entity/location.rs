@@ -1,6 +1,6 @@
 //! The row of a location, and its way to and from the domain.
 
-use sea_orm::{ActiveValue::Set, entity::prelude::*};
+use sea_orm::entity::prelude::*;
 
 use crate::{
     domain::{
@@ -27,6 +27,7 @@ pub struct Model {
     pub updated_by: i64,
     pub created_at: i64,
     pub updated_at: i64,
+    pub area: Option<Vec<u8>>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -49,21 +50,6 @@ impl TryFrom<Model> for Location {
             created_at: Timestamp::from_millis(row.created_at),
             updated_at: Timestamp::from_millis(row.updated_at),
         })
-    }
-}
-
-impl ActiveModel {
-    /// The columns that a change rewrites.
-    pub fn state(location: &Location, plane: Plane) -> Self {
-        Self {
-            version: Set(location.version as i64),
-            geometry: Set(plane),
-            altitudes: Set(location.geometry.altitudes().map(Altitudes)),
-            properties: Set(location.properties.as_str().to_owned()),
-            updated_by: Set(location.updated_by.get() as i64),
-            updated_at: Set(location.updated_at.as_millis()),
-            ..Default::default()
-        }
     }
 }
 

@@ -1,0 +1,371 @@
+//! One transaction for the changes of many callers: lock what they concern, count, merge, write, commit.
+//!
+//! Few statements however many changes: all rows are locked by one and written by one. The moving column
+//! has no spatial index; the box in `location_area` is rewritten only where a geometry has left it.
+//! When to commit, what to try again and whom to tell is the writer's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use geo::Rect;
+use sea_orm::{
+    ActiveValue::Set, ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait,
+    FromQueryResult, QuerySelect, Statement,
+};
+
+use super::{
+    area,
+    connect::Store,
+    entity::location::{self, ActiveModel, Entity},
+    error::{is_deadlock, unreadable},
+    geometry::{Altitudes, Plane},
+    history,
+    rows::{Cell, Rows, id_list},
+};
+use crate::domain::{
+    area::{covers, roomy},
+    error::{Code, Error, Result},
+    id::LocationId,
+    location::{Location, NewLocation, Update},
+    time::Timestamp,
+};
+
+/// What a caller wants changed.
+#[derive(Debug)]
+pub enum Act {
+    Create(NewLocation),
+    Update(Update),
+    Delete(LocationId),
+}
+
+impl Act {
+    /// Bytes of the body it came in.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Create(new) => new.size,
+            Self::Update(update) => update.size,
+            Self::Delete(_) => 0,
+        }
+    }
+}
+
+/// The location as a change has left it (removed: as it last stood), or why it was refused.
+pub type Outcome = Result<Arc<Location>>;
+
+/// Why a transaction did not end well.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing was committed.
+    Undone(DbErr),
+    /// COMMIT was sent and not confirmed; the outcomes if it was carried out.
+    Unconfirmed(Vec<Outcome>, DbErr),
+    /// COMMIT was sent, and nobody can know any more whether it was carried out.
+    Forgotten(DbErr),
+}
+
+/// What became of a COMMIT that was not confirmed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fate {
+    Committed,
+    Undone,
+    /// Others have written since, and what would tell is gone.
+    Forgotten,
+}
+
+impl From<DbErr> for Failure {
+    fn from(error: DbErr) -> Self {
+        Self::Undone(error)
+    }
+}
+
+/// How to meet rows that somebody else has locked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Locked {
+    /// Until the database gives up.
+    Wait,
+    /// Refuse the changes to them.
+    Skip,
+}
+
+/// A locked row, and what the acts so far have made of it.
+struct Row {
+    location: Arc<Location>,
+    /// The box it is indexed by.
+    area: Option<Rect>,
+    /// Its newest of the batch's [`Version`]s, if it has one.
+    newest: Option<usize>,
+    /// The geometry has left the box.
+    left_area: bool,
+}
+
+/// A version to be written, in the database's terms.
+struct Version {
+    location: Arc<Location>,
+    plane: Vec<u8>,
+    altitudes: Option<Vec<u8>>,
+}
+
+impl Store {
+    /// Carries out acts, in their order, and commits them together.
+    pub async fn attempt(&self, acts: &[Act], locked: Locked) -> std::result::Result<Vec<Outcome>, Failure> {
+        let (tx, outcomes) = self.written(self.carry_out(acts, locked)).await?;
+        match self.written(tx.commit()).await {
+            Ok(()) => Ok(outcomes),
+            Err(error) if is_deadlock(&error) => Err(Failure::Undone(error)),
+            Err(error) => {
+                self.abandon();
+                Err(Failure::Unconfirmed(outcomes, error))
+            }
+        }
+    }
+
+    /// Everything but the commit.
+    async fn carry_out(
+        &self,
+        acts: &[Act],
+        locked: Locked,
+    ) -> std::result::Result<(DatabaseTransaction, Vec<Outcome>), DbErr> {
+        let tx = self.begin().await?;
+        let mut rows = lock(&tx, acts, locked).await?;
+        let now = Timestamp::now();
+        let mut versions = Vec::with_capacity(acts.len());
+        let mut areas = area::rows(self.backend());
+        let mut removed = HashSet::new();
+        let mut outcomes = Vec::with_capacity(acts.len());
+        for act in acts {
+            outcomes.push(match act {
+                Act::Create(new) => {
+                    let (version, area) = insert(&tx, new, now).await?;
+                    let location = version.location.clone();
+                    area::push(&mut areas, location.id.get() as i64, &area);
+                    versions.push(version);
+                    Ok(location)
+                }
+                Act::Update(update) => of(&mut rows, update.id).and_then(|row| {
+                    let version = row.update(update, now)?;
+                    let location = version.location.clone();
+                    row.newest = Some(versions.len());
+                    versions.push(version);
+                    Ok(location)
+                }),
+                Act::Delete(id) => of(&mut rows, *id).map(|row| row.location.clone()).inspect(|_| {
+                    rows.remove(id);
+                    removed.insert(*id);
+                }),
+            });
+        }
+        let (mut locations, mut history) = (locations(self.backend()), history::rows(self.backend()));
+        for row in rows.values().flatten() {
+            let Some(newest) = row.newest else { continue };
+            if row.left_area
+                && let Some(area) = &row.area
+            {
+                area::push(&mut areas, row.location.id.get() as i64, area);
+            }
+            versions[newest].write_location(&mut locations, row.area.as_ref());
+            locations.send_if_large(&tx).await?;
+        }
+        for version in versions.iter().filter(|version| !removed.contains(&version.location.id)) {
+            version.write_history(&mut history);
+            history.send_if_large(&tx).await?;
+        }
+        Rows::send([areas, locations, history], &tx).await?;
+        for id in removed {
+            remove(&tx, id.get() as i64).await?;
+        }
+        Ok((tx, outcomes))
+    }
+
+    /// What became of acts whose COMMIT was not confirmed. They are in one transaction, so one of them tells
+    /// of all; its row's lock waits for a COMMIT still under way.
+    pub async fn fate(&self, acts: &[Act], outcomes: &[Outcome]) -> std::result::Result<Fate, DbErr> {
+        let done =
+            || acts.iter().zip(outcomes).filter_map(|(act, outcome)| Some((act, outcome.as_ref().ok()?)));
+        let removed = |id| done().any(|(act, was)| matches!(act, Act::Delete(_)) && was.id == id);
+        let Some((act, location)) = done().find(|(_, is)| !removed(is.id)).or_else(|| done().next()) else {
+            return Ok(Fate::Committed);
+        };
+        let ask = async {
+            let tx = self.begin().await?;
+            let row = Entity::find_by_id(location.id.get() as i64).lock_exclusive().one(&tx).await?;
+            let kept = history::version(&tx, location.id, location.version).await?;
+            tx.commit().await?;
+            Ok((row, kept))
+        };
+        let (row, kept) = self.written(ask).await?;
+        if removed(location.id) {
+            return Ok(if row.is_none() { Fate::Committed } else { Fate::Undone });
+        }
+        let was_counted = row.as_ref().is_some_and(|row| row.version >= location.version as i64);
+        Ok(match (act, kept) {
+            (_, Some(kept)) if kept == **location => Fate::Committed,
+            (_, Some(_)) => Fate::Undone,
+            (_, None) if was_counted => Fate::Forgotten,
+            (Act::Update(_), None) if row.is_none() => Fate::Forgotten,
+            (_, None) => Fate::Undone,
+        })
+    }
+}
+
+/// Reads and locks the rows that acts concern. Absent: there is no such location. `None`: it is
+/// locked by somebody else.
+async fn lock(
+    tx: &DatabaseTransaction,
+    acts: &[Act],
+    locked: Locked,
+) -> std::result::Result<BTreeMap<LocationId, Option<Row>>, DbErr> {
+    let ids: BTreeSet<_> = acts
+        .iter()
+        .filter_map(|act| match act {
+            Act::Create(_) => None,
+            Act::Update(update) => Some(update.id),
+            Act::Delete(id) => Some(*id),
+        })
+        .collect();
+    let mut rows = BTreeMap::new();
+    if ids.is_empty() {
+        return Ok(rows);
+    }
+    let backend = tx.get_database_backend();
+    // Not more than these ids: without the hint MySQL may scan, and lock, every row of a small table.
+    let (hint, lock) = match (backend, locked) {
+        (DatabaseBackend::MySql, Locked::Wait) => ("FORCE INDEX (PRIMARY)", "FOR UPDATE"),
+        (DatabaseBackend::MySql, Locked::Skip) => ("FORCE INDEX (PRIMARY)", "FOR UPDATE SKIP LOCKED"),
+        _ => ("", ""),
+    };
+    let (placeholders, values) = id_list(ids.iter().copied());
+    let sql = format!("SELECT * FROM location {hint} WHERE id IN ({placeholders}) {lock}");
+    for row in tx.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await? {
+        let row = location::Model::from_query_result(&row, "")?;
+        let area = row.area.as_deref().and_then(area::from_bytes);
+        let location = Arc::new(Location::try_from(row).map_err(unreadable)?);
+        rows.insert(location.id, Some(Row { location, area, newest: None, left_area: false }));
+    }
+    if locked == Locked::Skip && rows.len() < ids.len() {
+        let (placeholders, values) = id_list(ids.iter().copied());
+        let sql = format!("SELECT id FROM location WHERE id IN ({placeholders})");
+        for row in tx.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await? {
+            let id: i64 = row.try_get("", "id")?;
+            if let Some(id) = LocationId::new(id as u64) {
+                rows.entry(id).or_insert(None);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn of(rows: &mut BTreeMap<LocationId, Option<Row>>, id: LocationId) -> Result<&mut Row> {
+    match rows.get_mut(&id) {
+        Some(Some(row)) => Ok(row),
+        Some(None) => {
+            let detail = format!("somebody has locked location {id} in the database; try again");
+            Err(Error::new(Code::StorageUnavailable, detail))
+        }
+        None => Err(Error::no_location(id)),
+    }
+}
+
+impl Row {
+    fn update(&mut self, update: &Update, now: Timestamp) -> Result<Version> {
+        let location = Arc::new(self.location.updated(update, now)?);
+        let plane = location.geometry.plane();
+        if update.geometry.is_some() && !self.area.is_some_and(|area| covers(&area, &plane)) {
+            self.area = Some(roomy(&plane));
+            self.left_area = true;
+        }
+        self.location = location.clone();
+        Ok(Version::new(location, Plane(plane)))
+    }
+}
+
+impl Version {
+    fn new(location: Arc<Location>, plane: Plane) -> Self {
+        let altitudes = location.geometry.altitudes().map(|altitudes| Altitudes(altitudes).to_bytes());
+        Self { location, plane: plane.to_bytes(), altitudes }
+    }
+
+    /// Geometry, altitudes, properties, who.
+    fn state(&self) -> [Cell<'_>; 4] {
+        let Location { properties, updated_by, .. } = &*self.location;
+        [
+            Cell::Bytes(&self.plane),
+            self.altitudes.as_deref().map_or(Cell::Null, Cell::Bytes),
+            Cell::Text(properties.as_str()),
+            Cell::Int(updated_by.get() as i64),
+        ]
+    }
+
+    fn write_location(&self, rows: &mut Rows, area: Option<&Rect>) {
+        let Location { id, owner, version, created_at, updated_at, .. } = &*self.location;
+        let [geometry, altitudes, properties, updated_by] = self.state();
+        let [id, owner, version] = [id.get(), owner.get(), *version].map(|n| Cell::Int(n as i64));
+        let [created_at, updated_at] = [created_at, updated_at].map(|at| Cell::Int(at.as_millis()));
+        let area = area.map(area::to_bytes);
+        let area = area.as_deref().map_or(Cell::Null, Cell::Bytes);
+        rows.push([
+            id, owner, version, geometry, altitudes, properties, updated_by, created_at, updated_at, area,
+        ]);
+    }
+
+    fn write_history(&self, rows: &mut Rows) {
+        let Location { id, version, updated_at, .. } = &*self.location;
+        let [geometry, altitudes, properties, updated_by] = self.state();
+        let [id, version] = [id.get(), *version].map(|n| Cell::Int(n as i64));
+        let updated_at = Cell::Int(updated_at.as_millis());
+        rows.push([id, version, geometry, altitudes, properties, updated_by, updated_at]);
+    }
+}
+
+/// A statement that rewrites locations which are there; the rows as [`Version::write_location`] has them.
+fn locations(backend: DatabaseBackend) -> Rows {
+    let insert = "INSERT INTO location \
+        (id, owner_id, version, geometry, altitudes, properties, updated_by, created_at, updated_at, area)";
+    let tail = match backend {
+        DatabaseBackend::MySql => {
+            " AS new ON DUPLICATE KEY UPDATE version = new.version, geometry = new.geometry, \
+             altitudes = new.altitudes, properties = new.properties, updated_by = new.updated_by, \
+             updated_at = new.updated_at, area = new.area"
+        }
+        _ => {
+            " ON CONFLICT (id) DO UPDATE SET version = excluded.version, geometry = excluded.geometry, \
+             altitudes = excluded.altitudes, properties = excluded.properties, \
+             updated_by = excluded.updated_by, updated_at = excluded.updated_at, \
+             area = excluded.area"
+        }
+    };
+    Rows::new(backend, insert, tail)
+}
+
+/// Inserts a location, whose id the database gives; its history and its box are still to be written.
+async fn insert(
+    tx: &DatabaseTransaction,
+    new: &NewLocation,
+    now: Timestamp,
+) -> std::result::Result<(Version, Rect), DbErr> {
+    let plane = Plane(new.geometry.plane());
+    let area = roomy(&plane.0);
+    let row = ActiveModel {
+        owner_id: Set(new.owner.get() as i64),
+        version: Set(1),
+        geometry: Set(plane.clone()),
+        altitudes: Set(new.geometry.altitudes().map(Altitudes)),
+        properties: Set(new.properties.as_str().to_owned()),
+        updated_by: Set(new.owner.get() as i64),
+        created_at: Set(now.as_millis()),
+        updated_at: Set(now.as_millis()),
+        area: Set(Some(area::to_bytes(&area))),
+        ..Default::default()
+    };
+    let id = Entity::insert(row).exec(tx).await?.last_insert_id;
+    let id = u64::try_from(id).ok().and_then(LocationId::new);
+    let id = id.ok_or_else(|| DbErr::Custom("the database gave an id that is none".into()))?;
+    Ok((Version::new(Arc::new(new.to_location(id, now)), plane), area))
+}
+
+/// Removes a location. Its history goes later, in small steps.
+async fn remove(tx: &DatabaseTransaction, id: i64) -> std::result::Result<(), DbErr> {
+    Entity::delete_by_id(id).exec(tx).await?;
+    area::delete(tx, id).await
+}
