@@ -1,6 +1,6 @@
 # The same words at home and in CI.
 
-.PHONY: run test lint
+.PHONY: run test soak lint
 
 # Builds and starts the server: SQLite in ./data, loopback, open mode.
 run:
@@ -10,6 +10,14 @@ run:
 test:
 	tests/services/install
 	tests/services/run cargo test --workspace --locked
+
+# The tests of crashes, restarts and stampedes (tests/api/crash.rs) with 20 kills a database instead of 5, and
+# those of outages (tests/api/outages.rs) ten times as often, with 10,000 slow connections; those of readers
+# that stall (tests/api/stalls.rs) with 1,000 in a crowd instead of 200.
+soak:
+	tests/services/install
+	GEOROOM_KILLS=20 GEOROOM_OUTAGES=10 GEOROOM_SLOW=10000 GEOROOM_STALLED=1000 GEOROOM_STALL_SECONDS=30 \
+		tests/services/run cargo test --locked --test api -- crash:: outages:: stalls:: --show-output
 
 lint:
 	cargo fmt --all --check

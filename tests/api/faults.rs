@@ -1,106 +1,31 @@
 //! What must not take the server along: a database that goes away, a query that costs a lot.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use crate::{
     on_both_databases,
-    support::{Db, TestDatabase, TestServer, clients::Clients, point, process::Process},
+    support::{
+        Db, TestDatabase, TestServer,
+        clients::Clients,
+        point,
+        process::Process,
+        proxy::{End, Loss, Proxy},
+    },
 };
 
 on_both_databases!(a_costly_query_holds_up_nobody);
-
-/// A way to MySQL that can be cut.
-struct Proxy {
-    addr: SocketAddr,
-    /// The database as seen through it.
-    url: String,
-    accepting: JoinHandle<()>,
-    /// Swallows the answer to the next COMMIT, and the connection with it.
-    swallow: Arc<AtomicBool>,
-}
-
-/// Carries bytes both ways; returns when the connection is to be cut.
-async fn carry(near: &mut TcpStream, far: &mut TcpStream, swallow: &AtomicBool) -> std::io::Result<()> {
-    let (mut from_near, mut from_far) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    loop {
-        tokio::select! {
-            read = near.read(&mut from_near) => {
-                let sent = &from_near[..read?];
-                far.write_all(sent).await?;
-                let commits = sent.windows(6).any(|word| word == b"COMMIT");
-                if sent.is_empty() || (commits && swallow.swap(false, Ordering::SeqCst)) {
-                    // The answer says that MySQL has done it; nobody hears it.
-                    return far.read(&mut from_far).await.map(drop);
-                }
-            }
-            read = far.read(&mut from_far) => match read? {
-                0 => return Ok(()),
-                read => near.write_all(&from_far[..read]).await?,
-            }
-        }
-    }
-}
-
-impl Proxy {
-    /// Before a database; on a free port, or where an earlier one was cut.
-    async fn start(database: &TestDatabase, on: Option<SocketAddr>) -> Self {
-        let (credentials, rest) = database.url.split_once('@').expect("mysql://root@…");
-        let (mysql, name) = rest.split_once('/').expect("a database");
-        let to = mysql.to_owned();
-        let any = "127.0.0.1:0".parse().expect("an address");
-        let listener = TcpListener::bind(on.unwrap_or(any)).await.expect("a port");
-        let addr = listener.local_addr().expect("an address");
-        let url = format!("{credentials}@{addr}/{name}");
-        let swallow = Arc::new(AtomicBool::new(false));
-        let swallowing = swallow.clone();
-        let accepting = tokio::spawn(async move {
-            // Dropped with the task, and the connections with it.
-            let mut connections = tokio::task::JoinSet::new();
-            loop {
-                let (mut near, _) = listener.accept().await.expect("accept");
-                let (to, swallow) = (to.clone(), swallowing.clone());
-                connections.spawn(async move {
-                    let mut far = TcpStream::connect(to).await.expect("MySQL");
-                    // However it ends, both ends are closed then.
-                    let _ = carry(&mut near, &mut far, &swallow).await;
-                });
-            }
-        });
-        Self { addr, url, accepting, swallow }
-    }
-
-    async fn cut(self) -> SocketAddr {
-        self.accepting.abort();
-        let _ = self.accepting.await;
-        self.addr
-    }
-}
 
 /// MySQL has committed, and says so to a connection that is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_is_lost_is_found_out_and_neither_repeated_nor_forgotten() {
     let database = TestDatabase::create(Db::MySql).await;
     let proxy = Proxy::start(&database, None).await;
-    // In the clear, for the proxy to see what it swallows.
-    let url = format!("{}?ssl-mode=DISABLED", proxy.url);
-    let server = Process::start(&[("DATABASE_URL", &url)]).await;
+    let server = Process::start(&[("DATABASE_URL", &proxy.url)]).await;
     let http = reqwest::Client::new();
     let location = format!("{}/location", server.api);
     let send = |method: Method, path: &str| {
@@ -110,12 +35,13 @@ async fn a_commit_whose_answer_is_lost_is_found_out_and_neither_repeated_nor_for
     let clients = Clients::start();
     let mut member = clients.connect(&server.gateway).await;
 
-    proxy.swallow.store(true, Ordering::SeqCst);
+    let mut losses = proxy.losses();
+    proxy.lose_next(Some(Loss::Answer));
     assert_eq!(send(Method::POST, "").await.unwrap().status(), StatusCode::CREATED);
-    assert!(!proxy.swallow.load(Ordering::SeqCst), "an answer was swallowed");
+    assert_eq!(*losses.borrow_and_update(), 1, "an answer was lost");
     assert_eq!(member.join(1).await["version"], 1);
     for version in 2..=9 {
-        proxy.swallow.store(version % 2 == 0, Ordering::SeqCst);
+        proxy.lose_next((version % 2 == 0).then_some(Loss::Answer));
         let answer = send(Method::PUT, "/1").await.unwrap();
         assert_eq!(answer.status(), StatusCode::CREATED);
         let answer: Value = answer.json().await.unwrap();
@@ -124,19 +50,17 @@ async fn a_commit_whose_answer_is_lost_is_found_out_and_neither_repeated_nor_for
     }
 
     // And the database stays away: the caller cannot be told, the room is told later.
-    proxy.swallow.store(true, Ordering::SeqCst);
-    let (addr, swallow) = (proxy.addr, proxy.swallow.clone());
+    let mut losses = proxy.losses();
+    proxy.lose_next(Some(Loss::Answer));
     let put = tokio::spawn(send(Method::PUT, "/1"));
-    while swallow.load(Ordering::SeqCst) {
-        tokio::task::yield_now().await;
-    }
-    proxy.cut().await;
+    losses.changed().await.unwrap();
+    let addr = proxy.cut().await;
     let answer = put.await.unwrap().unwrap().status();
     let proxy = Proxy::start(&database, Some(addr)).await;
     assert!([StatusCode::CREATED, StatusCode::SERVICE_UNAVAILABLE].contains(&answer), "{answer}");
     assert_eq!(member.event("chat").await["version"], 10, "without a further change");
 
-    proxy.swallow.store(true, Ordering::SeqCst);
+    proxy.lose_next(Some(Loss::Answer));
     assert_eq!(send(Method::DELETE, "/1").await.unwrap().status(), StatusCode::NO_CONTENT);
     assert_eq!(member.event("room_closed").await["reason"], "deleted");
     server.signal("TERM").await;
@@ -175,6 +99,41 @@ async fn without_its_database_the_server_says_so_to_all_at_once_and_goes_on_when
         }
     };
     timeout(Duration::from_secs(20), back).await.expect("service resumes by itself");
+    server.signal("TERM").await;
+    assert_eq!(server.ended().await, Some(0));
+    proxy.cut().await;
+    database.drop().await;
+}
+
+/// As where a router between forgets them: the other end is there, and nothing comes through.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_have_fallen_silent_are_given_up() {
+    let database = TestDatabase::create(Db::MySql).await;
+    let proxy = Proxy::start(&database, None).await;
+    let server = Process::start(&[("DATABASE_URL", &proxy.url)]).await;
+    let http = reqwest::Client::new();
+    let location = format!("{}/location", server.api);
+    let body = json!({"geometry": point(1.0, 2.0)});
+    let post = http.post(&location).json(&body).send().await.unwrap();
+    assert_eq!(post.status(), StatusCode::CREATED);
+
+    for silence in 1..=2 {
+        proxy.end_all(End::Silent);
+        let started = Instant::now();
+        let resumed = async |request: &dyn Fn() -> reqwest::RequestBuilder| loop {
+            match request().send().await.expect("an answer").status() {
+                StatusCode::SERVICE_UNAVAILABLE => {}
+                status => return status,
+            }
+        };
+        let (put, get) =
+            (|| http.put(format!("{location}/1")).json(&body), || http.get(format!("{location}/1")));
+        assert_eq!(resumed(&put).await, StatusCode::CREATED);
+        assert_eq!(resumed(&get).await, StatusCode::OK);
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        let feature: Value = get().send().await.unwrap().json().await.unwrap();
+        assert_eq!(feature["properties"]["version"], 1 + silence, "nothing twice");
+    }
     server.signal("TERM").await;
     assert_eq!(server.ended().await, Some(0));
     proxy.cut().await;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use georoom::domain::error::Code;
 use reqwest::{Method, Response, StatusCode, header};
-use sea_orm::{ConnectionTrait, Database};
+use sea_orm::ConnectionTrait;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -505,7 +505,7 @@ async fn a_list_is_newest_created_first_then_higher_id(db: Db) {
         made.push(server.create_at(0.0, 0.0).await);
     }
     // Clocks are set back, and many are made in one millisecond.
-    let database = Database::connect(&server.database.url).await.expect("the database");
+    let database = server.database.open().await;
     for (id, created_at) in made.iter().zip([5_000, 9_000, 7_000, 7_000, 1_000, 7_000]) {
         let sql = format!("UPDATE location SET created_at = {created_at} WHERE id = {id}");
         database.execute_unprepared(&sql).await.expect("an update");

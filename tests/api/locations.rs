@@ -17,7 +17,7 @@ on_both_databases!(
 );
 
 /// One geometry of each type, with every oddity a double can have.
-fn geometries() -> Vec<Value> {
+pub fn geometries() -> Vec<Value> {
     let ring = json!([[0.1, 0.2], [1.1, 0.2, 3.5], [1.1, 1.2], [-0.0, 1.2], [0.1, 0.2]]);
     let mut nested = point(1.0, 2.0);
     for _ in 0..50 {

@@ -192,11 +192,18 @@ async fn since_says_whether_the_current_state_had_to_be_sent(db: Db) {
         assert_eq!(ack, json!({"roomName": room, "version": 3, "recovered": true}));
         assert_eq!(client.drain().await, Vec::<Value>::new());
 
-        // Above the head: of another time. Below it: until history can be replayed.
-        for since in [json!(0), json!(2), json!(4), json!(1_000_000), json!(9_007_199_254_740_991_u64)] {
+        // Above the head: of another time.
+        for since in [json!(4), json!(1_000_000), json!(9_007_199_254_740_991_u64)] {
             let ack = client.ask("join_room", json!({"locationId": id, "since": since})).await;
             assert_eq!(ack, json!({"roomName": room, "version": 3, "recovered": false}), "{since}");
             assert_eq!(client.event("chat").await["message"], state, "{since}");
+            assert_eq!(client.drain().await, Vec::<Value>::new(), "{since}");
+        }
+        // Below it: what was missed.
+        for since in [0, 2] {
+            let ack = client.ask("join_room", json!({"locationId": id, "since": since})).await;
+            assert_eq!(ack, json!({"roomName": room, "version": 3, "recovered": true}), "{since}");
+            assert_eq!(client.follow(id, since, 3).await.pop().expect("the head")["message"], state);
             assert_eq!(client.drain().await, Vec::<Value>::new(), "{since}");
         }
         for since in [json!(-1), json!(1.5), json!("3"), json!(""), json!(true), json!([3]), json!({})] {
@@ -710,7 +717,8 @@ async fn burst(client: &mut Client, location: u64, times: usize, codes: &[&str])
         }
     }
     states += client.drain().await.len();
-    assert_eq!(states, joined);
+    // While too much is unread, only the newest of them waits.
+    assert!(states <= joined && (states > 0) == (joined > 0), "{states} of {joined}");
     joined
 }
 

@@ -4,7 +4,7 @@ use futures_util::{StreamExt, stream};
 use geo::Point;
 use geojson::GeometryValue;
 use reqwest::StatusCode;
-use sea_orm::{ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, Statement};
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 use serde_json::{Value, json};
 
 use crate::{
@@ -452,15 +452,11 @@ async fn the_largest_geometries_are_found_and_sorted(db: Db) {
     server.stop().await;
 }
 
-async fn raw(server: &TestServer) -> DatabaseConnection {
-    Database::connect(&server.database.url).await.expect("the test's database")
-}
-
 /// Asks the database how it would run the query that the server sends for these boxes.
 async fn the_spatial_index_answers(db: Db) {
     const ROWS: u32 = 3_000;
     let server = TestServer::start(db).await;
-    let connection = raw(&server).await;
+    let connection = server.database.open().await;
     let backend = connection.get_database_backend();
     let mysql = backend == DatabaseBackend::MySql;
     let one = match mysql {

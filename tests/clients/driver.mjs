@@ -6,6 +6,15 @@
 //      {"op":"disconnect","client":1}   says good-bye to the server
 //      {"op":"kill","client":1}         drops the connection without a word
 //      {"op":"transport","client":1}
+//      {"op":"follow","client":1,"follower":7,"version":…,"url":…,"opts":{…},"rooms":[[42,null],[43,8]]}
+//                                       this client is a fleet (fleet.mjs) and gets one more follower,
+//                                       which connects again by itself; rooms with the `since` of the
+//                                       first join, null for none
+//      {"op":"enter","client":1,"follower":7,"rooms":[[44,0]]}   more rooms
+//      {"op":"cut","client":1,"follower":7}   as kill
+//      {"op":"reach","client":1,"versions":{"42":9}}   answered when everybody is in all rooms, and there
+//      {"op":"summary","client":1}
+//      {"op":"block","client":1,"ms":8000}   nothing happens here for so long, nor is anything read
 //      {"op":"exit"}                    as does the end of stdin
 // out  {"client":1,"kind":"connect","id":"…"}
 //      {"client":1,"kind":"connect_error","message":"…"}   no connection, or (3.x, 4.x) a refusal
@@ -15,16 +24,21 @@
 //      {"client":1,"kind":"ack","ack":7,"args":[…]}
 //      {"client":1,"kind":"transport","name":"…"}          null while there is none
 //      {"client":1,"kind":"upgrade","name":"websocket"}
+//      {"client":1,"kind":"reached"}
+//      {"client":1,"kind":"unblocked"}
+//      {"client":1,"kind":"summary","faults":["…"],"followers":[…]}
 
 import { Agent } from "node:http";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
+import { Fleet } from "./fleet.mjs";
 
 // Clients are to use their own ws package, but 2.x prefers the WebSocket of newer Node.js.
 delete globalThis.WebSocket;
 
 const require = createRequire(import.meta.url);
 const clients = new Map();
+const fleets = new Map();
 
 let lines = "";
 
@@ -53,11 +67,24 @@ function reportEvent(client, [event, ...args]) {
 }
 
 // TCP connections of its own for each client, as devices have; kill() also needs to get at them.
-const newAgent = () => new Agent({ keepAlive: true });
+class OwnAgent extends Agent {
+  // The XMLHttpRequest of 4.x, when a long poll on a reused connection is cut, begins another and never
+  // sends it, so that only the heartbeat tells that the server is gone.
+  reuseSocket(socket, request) {
+    super.reuseSocket(socket, request);
+    request.once("socket", () => (request.reusedSocket = false));
+  }
+}
+
+const newAgent = () => new OwnAgent({ keepAlive: true });
+
+function open(version, url, opts) {
+  const io = require(`socket.io-client-${version}`);
+  return io(url, { forceNew: true, agent: newAgent(), ...opts });
+}
 
 function connect({ client, version, url, opts }) {
-  const io = require(`socket.io-client-${version}`);
-  const socket = io(url, { forceNew: true, reconnection: false, agent: newAgent(), ...opts });
+  const socket = open(version, url, { reconnection: false, ...opts });
   clients.set(client, socket);
 
   socket.on("connect", () => report(client, "connect", { id: socket.id }));
@@ -95,8 +122,14 @@ function kill(socket) {
   agent.destroy();
 }
 
+function follow({ client, follower, version, url, opts, rooms }) {
+  if (!fleets.has(client)) fleets.set(client, new Fleet(() => report(client, "reached")));
+  fleets.get(client).follow(follower, open(version, url, opts), rooms);
+}
+
 const operations = {
   connect,
+  follow,
   emit({ client, event, args = [], ack }) {
     const done = ack === undefined ? [] : [(...values) => report(client, "ack", { ack, args: values })];
     clients.get(client).emit(event, ...args, ...done);
@@ -105,6 +138,16 @@ const operations = {
   kill: ({ client }) => kill(clients.get(client)),
   transport({ client }) {
     report(client, "transport", { name: clients.get(client).io.engine?.transport?.name ?? null });
+  },
+  enter: ({ client, follower, rooms }) => fleets.get(client).enter(follower, rooms),
+  cut: ({ client, follower }) => kill(fleets.get(client).followers.get(follower).socket),
+  reach: ({ client, versions }) => fleets.get(client).reach(versions),
+  summary: ({ client }) => report(client, "summary", fleets.get(client).summary()),
+  block({ client, ms }) {
+    flush();
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+    report(client, "unblocked");
+    flush(); // before anything that comes in now
   },
   exit: () => finish(0),
 };

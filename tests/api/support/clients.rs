@@ -18,8 +18,10 @@ use tokio::{
     time::timeout,
 };
 
+use super::process::signal;
+
 /// Longer than anything here takes on a busy machine; reached only by a test that fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The generations in use: Socket.IO 4, 3 and 2.
 pub const VERSIONS: [&str; 3] = ["4", "3", "2"];
@@ -40,7 +42,7 @@ pub struct Clients {
     seen: Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Value>>>>,
     next: AtomicU64,
     /// Killed when dropped.
-    _node: Child,
+    node: Child,
 }
 
 impl Clients {
@@ -68,24 +70,41 @@ impl Clients {
                 }
             }
         });
-        Self { commands, seen, next: AtomicU64::new(1), _node: node }
+        Self { commands, seen, next: AtomicU64::new(1), node }
     }
 
     /// Makes a client, which then connects; see [`Client::connected`].
     pub fn open(&self, version: &str, url: &str, opts: Value) -> Client {
+        let client = self.attach();
+        client.command(json!({"op": "connect", "version": version, "url": url, "opts": opts}));
+        client
+    }
+
+    /// Keeps Node busy with nothing, so that no client reads; returns when they do again.
+    pub async fn block(&self, time: Duration) {
+        let mut node = self.attach();
+        node.command(json!({"op": "block", "ms": time.as_millis() as u64}));
+        assert_eq!(node.next().await["kind"], "unblocked");
+    }
+
+    /// Sends Node a signal.
+    pub async fn signal(&self, name: &str) {
+        signal(&self.node, name).await;
+    }
+
+    /// Somebody the driver knows nothing of yet.
+    pub(super) fn attach(&self) -> Client {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (saw, seen) = mpsc::unbounded_channel();
         self.seen.lock().unwrap().insert(id, saw);
-        let client = Client {
+        Client {
             id,
             commands: self.commands.clone(),
             seen,
             unread: VecDeque::new(),
             upgrades: Vec::new(),
             acks: 0,
-        };
-        client.command(json!({"op": "connect", "version": version, "url": url, "opts": opts}));
-        client
+        }
     }
 
     /// A connected Socket.IO 4 client over WebSocket.
@@ -122,7 +141,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn command(&self, mut command: Value) {
+    pub(super) fn command(&self, mut command: Value) {
         command["client"] = self.id.into();
         self.commands.send(format!("{command}\n")).expect("Node runs");
     }
@@ -242,6 +261,21 @@ impl Client {
                 (&json!(location.to_string()), &json!(version)),
                 "{chat}"
             );
+            chats.push(chat);
+        }
+        chats
+    }
+
+    /// The next things seen must be states of a room after version `from`, rising up to version `to`: what
+    /// is left of them where they are too large for a socket to keep up with; returns the bodies.
+    pub async fn follow_newest(&mut self, location: u64, from: u64, to: u64) -> Vec<Value> {
+        let (mut chats, mut last) = (Vec::new(), from);
+        while last < to {
+            let chat = self.event("chat").await;
+            let version = chat["version"].as_u64().expect("a version");
+            assert_eq!(chat["roomName"], location.to_string());
+            assert!(last < version && version <= to, "{version} after {last}");
+            last = version;
             chats.push(chat);
         }
         chats

@@ -1,11 +1,20 @@
 //! Starts the real server on free ports with a fresh database, and stops it.
 
 pub mod clients;
+pub mod followers;
+pub mod history;
 pub mod lists;
+pub mod load;
+pub mod mysqld;
 pub mod nginx;
+pub mod polling;
 pub mod problem;
 pub mod process;
+pub mod proxy;
+pub mod site;
 pub mod truth;
+pub mod websocket;
+pub mod writers;
 
 use std::{
     collections::HashMap,
@@ -20,7 +29,7 @@ use georoom::{
     server::Server,
 };
 use reqwest::{Method, Response, StatusCode, header::CONTENT_TYPE};
-use sea_orm::{ConnectionTrait, Database};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -52,7 +61,7 @@ macro_rules! on_both_databases {
 /// A database of its own, gone at the end.
 pub struct TestDatabase {
     pub url: String,
-    name: String,
+    pub name: String,
     folder: Option<PathBuf>,
 }
 
@@ -72,6 +81,13 @@ impl TestDatabase {
                 Self { url, name, folder: None }
             }
         }
+    }
+
+    /// A connection of the test's own.
+    pub async fn open(&self) -> DatabaseConnection {
+        let mut options = ConnectOptions::new(&self.url);
+        options.max_connections(1).sqlx_logging(false);
+        Database::connect(options).await.expect("the test's database")
     }
 
     pub async fn drop(self) {
@@ -95,8 +111,13 @@ fn mysql_url() -> String {
     env::var("TEST_MYSQL_URL").expect("TEST_MYSQL_URL: run `make test`, or `tests/services/run cargo test`")
 }
 
+/// A connection to MySQL itself, in no database.
+pub async fn administrator() -> DatabaseConnection {
+    Database::connect(mysql_url()).await.expect("MySQL")
+}
+
 async fn administer(sql: &str) {
-    let db = Database::connect(mysql_url()).await.expect("MySQL");
+    let db = administrator().await;
     db.execute_unprepared(sql).await.expect(sql);
     db.close().await.expect("close");
 }
@@ -119,7 +140,11 @@ impl TestServer {
 
     /// With settings of its own.
     pub async fn start_with(db: Db, settings: &[(&str, &str)]) -> Self {
-        let database = TestDatabase::create(db).await;
+        Self::start_on(TestDatabase::create(db).await, settings).await
+    }
+
+    /// On a database that is there already.
+    pub async fn start_on(database: TestDatabase, settings: &[(&str, &str)]) -> Self {
         let mut values: HashMap<&str, &str> = HashMap::from([
             ("DATABASE_URL", database.url.as_str()),
             ("API_ADDR", "127.0.0.1:0"),
@@ -156,9 +181,14 @@ impl TestServer {
 
     /// Stops the server and removes its database.
     pub async fn stop(self) {
+        self.halt().await.drop().await;
+    }
+
+    /// Stops the server; the database stays.
+    pub async fn halt(self) -> TestDatabase {
         self.stop.send(()).expect("the server runs until it is stopped");
         self.served.await.expect("the server ends without a panic");
-        self.database.drop().await;
+        self.database
     }
 
     /// Sends a request; a body goes as JSON.

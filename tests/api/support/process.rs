@@ -81,6 +81,14 @@ impl Log {
             }
         }
     }
+
+    /// All lines, once the process has ended.
+    pub async fn whole(mut self) -> Vec<Value> {
+        while let Some(line) = timeout(PATIENCE, self.lines.recv()).await.expect("the end") {
+            self.read.push(line);
+        }
+        self.read
+    }
 }
 
 /// A server in a process of its own, logging JSON.
@@ -95,10 +103,13 @@ pub struct Process {
 impl Process {
     /// Starts on free ports and waits until it says where it listens.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
-        let mut all =
-            vec![("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0"), ("LOG_FORMAT", "json")];
-        all.extend_from_slice(settings);
-        let mut child = command(&all, &[]).stderr(Stdio::inherit()).spawn().expect("the binary");
+        let own = [("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0"), ("LOG_FORMAT", "json")];
+        Self::launch(command(&[&own, settings].concat(), &[])).await
+    }
+
+    /// The same of a command, whose log must be JSON.
+    pub async fn launch(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::inherit()).spawn().expect("the binary");
         let mut output = BufReader::new(child.stdout.take().expect("piped")).lines();
         let (line, lines) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -120,15 +131,48 @@ impl Process {
         signal(&self.child, name).await;
     }
 
+    /// For what the kernel knows of it.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("a running process")
+    }
+
+    /// Changes a limit of the running process, as `prlimit` spells it; no more than the given number.
+    pub async fn limit(&self, name: &str, soft: &str) {
+        let pid = self.child.id().expect("a running process").to_string();
+        let args = ["--pid", &pid, &format!("--{name}={soft}:")];
+        let status = Command::new("prlimit").args(args).status().await.expect("prlimit");
+        assert!(status.success());
+    }
+
+    /// kill -9, this very moment.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("a running process");
+    }
+
     /// Waits for the end, at most as long as the contract gives it; returns the exit code.
     pub async fn ended(mut self) -> Option<i32> {
+        self.wait().await
+    }
+
+    /// SIGTERM; returns the log once the process has ended as it should.
+    pub async fn stop(mut self) -> Log {
+        self.signal("TERM").await;
+        assert_eq!(self.wait().await, Some(0));
+        self.log
+    }
+
+    async fn wait(&mut self) -> Option<i32> {
         let status = timeout(Duration::from_secs(10), self.child.wait());
         status.await.expect("the end within 10 s").expect("a status").code()
     }
 
     /// The same as a [`TestServer`], for tests that need its own limits or its log.
     pub async fn serve(db: Db, settings: &[(&str, &str)]) -> (TestServer, Log) {
-        let database = TestDatabase::create(db).await;
+        Self::serve_on(TestDatabase::create(db).await, settings).await
+    }
+
+    /// On a database that is there already, which `DATABASE_URL` may reach some other way.
+    pub async fn serve_on(database: TestDatabase, settings: &[(&str, &str)]) -> (TestServer, Log) {
         let url = database.url.clone();
         let mut process = Self::start(&[&[("DATABASE_URL", url.as_str())], settings].concat()).await;
         let (_, unused) = mpsc::unbounded_channel();

@@ -1,0 +1,730 @@
+//! Coming back with `since`: what was missed, in order and once, or word that it cannot be had.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::{
+    on_both_databases,
+    support::{
+        Db, TestDatabase, TestServer,
+        clients::{Client, Clients, KINDS},
+        history::version,
+        point,
+        polling::Polling,
+        process::Process,
+        proxy::Proxy,
+        truth::Random,
+    },
+};
+
+on_both_databases!(
+    what_was_missed_is_replayed_in_a_live_room_and_in_a_cold_one,
+    a_replay_is_what_members_were_sent_byte_for_byte,
+    what_is_no_version_is_refused_and_changes_nothing,
+    without_an_ack_only_the_updates_come,
+    a_member_that_joins_with_since_is_sent_it_again,
+    a_thousand_missed_updates_are_replayed_and_one_more_is_not,
+    a_mebibyte_is_too_much_and_less_is_not,
+    what_history_no_longer_has_is_not_recovered,
+    who_has_an_answer_has_nothing_to_recover,
+    several_rooms_of_one_socket_are_replayed_whole,
+    an_update_amid_the_replays_of_other_rooms_is_not_skipped,
+    rooms_asked_for_before_reading_on_are_each_acknowledged_and_replayed,
+    what_another_server_committed_is_sent_before_what_follows_it,
+    coming_back_again_and_again_amid_a_stream_misses_and_repeats_nothing,
+    joining_again_with_since_amid_a_stream_leaves_no_hole,
+);
+
+/// A line for each of thousands of requests helps nobody.
+const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");
+
+/// What a room is sent at an update.
+fn chat(feature: &Value) -> Value {
+    json!({
+        "userId": feature["properties"]["updatedBy"],
+        "message": feature,
+        "roomName": feature["id"].to_string(),
+        "version": version(feature),
+    })
+}
+
+fn recovery(id: u64, version: u64, recovered: bool) -> Value {
+    json!({"roomName": id.to_string(), "version": version, "recovered": recovered})
+}
+
+/// Joins with `since`; what was sent before the ack fails the test.
+async fn rejoin(client: &mut Client, id: u64, since: u64) -> Value {
+    client.ask("join_room", json!({"locationId": id, "since": since})).await
+}
+
+/// Joins with `since` and must be sent these, in their order, and nothing else.
+async fn assert_replayed(client: &mut Client, id: u64, since: u64, missed: &[Value]) {
+    let head = since + missed.len() as u64;
+    assert_eq!(rejoin(client, id, since).await, recovery(id, head, true), "since {since}");
+    for feature in missed {
+        assert_eq!(client.event("chat").await, chat(feature), "since {since}");
+    }
+    assert_eq!(client.drain().await, Vec::<Value>::new(), "since {since}");
+}
+
+/// Joins with `since` and must be sent the current state instead, once.
+async fn assert_not_recovered(client: &mut Client, id: u64, since: u64, head: &Value) {
+    assert_eq!(rejoin(client, id, since).await, recovery(id, version(head), false), "since {since}");
+    assert_eq!(client.event("chat").await, chat(head), "since {since}");
+    assert_eq!(client.drain().await, Vec::<Value>::new(), "since {since}");
+}
+
+/// Moves a location so many times, one caller after the other's answer; returns the Features.
+async fn moves(server: &TestServer, id: u64, times: u64) -> Vec<Value> {
+    let mut features = Vec::new();
+    for turn in 0..times {
+        features.push(server.move_to(id, turn as f64 / 1e3 + 0.0005, 0.5).await);
+    }
+    features
+}
+
+/// The same by many callers at once, for where the order does not matter.
+async fn move_often(server: &TestServer, id: u64, times: usize) {
+    const CALLERS: usize = 50;
+    assert!(times.is_multiple_of(CALLERS));
+    let moves = async |caller: usize| {
+        for turn in 0..times / CALLERS {
+            server.move_to(id, caller as f64 + 0.5, turn as f64 / 100.0 + 0.005).await;
+        }
+    };
+    join_all((0..CALLERS).map(moves)).await;
+}
+
+async fn what_was_missed_is_replayed_in_a_live_room_and_in_a_cold_one(db: Db) {
+    let server = TestServer::start(db).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    // The Feature of version v stands at v - 1.
+    let mut all = vec![server.get(&format!("/location/{id}")).await.1];
+    all.extend(moves(&server, id, 4).await);
+    for live in [false, true] {
+        let mut resident = clients.connect(&server.gateway).await;
+        if live {
+            resident.join(id).await;
+        }
+        for (generation, transport) in KINDS {
+            let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+            let head = all.len() as u64;
+            // As if it were not there.
+            let ack = client.ask("join_room", json!({"locationId": id, "since": null})).await;
+            assert_eq!(ack, json!(id.to_string()));
+            assert_eq!(client.event("chat").await, chat(&all[head as usize - 1]));
+            assert_eq!(client.drain().await, Vec::<Value>::new());
+            client.leave(id).await;
+            for since in [0, 1, 2, head / 2, head - 1, head] {
+                assert_replayed(&mut client, id, since, &all[since as usize..]).await;
+                client.leave(id).await;
+            }
+            for above in [head + 1, 1_000_000, 9_007_199_254_740_991] {
+                assert_not_recovered(&mut client, id, above, &all[head as usize - 1]).await;
+                client.leave(id).await;
+            }
+            // Whichever way it came in, it is a member then.
+            for behind in [head, 0] {
+                let head = all.len() as u64;
+                let since = head.saturating_sub(behind);
+                assert_replayed(&mut client, id, since, &all[since as usize..]).await;
+                all.push(server.move_to(id, 0.5, 0.5 + all.len() as f64 / 100.0).await);
+                assert_eq!(client.event("chat").await, chat(&all[head as usize]));
+                client.leave(id).await;
+            }
+            assert_not_recovered(&mut client, id, 1_000, &all[all.len() - 1]).await;
+            all.push(server.move_to(id, 0.5, 0.5 + all.len() as f64 / 100.0).await);
+            assert_eq!(client.event("chat").await, chat(&all[all.len() - 1]));
+            client.disconnect();
+        }
+        let told = if live { 3 * KINDS.len() } else { 0 };
+        assert_eq!(resident.drain().await.len(), told, "nothing of what others recover");
+        resident.leave(id).await;
+    }
+    server.stop().await;
+}
+
+async fn a_replay_is_what_members_were_sent_byte_for_byte(db: Db) {
+    let server = TestServer::start(db).await;
+    let id = server.create_at(0.5, 0.5).await;
+    let mut member = Polling::connect(&server.gateway).await;
+    assert_eq!(member.ask("join_room", &json!({"locationId": id})).await, json!(id.to_string()).to_string());
+    member.chat().await;
+    let mut sent = Vec::new();
+    for (turn, update) in [
+        json!({"geometry": {"type": "Point", "coordinates": [-0.0, 5e-324, -1e300]}}),
+        json!({"geometry": {"type": "Point", "coordinates": [0.1, 0.30000000000000004, 100]}}),
+        json!({"properties": {"b": 1, "a": {"z": 1.0, "y": -0.0}, "ü\"\\\u{0}": "\u{1f68c}\u{2028}"}}),
+        json!({"properties": {"b": null, "c": 1e300, "d": 123456789012345678901234567890_f64}}),
+        json!({"geometry": {"type": "GeometryCollection", "geometries": [point(1.0, 2.0)]}}),
+        json!({"properties": {}}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut update = update;
+        update["id"] = json!(id);
+        update["userId"] = json!(turn);
+        server.update(&server.api, &update).await;
+        sent.push(member.chat().await);
+    }
+    let mut late = Polling::connect(&server.gateway).await;
+    for since in [1, 4] {
+        late.ask("join_room", &json!({"locationId": id, "since": since})).await;
+        for text in &sent[since - 1..] {
+            assert_eq!(late.chat().await, *text);
+        }
+    }
+    server.stop().await;
+}
+
+async fn what_is_no_version_is_refused_and_changes_nothing(db: Db) {
+    let server = TestServer::start(db).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    let said = json!({"roomName": id.to_string(), "message": "here"});
+    for (generation, transport) in KINDS {
+        let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+        for member in [false, true] {
+            for since in [
+                json!(-1),
+                json!(1.5),
+                json!("1"),
+                json!(""),
+                json!("null"),
+                json!(true),
+                json!(false),
+                json!([1]),
+                json!([]),
+                json!({}),
+                json!({"version": 1}),
+                json!(9_007_199_254_740_992_u64),
+                json!(1e300),
+            ] {
+                let payload = json!({"locationId": id, "since": since});
+                let ack = client.ask("join_room", payload.clone()).await;
+                assert_eq!(
+                    (&ack["status"], &ack["code"]),
+                    (&json!("error"), &json!("invalid_payload")),
+                    "{since}"
+                );
+                client.emit("join_room", payload);
+                assert_eq!(client.event("exception").await, ack, "{since}");
+            }
+            if member {
+                break;
+            }
+            assert_eq!(client.ask("chat", said.clone()).await["code"], "not_in_room");
+            client.join(id).await;
+        }
+        // Still in the room it was in, and once.
+        server.move_to(id, 1.5, 1.5).await;
+        assert!(client.event("chat").await["version"].is_u64());
+        assert_eq!(client.drain().await, Vec::<Value>::new());
+        client.disconnect();
+    }
+    server.stop().await;
+}
+
+async fn without_an_ack_only_the_updates_come(db: Db) {
+    let server = TestServer::start(db).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    let mut features = moves(&server, id, 5).await;
+    for (generation, transport) in KINDS {
+        let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+        let head = features.len() as u64 + 1;
+        for (since, missed) in [
+            (1, &features[..]),
+            (head, &[]),
+            (head + 1, &features[features.len() - 1..]),
+            (3, &features[2..]),
+        ] {
+            client.emit("join_room", json!({"locationId": id, "since": since}));
+            for feature in missed {
+                assert_eq!(client.event("chat").await, chat(feature), "{generation} {transport} {since}");
+            }
+            assert_eq!(client.drain().await, Vec::<Value>::new(), "{generation} {transport} {since}");
+        }
+        features.push(server.move_to(id, 0.5, head as f64 / 100.0).await);
+        assert_eq!(client.event("chat").await, chat(&features[features.len() - 1]));
+        client.disconnect();
+    }
+    server.stop().await;
+}
+
+async fn a_member_that_joins_with_since_is_sent_it_again(db: Db) {
+    let server = TestServer::start(db).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    let mut all = vec![server.get(&format!("/location/{id}")).await.1];
+    all.extend(moves(&server, id, 6).await);
+    for (generation, transport) in KINDS {
+        let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+        client.join(id).await;
+        let head = all.len() as u64;
+        for since in [3, 0, head, head - 1, 3] {
+            assert_replayed(&mut client, id, since, &all[since as usize..]).await;
+        }
+        assert_not_recovered(&mut client, id, head + 7, &all[all.len() - 1]).await;
+        all.push(server.move_to(id, 0.5, head as f64 / 100.0).await);
+        assert_eq!(client.event("chat").await, chat(&all[all.len() - 1]));
+        assert_eq!(client.drain().await, Vec::<Value>::new());
+        // Joined many times, left once.
+        client.leave(id).await;
+        all.push(server.move_to(id, 0.5, head as f64 / 100.0).await);
+        assert_eq!(client.drain().await, Vec::<Value>::new());
+        client.disconnect();
+    }
+    server.stop().await;
+}
+
+/// Whether history would reach further back or only just so far.
+async fn a_thousand_missed_updates_are_replayed_and_one_more_is_not(db: Db) {
+    for kept in ["5000", "1000"] {
+        let (server, _log) = Process::serve(db, &[("HISTORY_VERSIONS", kept), QUIET]).await;
+        let clients = Clients::start();
+        let id = server.create_at(0.5, 0.5).await;
+        move_often(&server, id, 1_300).await;
+        let history = server.history(id).await;
+        let head = version(&history[history.len() - 1]);
+        assert_eq!(head, 1_301);
+        for live in [false, true] {
+            let mut resident = clients.connect(&server.gateway).await;
+            if live {
+                resident.join(id).await;
+            }
+            let (generation, transport) = if live { ("4", "websocket") } else { ("2", "polling") };
+            let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+            let thousand = &history[history.len() - 1_000..];
+            assert_replayed(&mut client, id, head - 1_000, thousand).await;
+            for missed in [1_001, 1_100, head] {
+                assert_not_recovered(&mut client, id, head - missed, &thousand[999]).await;
+            }
+            client.leave(id).await;
+            resident.leave(id).await;
+        }
+        server.stop().await;
+    }
+}
+
+async fn a_mebibyte_is_too_much_and_less_is_not(db: Db) {
+    let server = TestServer::start(db).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    let luggage = "l".repeat(60_000);
+    let mut all = vec![server.get(&format!("/location/{id}")).await.1];
+    all.push(server.update(&server.api, &json!({"id": id, "properties": {"luggage": luggage}})).await);
+    all.extend(moves(&server, id, 38).await);
+    for (generation, transport) in KINDS {
+        let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+        for since in [40, 39, 26] {
+            assert_replayed(&mut client, id, since, &all[since as usize..]).await;
+        }
+        for since in [10, 0] {
+            assert_not_recovered(&mut client, id, since, &all[39]).await;
+        }
+        client.disconnect();
+    }
+    // One alone: a body just under the limit, and the properties there were.
+    let positions: Vec<_> = (0..49_000).map(|n| [f64::from(n % 90) + 0.1234567, 0.12345]).collect();
+    let geometry = json!({"type": "LineString", "coordinates": positions});
+    let length = geometry.to_string().len();
+    assert!((1_000_000..1_040_000).contains(&length), "{length}");
+    let head = server.update(&server.api, &json!({"id": id, "geometry": geometry})).await;
+    let mut client = clients.connect(&server.gateway).await;
+    assert_not_recovered(&mut client, id, 40, &head).await;
+    assert_replayed(&mut client, id, 41, &[]).await;
+    server.stop().await;
+}
+
+async fn what_history_no_longer_has_is_not_recovered(db: Db) {
+    let server = TestServer::start_with(db, &[("HISTORY_VERSIONS", "10")]).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    move_often(&server, id, 300).await;
+    let page = server.history_until(id, |page| page.features.len() <= 110).await;
+    let features = &page.features;
+    let head = &features[features.len() - 1];
+    for live in [false, true] {
+        let mut resident = clients.connect(&server.gateway).await;
+        if live {
+            resident.join(id).await;
+        }
+        let mut client = clients.connect(&server.gateway).await;
+        for since in [0, 1, 100, 301 - 112] {
+            assert_not_recovered(&mut client, id, since, head).await;
+        }
+        for missed in [10, 9, 1, 0] {
+            let since = 301 - missed as u64;
+            assert_replayed(&mut client, id, since, &features[features.len() - missed..]).await;
+        }
+        resident.leave(id).await;
+        client.leave(id).await;
+    }
+    // Of a location that is gone there is nothing to recover.
+    assert_eq!(server.delete(id).await, StatusCode::NO_CONTENT);
+    let mut client = clients.connect(&server.gateway).await;
+    for since in [0, 300, 301, 302] {
+        assert_eq!(rejoin(&mut client, id, since).await["code"], "not_found");
+    }
+    server.stop().await;
+}
+
+/// A few writers move other locations until `act` is done.
+async fn under_other_load<T>(server: &TestServer, act: impl AsyncFnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    let write = async |writer: u32| {
+        let id = server.create_at(0.5, 0.5).await;
+        let mut turn = 0;
+        while !done.load(Ordering::Relaxed) {
+            server.move_to(id, f64::from(writer), f64::from(turn % 90)).await;
+            turn += 1;
+        }
+    };
+    let act = async {
+        let result = act().await;
+        done.store(true, Ordering::Relaxed);
+        result
+    };
+    tokio::join!(act, join_all((0..8).map(write))).0
+}
+
+async fn who_has_an_answer_has_nothing_to_recover(db: Db) {
+    let (server, _log) = Process::serve(db, &[QUIET]).await;
+    let clients = Clients::start();
+    let ids = [server.create_at(0.5, 0.5).await, server.create_at(0.5, 0.5).await];
+    // One room is live all the time, the other only while somebody comes with an answer.
+    let mut resident = clients.connect(&server.gateway).await;
+    resident.join(ids[0]).await;
+    let answer_and_join = async || {
+        for (generation, transport) in [("4", "websocket"), ("4", "polling"), ("2", "websocket")] {
+            let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+            for turn in 0..40 {
+                for id in ids {
+                    let answer = server.move_to(id, 0.5, f64::from(turn)).await;
+                    let ack = rejoin(&mut client, id, version(&answer)).await;
+                    assert_eq!(ack, recovery(id, version(&answer), true), "{generation} {transport}");
+                    client.leave(id).await;
+                }
+            }
+        }
+    };
+    under_other_load(&server, answer_and_join).await;
+    resident.follow(ids[0], 1, 121).await;
+    server.stop().await;
+}
+
+/// How far a socket has it in each of several rooms that it has joined at once.
+struct Progress {
+    ids: Vec<u64>,
+    /// The acks to come, in their order.
+    acks: VecDeque<u64>,
+    since: u64,
+    /// The newest version of each room; `None`: not acknowledged yet.
+    newest: Vec<Option<u64>>,
+    /// Up to where each room promised every version: later ones may be passed over while so much is unread.
+    promised: Vec<u64>,
+}
+
+impl Progress {
+    fn is_at(&self, version: u64) -> bool {
+        self.newest.iter().all(|newest| *newest == Some(version))
+    }
+
+    /// The next version of a room, or the next ack, and nothing else.
+    fn saw(&mut self, saw: &Value) {
+        let body = &saw["args"][0];
+        let room = body["roomName"].as_str().and_then(|name| name.parse().ok());
+        let room = self.ids.iter().position(|id| Some(*id) == room).unwrap_or_else(|| panic!("{saw}"));
+        if saw["kind"] == "ack" {
+            assert_eq!(saw["ack"].as_u64(), self.acks.pop_front(), "in the order sent: {saw}");
+            let version = body["version"].as_u64().unwrap_or_else(|| panic!("{saw}"));
+            assert_eq!(*body, recovery(self.ids[room], version, true));
+            self.newest[room] = Some(self.since);
+            self.promised[room] = version;
+        } else {
+            let last = self.newest[room].unwrap_or_else(|| panic!("before its ack: {saw}"));
+            let next = body["version"].as_u64().unwrap_or_else(|| panic!("{saw}"));
+            assert!(next == last + 1 || last >= self.promised[room] && next > last, "{last}, then {saw}");
+            self.newest[room] = Some(next);
+        }
+    }
+}
+
+/// Locations with so many versions each.
+async fn moved(server: &TestServer, count: usize, versions: u64) -> Vec<u64> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let id = server.create_at(0.5, 0.5).await;
+        move_often(server, id, versions as usize - 1).await;
+        ids.push(id);
+    }
+    ids
+}
+
+/// Together more than a socket's queue holds.
+async fn several_rooms_of_one_socket_are_replayed_whole(db: Db) {
+    let (server, _log) = Process::serve(db, &[QUIET]).await;
+    let clients = Clients::start();
+    let ids = moved(&server, 3, 1_001).await;
+    for (generation, transport) in KINDS {
+        let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+        let join = |id| client.emit_for_ack("join_room", json!({"locationId": id, "since": 1}));
+        let acks = ids.iter().map(join).collect();
+        let mut progress =
+            Progress { ids: ids.clone(), acks, since: 1, newest: vec![None; 3], promised: vec![0; 3] };
+        while !progress.is_at(1_001) {
+            progress.saw(&client.next().await);
+        }
+        assert_eq!(client.drain().await, Vec::<Value>::new());
+        client.disconnect();
+    }
+    server.stop().await;
+}
+
+/// Whatever else the socket is still being sent: it reads all of it, as fast as it comes.
+async fn an_update_amid_the_replays_of_other_rooms_is_not_skipped(db: Db) {
+    const MEANWHILE: u64 = 20;
+    let (server, _log) = Process::serve(db, &[QUIET]).await;
+    let clients = Clients::start();
+    let ids = moved(&server, 3, 951).await;
+    let mut head = 951;
+    for (generation, transport) in KINDS {
+        let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+        let since = head - 950;
+        let join = |id| client.emit_for_ack("join_room", json!({"locationId": id, "since": since}));
+        let acks = ids.iter().map(join).collect();
+        let mut progress =
+            Progress { ids: ids.clone(), acks, since, newest: vec![None; 3], promised: vec![0; 3] };
+        let write = async |id: u64| {
+            for turn in 0..MEANWHILE {
+                server.move_to(id, 0.5, turn as f64).await;
+            }
+        };
+        head += MEANWHILE;
+        let read = async {
+            while !progress.is_at(head) {
+                progress.saw(&client.next().await);
+            }
+        };
+        tokio::join!(read, join_all(ids.iter().map(|id| write(*id))));
+        assert_eq!(client.drain().await, Vec::<Value>::new());
+        client.disconnect();
+    }
+    server.stop().await;
+}
+
+/// As a client does that is back and asks for all of its rooms before it reads on.
+async fn rooms_asked_for_before_reading_on_are_each_acknowledged_and_replayed(db: Db) {
+    let (server, mut log) = Process::serve(db, &[]).await;
+    let ids = moved(&server, 4, 951).await;
+    let mut client = Polling::connect(&server.gateway).await;
+    let join = |(n, id)| format!(r#"42{n}["join_room",{}]"#, json!({"locationId": id, "since": 1}));
+    client.send_all(&ids.iter().enumerate().map(join).collect::<Vec<_>>()).await;
+    // Only now, when everything has been said, it reads.
+    for id in &ids {
+        log.find("join", &[("room", &id.to_string())]).await;
+    }
+    let mut progress = Progress {
+        ids: ids.clone(),
+        acks: (0..4).collect(),
+        since: 1,
+        newest: vec![None; 4],
+        promised: vec![0; 4],
+    };
+    while !progress.is_at(951) {
+        let packet = client.next().await;
+        let (kind, ack, arguments) = match packet.split_at(2) {
+            ("42", event) => ("event", None, event.replacen(r#""chat","#, "", 1)),
+            ("43", ack) => ("ack", ack[..1].parse::<u64>().ok(), ack[1..].to_owned()),
+            _ => panic!("{packet}"),
+        };
+        let arguments: Value = serde_json::from_str(&arguments).expect(&packet);
+        progress.saw(&json!({"kind": kind, "ack": ack, "args": arguments}));
+    }
+    server.stop().await;
+}
+
+/// Servers that share a database do not hear of each other's updates, but they know what they have not
+/// heard of as soon as something follows it.
+async fn what_another_server_committed_is_sent_before_what_follows_it(db: Db) {
+    let (server, _log) = Process::serve(db, &[QUIET]).await;
+    let other = Process::start(&[("DATABASE_URL", &server.database.url), QUIET]).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    let mut all = vec![server.get(&format!("/location/{id}")).await.1];
+    let mut member = clients.connect(&server.gateway).await;
+    let mut returning = clients.connect(&server.gateway).await;
+    member.join(id).await;
+    let move_by = async |api: &str, version: usize| {
+        let geometry = point(0.5, version as f64 / 100.0 + 0.005);
+        server.update(api, &json!({"id": id, "geometry": geometry})).await
+    };
+    for round in [1, 3, 40, 100] {
+        let seen = all.len() as u64;
+        for _ in 0..round {
+            all.push(move_by(&other.api, all.len()).await);
+        }
+        all.push(move_by(&server.api, all.len()).await);
+        for feature in &all[seen as usize..] {
+            assert_eq!(member.event("chat").await, chat(feature));
+        }
+        assert_eq!(member.drain().await, Vec::<Value>::new());
+
+        // Whoever has an answer of the other one has more than the room.
+        all.push(move_by(&other.api, all.len()).await);
+        assert_replayed(&mut returning, id, all.len() as u64, &[]).await;
+        assert_eq!(member.event("chat").await, chat(&all[all.len() - 1]));
+        assert_replayed(&mut returning, id, seen, &all[seen as usize..]).await;
+        returning.leave(id).await;
+    }
+    other.signal("TERM").await;
+    assert_eq!(other.ended().await, Some(0));
+    server.stop().await;
+}
+
+/// Four writers move a location until `act` is done, but no faster than everybody who follows; `seen`
+/// has the newest version each has seen.
+async fn amid_a_stream(server: &TestServer, id: u64, seen: &[AtomicU64], act: impl Future) -> u64 {
+    let done = AtomicBool::new(false);
+    let head = AtomicU64::new(1);
+    let write = async |writer: u32| {
+        while !done.load(Ordering::Relaxed) {
+            let slowest = seen.iter().map(|seen| seen.load(Ordering::Relaxed)).min().expect("followers");
+            if head.load(Ordering::Relaxed) > slowest + 400 {
+                sleep(Duration::from_millis(1)).await;
+                continue;
+            }
+            let moved = server.move_to(id, f64::from(writer) + 0.5, 0.5).await;
+            head.fetch_max(version(&moved), Ordering::Relaxed);
+        }
+    };
+    let act = async {
+        act.await;
+        done.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(act, write(1), write(2), write(3), write(4));
+    head.into_inner()
+}
+
+/// Each reads a little, goes or falls over, and comes back with what it has seen.
+async fn coming_back_again_and_again_amid_a_stream_misses_and_repeats_nothing(db: Db) {
+    let (server, _log) = Process::serve(db, &[("HISTORY_VERSIONS", "100000"), QUIET]).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    let seen: Vec<_> = (0..12).map(|_| AtomicU64::new(0)).collect();
+    let come_and_go = async |n: usize| {
+        let (generation, transport) = KINDS[n % KINDS.len()];
+        let mut random = Random(n as u64);
+        let mut last = 0;
+        for round in 0..12 {
+            let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+            let ack = rejoin(&mut client, id, last).await;
+            assert_eq!(ack["recovered"], true, "{ack}");
+            let read = 1 + random.below(40) as u64;
+            client.follow(id, last, last + read).await;
+            last += read;
+            seen[n].store(last, Ordering::Relaxed);
+            if round % 2 == 0 { client.kill() } else { client.disconnect() }
+        }
+    };
+    let head = amid_a_stream(&server, id, &seen, join_all((0..seen.len()).map(come_and_go))).await;
+    for (n, seen) in seen.into_iter().enumerate() {
+        let (generation, transport) = KINDS[n % KINDS.len()];
+        let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+        let last = seen.into_inner();
+        assert_eq!(rejoin(&mut client, id, last).await, recovery(id, head, true));
+        client.follow(id, last, head).await;
+        assert_eq!(client.drain().await, Vec::<Value>::new());
+    }
+    server.stop().await;
+}
+
+async fn joining_again_with_since_amid_a_stream_leaves_no_hole(db: Db) {
+    let (server, _log) = Process::serve(db, &[("HISTORY_VERSIONS", "100000"), QUIET]).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    let seen: Vec<_> = KINDS.iter().map(|_| AtomicU64::new(0)).collect();
+    let mut members: Vec<(Client, u64)> = Vec::new();
+    for (generation, transport) in KINDS {
+        let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+        assert_eq!(client.join(id).await["version"], 1);
+        members.push((client, 1));
+    }
+    let step_back = async |n: usize, (client, last): &mut (Client, u64)| {
+        let mut random = Random(n as u64);
+        for _ in 0..20 {
+            let since = last.saturating_sub(random.below(30) as u64);
+            let ack = client.emit_for_ack("join_room", json!({"locationId": id, "since": since}));
+            // Until then it goes on as before.
+            let version = loop {
+                let saw = client.next().await;
+                if saw["kind"] == "ack" {
+                    assert_eq!((&saw["ack"], &saw["args"][0]["recovered"]), (&json!(ack), &json!(true)));
+                    break saw["args"][0]["version"].as_u64().expect("a version");
+                }
+                *last += 1;
+                assert_eq!(saw["args"][0]["version"], *last, "{saw}");
+            };
+            assert!(version >= *last, "{version} after {last}");
+            // Everything again from there on, and a little of what follows.
+            *last = version + random.below(5) as u64;
+            client.follow(id, since, *last).await;
+            seen[n].store(*last, Ordering::Relaxed);
+        }
+        // Done, and holds up nobody.
+        seen[n].store(u64::MAX / 2, Ordering::Relaxed);
+    };
+    let act = join_all(members.iter_mut().enumerate().map(|(n, member)| step_back(n, member)));
+    let head = amid_a_stream(&server, id, &seen, act).await;
+    for (mut client, last) in members {
+        client.follow(id, last, head).await;
+        assert_eq!(client.drain().await, Vec::<Value>::new());
+    }
+    server.stop().await;
+}
+
+/// A live room needs the database only for what was missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_database_live_rooms_can_be_joined_and_what_was_missed_is_had_later() {
+    let database = TestDatabase::create(Db::MySql).await;
+    let proxy = Proxy::start(&database, None).await;
+    let settings = [("DATABASE_URL", proxy.url.as_str()), QUIET];
+    let (server, _log) = Process::serve_on(database, &settings).await;
+    let clients = Clients::start();
+    let (id, cold) = (server.create_at(0.5, 0.5).await, server.create_at(0.5, 0.5).await);
+    let features = moves(&server, id, 5).await;
+    let mut resident = clients.connect(&server.gateway).await;
+    resident.join(id).await;
+    let mut client = clients.connect(&server.gateway).await;
+
+    let addr = proxy.cut().await;
+    assert_replayed(&mut client, id, 6, &[]).await;
+    assert_not_recovered(&mut client, id, 7, &features[4]).await;
+    client.leave(id).await;
+    assert_eq!(client.join(id).await, chat(&features[4]));
+    client.leave(id).await;
+    // What was missed is in the database: the live room goes on with what it knows, and says so.
+    assert_not_recovered(&mut client, id, 2, &features[4]).await;
+    assert_eq!(rejoin(&mut client, cold, 0).await["code"], "storage_unavailable");
+    let said = json!({"roomName": cold.to_string(), "message": "here"});
+    assert_eq!(client.ask("chat", said).await["code"], "not_in_room", "refused is not entered");
+
+    let proxy = Proxy::start(&server.database, Some(addr)).await;
+    while rejoin(&mut client, cold, 0).await["code"] == "storage_unavailable" {}
+    assert_eq!(client.event("chat").await["roomName"], cold.to_string());
+    assert_replayed(&mut client, id, 2, &features[1..]).await;
+    assert_eq!(resident.drain().await, Vec::<Value>::new());
+    server.stop().await;
+    proxy.cut().await;
+}
