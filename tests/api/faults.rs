@@ -130,7 +130,8 @@ async fn connections_that_have_fallen_silent_are_given_up() {
             (|| http.put(format!("{location}/1")).json(&body), || http.get(format!("{location}/1")));
         assert_eq!(resumed(&put).await, StatusCode::CREATED);
         assert_eq!(resumed(&get).await, StatusCode::OK);
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        // TCP alone would go on for a quarter of an hour.
+        assert!(started.elapsed() < Duration::from_secs(90), "{:?}", started.elapsed());
         let feature: Value = get().send().await.unwrap().json().await.unwrap();
         assert_eq!(feature["properties"]["version"], 1 + silence, "nothing twice");
     }
