@@ -9,6 +9,7 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::oneshot,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
@@ -26,6 +27,8 @@ use crate::{
 /// How long requests in flight may take once the server stops.
 const GRACE: Duration = Duration::from_secs(4);
 
+/// How long the start waits for the database before it serves without.
+const START: Duration = Duration::from_secs(1);
 /// Between two looks for a database that is not there yet.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// Connections that may wait to be accepted, where the system allows so many.
@@ -41,6 +44,8 @@ pub type StartError = Invalid;
 pub struct Server {
     config: Config,
     store: Store,
+    /// Migrates, as soon as the database is there.
+    preparing: JoinHandle<()>,
     api: TcpListener,
     gateway: TcpListener,
 }
@@ -57,11 +62,12 @@ impl Server {
         let api = listen("API_ADDR", config.api_addr)?;
         let gateway = listen("GATEWAY_ADDR", config.gateway_addr)?;
         let store = connected(&config).await?;
-        match store.migrate().await {
-            Err(e) if !store.is_away(&e) => return Err(bad_database(e)),
-            _ => {}
+        let (hopeless, is_hopeless) = oneshot::channel();
+        let preparing = tokio::spawn(prepare(store.clone(), hopeless));
+        match timeout(START, is_hopeless).await {
+            Ok(Ok(error)) => Err(bad_database(error)),
+            _ => Ok(Self { config, store, preparing, api, gateway }),
         }
-        Ok(Self { config, store, api, gateway })
     }
 
     /// Where the API and the gateway listen.
@@ -86,8 +92,7 @@ impl Server {
     /// Serves until `stop`; then accepts nothing more, finishes what is in flight, forwards what was
     /// committed, tells the sockets and closes the database.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
-        let Self { config, store, api, gateway } = self;
-        let preparing = tokio::spawn(prepared(store.clone()));
+        let Self { config, store, preparing, api, gateway } = self;
         let (service, events) = Service::start(store.clone(), config.history);
         let (mut forwarding, sockets) = Gateway::start(
             service.clone(),
@@ -153,17 +158,23 @@ and join its room with any Socket.IO client:
     )
 }
 
-/// Migrates, as soon as the database is there.
-async fn prepared(store: Store) {
-    while !store.is_ready() {
-        match store.migrate().await {
-            Ok(()) => info!("the database is there"),
-            Err(error) => {
-                warn!(%error, "DATABASE_URL: the database cannot be used yet; trying again");
-                sleep(TRY_AGAIN).await;
+/// Migrates, as soon as the database is there. An error that will not come right by itself goes to whom it may
+/// concern; later on it may be put right by somebody.
+async fn prepare(store: Store, hopeless: oneshot::Sender<ConnectError>) {
+    let mut hopeless = Some(hopeless);
+    while let Err(mut error) = store.migrate().await {
+        if !store.is_away(&error)
+            && let Some(hopeless) = hopeless.take()
+        {
+            match hopeless.send(error) {
+                Ok(()) => return,
+                Err(unheard) => error = unheard,
             }
         }
+        warn!(%error, "DATABASE_URL: the database cannot be used yet; trying again");
+        sleep(TRY_AGAIN).await;
     }
+    info!("the database is there");
 }
 
 /// Runs the migrations of the configured database.

@@ -139,6 +139,11 @@ impl Error {
         Self::new(Code::Internal, "the server failed; the request may be tried again").because(cause)
     }
 
+    /// The database is away or busy.
+    pub fn database_away() -> Self {
+        Self::new(Code::StorageUnavailable, "the database cannot be reached; try again")
+    }
+
     /// There is no such location.
     pub fn no_location(id: impl fmt::Display) -> Self {
         Self::new(Code::NotFound, format!("there is no location {id}"))

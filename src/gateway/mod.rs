@@ -80,7 +80,8 @@ impl Gateway {
             .ws_max_frame_size(MAX_MESSAGE_BYTES)
             .with_parser(ParserConfig::common())
             .build_svc();
-        let rooms = Arc::new(Rooms::new(service));
+        let rooms = Arc::new(Rooms::new(service.clone()));
+        service.know(Arc::downgrade(&rooms));
         let links = Arc::<Links>::default();
         handshake::install(&io, rooms.clone(), links.clone(), proxies);
 

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     hash::Hash,
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -32,6 +33,8 @@ pub struct Update {
     pub version: u64,
     /// The body of a `chat`: `{userId, message, roomName, version}`.
     pub chat: Box<RawValue>,
+    /// Where in it the message is.
+    pub message: Range<usize>,
 }
 
 /// The way to a member.
@@ -104,6 +107,11 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
     /// The newest version its members have or are owed.
     pub fn head(&self) -> Option<u64> {
         self.recent.back().map(|head| head.version)
+    }
+
+    /// What its members have or are owed, once the database was read.
+    pub fn current(&self) -> Option<&Update> {
+        self.recent.back().filter(|_| self.was_read && !self.closed)
     }
 
     /// Does it lack versions that it has heard of?

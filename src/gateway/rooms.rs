@@ -6,7 +6,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    fmt,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -30,7 +31,7 @@ use crate::{
         id::LocationId,
         location::Location,
     },
-    service::Service,
+    service::{Current, Live, Service},
 };
 
 /// Reads of all rooms that may run at once; requests have the database's other connections.
@@ -305,10 +306,7 @@ impl Rooms {
             // For this visitor too: the room knew of all who waited.
             Some((began, true)) if began >= asked_at => return Ok(()),
             Some((began, false)) if began >= asked_at => {
-                return Err(Error::new(
-                    Code::StorageUnavailable,
-                    "the database cannot be reached; try again",
-                ));
+                return Err(Error::database_away());
             }
             _ => {}
         }
@@ -352,13 +350,31 @@ impl Rooms {
     }
 }
 
+impl Live for Weak<Rooms> {
+    fn current(&self, id: LocationId) -> Option<Current> {
+        let shared = self.upgrade()?.room(id)?;
+        let room = shared.room.lock();
+        room.current().map(|Update { version, chat, message }| Current {
+            version: *version,
+            feature: chat.get()[message.clone()].to_owned(),
+        })
+    }
+}
+
+impl fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rooms").finish_non_exhaustive()
+    }
+}
+
 /// A version as its room is sent it.
 fn update(location: &Location) -> Result<Update> {
     let Location { id, version, updated_by, .. } = location;
     let feature = location.to_feature();
-    let chat =
-        format!(r#"{{"userId":{updated_by},"message":{feature},"roomName":"{id}","version":{version}}}"#);
-    Ok(Update { version: *version, chat: RawValue::from_string(chat).map_err(Error::internal)? })
+    let before = format!(r#"{{"userId":{updated_by},"message":"#);
+    let chat = format!(r#"{before}{feature},"roomName":"{id}","version":{version}}}"#);
+    let message = before.len()..before.len() + feature.len();
+    Ok(Update { version: *version, chat: RawValue::from_string(chat).map_err(Error::internal)?, message })
 }
 
 /// Somebody on the way into a room: while it lasts, the room is there, hears of updates and remembers those
@@ -380,7 +396,9 @@ impl<'a> Visit<'a> {
 
     /// Into a room that is there.
     fn to_live(rooms: &'a Rooms, id: LocationId) -> Option<Self> {
-        let shared = rooms.rooms.lock().get(&id)?.clone();
+        // Held until the room knows of the visit: it could be dropped in between.
+        let all = rooms.rooms.lock();
+        let shared = all.get(&id)?.clone();
         shared.room.lock().arrive(None);
         Some(Self { rooms, shared, since: None })
     }

@@ -99,7 +99,7 @@ async fn get(id: String, service: Service, raw_query: String, headers: HeaderMap
         let etag = format!("\"{}\"", location.version);
         let reply = match matches(&headers, &etag) {
             true => StatusCode::NOT_MODIFIED.into_response(),
-            false => reply::geojson(location.to_feature()).into_response(),
+            false => reply::geojson(location.feature).into_response(),
         };
         Ok(warp::reply::with_header(reply, header::ETAG, etag))
     };

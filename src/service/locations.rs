@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Service;
+use super::{Current, Service};
 use crate::{
     domain::{
         area::Bbox,
@@ -59,12 +59,16 @@ impl Service {
         self.writer.delete(id).await.map(drop)
     }
 
-    /// A location as last committed.
+    /// A location as last committed; without the database, as its live room has it.
     ///
     /// # Errors
     /// `not_found`, `storage_unavailable`, `internal`.
-    pub async fn location(&self, id: LocationId) -> Result<Location> {
-        self.store.location(id).await?.ok_or_else(|| Error::no_location(id))
+    pub async fn location(&self, id: LocationId) -> Result<Current> {
+        let stored = async {
+            let location = self.store.location(id).await?.ok_or_else(|| Error::no_location(id))?;
+            Ok(Current { version: location.version, feature: location.to_feature() })
+        };
+        self.or_live(id, stored).await
     }
 
     /// A page of locations.

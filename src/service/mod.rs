@@ -3,9 +3,14 @@
 //! Knows no HTTP and no sockets. Each act is one function; the doors extract, call it and reply.
 
 pub mod history;
+mod live;
 pub mod locations;
 
+use std::sync::{Arc, OnceLock};
+
 use tokio::sync::mpsc;
+
+pub use live::{Current, Live};
 
 use crate::{
     config::History,
@@ -21,6 +26,7 @@ const EVENTS: usize = 1_024;
 pub struct Service {
     store: Store,
     writer: Writer,
+    live: Arc<OnceLock<Box<dyn Live>>>,
 }
 
 impl Service {
@@ -29,7 +35,7 @@ impl Service {
     pub fn start(store: Store, keep: History) -> (Self, mpsc::Receiver<Event>) {
         let (events, happened) = mpsc::channel(EVENTS);
         let writer = Writer::start(store.clone(), events, Retention::start(store.clone(), keep));
-        (Self { store, writer }, happened)
+        (Self { store, writer, live: Arc::default() }, happened)
     }
 
     /// Is the database there?

@@ -21,7 +21,7 @@ use super::{
     entity::location::{self, ActiveModel, Entity},
     error::{is_deadlock, unreadable},
     geometry::{Altitudes, Plane},
-    history,
+    history, locations,
     rows::{Cell, Rows, id_list},
 };
 use crate::domain::{
@@ -156,7 +156,7 @@ impl Store {
                 }),
             });
         }
-        let (mut locations, mut history) = (locations(self.backend()), history::rows(self.backend()));
+        let (mut locations, mut history) = (location_rows(self.backend()), history::rows(self.backend()));
         for row in rows.values().flatten() {
             let Some(newest) = row.newest else { continue };
             if row.left_area
@@ -235,7 +235,8 @@ async fn lock(
         (DatabaseBackend::MySql, Locked::Skip) => ("FORCE INDEX (PRIMARY)", "FOR UPDATE SKIP LOCKED"),
         _ => ("", ""),
     };
-    let (placeholders, values) = id_list(ids.iter().copied());
+    let ids: Vec<_> = ids.into_iter().collect();
+    let (placeholders, values) = id_list(&ids);
     let sql = format!("SELECT * FROM location {hint} WHERE id IN ({placeholders}) {lock}");
     for row in tx.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await? {
         let row = location::Model::from_query_result(&row, "")?;
@@ -244,13 +245,8 @@ async fn lock(
         rows.insert(location.id, Some(Row { location, area, newest: None, left_area: false }));
     }
     if locked == Locked::Skip && rows.len() < ids.len() {
-        let (placeholders, values) = id_list(ids.iter().copied());
-        let sql = format!("SELECT id FROM location WHERE id IN ({placeholders})");
-        for row in tx.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await? {
-            let id: i64 = row.try_get("", "id")?;
-            if let Some(id) = LocationId::new(id as u64) {
-                rows.entry(id).or_insert(None);
-            }
+        for (id, _) in locations::versions(tx, &ids).await? {
+            rows.entry(id).or_insert(None);
         }
     }
     Ok(rows)
@@ -319,7 +315,7 @@ impl Version {
 }
 
 /// A statement that rewrites locations which are there; the rows as [`Version::write_location`] has them.
-fn locations(backend: DatabaseBackend) -> Rows {
+fn location_rows(backend: DatabaseBackend) -> Rows {
     let insert = "INSERT INTO location \
         (id, owner_id, version, geometry, altitudes, properties, updated_by, created_at, updated_at, area)";
     let tail = match backend {

@@ -21,13 +21,16 @@ use sea_orm::{
 use sea_orm_migration::MigratorTrait;
 use tokio::time::timeout;
 
-use super::error::{STATEMENT_TIMEOUT, TRIES, away, domain_error, is_away, is_broken, no_answer};
+use super::error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_broken, no_answer};
 use crate::domain::error::{Error, Result};
 
 /// Reads that may run side by side.
 const READ_CONNECTIONS: u32 = 16;
-/// How long a caller waits for a connection before the database counts as away.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one may take to be had. Longer than what waits for it may take: whose time runs out while a
+/// silent connection is on its way back into the pool has to find out that it is silent.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long SQLite waits for another process; shorter, so that it says what it waited for.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long a connection may take to show that the next caller can have it.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -151,7 +154,7 @@ impl Store {
             Ok(answer) => answer.map_err(domain_error),
             Err(_) => {
                 self.read.renew(age).await;
-                Err(away())
+                Err(Error::database_away())
             }
         }
     }
@@ -211,7 +214,7 @@ impl Store {
     }
 
     pub(super) fn backend(&self) -> DatabaseBackend {
-        self.read.now().get_database_backend()
+        self.read.backend()
     }
 
     /// Closes every connection; SQLite folds its log back into the file.
@@ -247,9 +250,13 @@ impl Pool {
         self.now.read().0
     }
 
+    fn backend(&self) -> DatabaseBackend {
+        self.now.read().1.get_database_backend()
+    }
+
     /// Replaces the pool of that age, unless somebody has done so already.
     async fn renew(&self, age: u64) {
-        let is_silent = self.age() == age && self.now().get_database_backend() == DatabaseBackend::MySql;
+        let is_silent = self.age() == age && self.backend() == DatabaseBackend::MySql;
         // It does not connect yet.
         if is_silent && let Ok(new) = Database::connect(self.options.clone()).await {
             let mut now = self.now.write();
@@ -316,7 +323,7 @@ fn options(
                 .journal_mode(SqliteJournalMode::Wal)
                 // FULL: what was acknowledged survives power loss too.
                 .synchronous(SqliteSynchronous::Full)
-                .busy_timeout(ACQUIRE_TIMEOUT)
+                .busy_timeout(BUSY_TIMEOUT)
         });
     options
 }

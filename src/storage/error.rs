@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, sqlx};
 
-use crate::domain::error::{Code, Error};
+use crate::domain::error::Error;
 
 /// Deadlock found: the transaction is rolled back and may simply be tried again.
 const MYSQL_DEADLOCK: u16 = 1213;
@@ -64,12 +64,7 @@ pub fn no_answer() -> DbErr {
 
 /// `storage_unavailable` where the database is away or busy, else `internal`.
 pub fn domain_error(error: DbErr) -> Error {
-    if is_away(&error) { away().because(error) } else { Error::internal(error) }
-}
-
-/// The database is away or busy.
-pub fn away() -> Error {
-    Error::new(Code::StorageUnavailable, "the database cannot be reached; try again")
+    if is_away(&error) { Error::database_away().because(error) } else { Error::internal(error) }
 }
 
 fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {

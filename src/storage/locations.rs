@@ -163,7 +163,7 @@ impl Store {
 
 /// See [`Store::versions`].
 pub async fn versions(db: &impl ConnectionTrait, ids: &[LocationId]) -> DbResult<Vec<(LocationId, u64)>> {
-    let (placeholders, values) = id_list(ids.iter().copied());
+    let (placeholders, values) = id_list(ids);
     let sql = format!("SELECT id, version FROM location WHERE id IN ({placeholders})");
     let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
     let version = |row: QueryResult| {

@@ -4,7 +4,7 @@
 //! writer says which locations have moved on; a slow sweep over all finds what was missed, is too old, or
 //! was left by a process that ended.
 
-use std::{future::ready, sync::Arc, time::Duration};
+use std::{future::ready, time::Duration};
 
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, FromQueryResult, IsolationLevel, Statement,
@@ -59,7 +59,7 @@ impl Retention {
     }
 
     /// An act was committed and has left the location so.
-    pub fn committed(&self, act: &Act, location: &Arc<Location>) {
+    pub fn committed(&self, act: &Act, location: &Location) {
         let id = location.id.get() as i64;
         let due = match act {
             Act::Delete(_) => Due { id, head: None },

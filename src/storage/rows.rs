@@ -122,8 +122,8 @@ impl From<Cell<'_>> for Value {
 
 /// A list of ids for a statement, and its values. Its length is a power of two, with the last id repeated,
 /// so that there are few different texts to prepare.
-pub fn id_list(ids: impl Iterator<Item = LocationId>) -> (String, Vec<Value>) {
-    let mut values: Vec<Value> = ids.map(|id| (id.get() as i64).into()).collect();
+pub fn id_list(ids: &[LocationId]) -> (String, Vec<Value>) {
+    let mut values: Vec<Value> = ids.iter().map(|id| (id.get() as i64).into()).collect();
     if let Some(last) = values.last().cloned() {
         values.resize(values.len().next_power_of_two(), last);
     }

@@ -22,7 +22,7 @@ use tracing::warn;
 use super::{
     batch::{Act, Failure, Fate, Locked, Outcome},
     connect::Store,
-    error::{STATEMENT_TIMEOUT, TRIES, away, domain_error, is_away, is_lock_timeout, may_try_again},
+    error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, may_try_again},
     retention::Retention,
 };
 use crate::domain::{
@@ -148,7 +148,7 @@ impl Task {
             if let Err(Away) = self.commit(batch).await {
                 // What waits would find that out too, batch by batch and each after a timeout.
                 while let Ok(Change { reply, .. }) = queue.try_recv() {
-                    let _ = reply.send(Err(away()));
+                    let _ = reply.send(Err(Error::database_away()));
                 }
             }
         }
@@ -164,7 +164,7 @@ impl Task {
         let mut away_now = self.find_out().await.is_err();
         while let Some(mut part) = parts.pop() {
             if away_now {
-                part.refuse(away());
+                part.refuse(Error::database_away());
                 continue;
             }
             match self.try_to_commit(&part.acts, &mut locked).await {
@@ -192,9 +192,9 @@ impl Task {
                 Err(Failure::Unconfirmed(outcomes, error)) => {
                     away_now = true;
                     self.unsure = Some((std::mem::take(&mut part.acts), outcomes));
-                    part.refuse(away().because(error));
+                    part.refuse(Error::database_away().because(error));
                 }
-                Err(Failure::Forgotten(error)) => part.refuse(away().because(error)),
+                Err(Failure::Forgotten(error)) => part.refuse(Error::database_away().because(error)),
             }
         }
         if away_now { Err(Away) } else { Ok(()) }

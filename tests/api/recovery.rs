@@ -720,6 +720,12 @@ async fn without_the_database_live_rooms_can_be_joined_and_what_was_missed_is_ha
     let said = json!({"roomName": cold.to_string(), "message": "here"});
     assert_eq!(client.ask("chat", said).await["code"], "not_in_room", "refused is not entered");
 
+    let (read, unread) = (format!("/location/{id}"), format!("/location/{cold}"));
+    assert_eq!(server.get(&read).await, (StatusCode::OK, features[4].clone()));
+    let seen = server.http.get(format!("{}{read}", server.api)).header("if-none-match", "\"6\"").send();
+    assert_eq!(seen.await.unwrap().status(), StatusCode::NOT_MODIFIED);
+    assert_eq!(server.get(&unread).await.1["code"], "storage_unavailable");
+
     let proxy = Proxy::start(&server.database, Some(addr)).await;
     while rejoin(&mut client, cold, 0).await["code"] == "storage_unavailable" {}
     assert_eq!(client.event("chat").await["roomName"], cold.to_string());

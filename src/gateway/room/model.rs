@@ -147,7 +147,8 @@ struct World {
 /// Some versions are large.
 fn update(version: u64) -> Update {
     let length = if version % 50 < 3 { 30_000 } else { 0 };
-    Update { version, chat: RawValue::from_string(format!("\"{}\"", "x".repeat(length))).unwrap() }
+    let chat = RawValue::from_string(format!("\"{}\"", "x".repeat(length))).unwrap();
+    Update { version, message: 0..chat.get().len(), chat }
 }
 
 /// Bytes of the versions after `since` up to `head`.

@@ -10,7 +10,7 @@ use tokio::time::{Duration, timeout};
 
 use super::{
     clients::{Client, Clients, PATIENCE},
-    site::version,
+    history::version,
 };
 
 /// One room of a follower, and the `since` of its first join.

@@ -31,6 +31,8 @@ pub enum Loss {
     Answer,
     /// MySQL is never asked to commit.
     Request,
+    /// What would follow the answer; nobody hears of it.
+    Rest,
 }
 
 /// What the proxy does and what it has seen.
@@ -184,9 +186,13 @@ async fn carry(near: TcpStream, far: TcpStream, traffic: Arc<Traffic>) {
                     Ok(None) => {}
                     Ok(Some(loss)) => {
                         traffic.losses.send_modify(|losses| *losses += 1);
-                        if loss == Loss::Answer {
+                        if loss != Loss::Request {
                             // It says that MySQL has done it; nobody hears it.
-                            let _ = from_far.read(&mut answers).await;
+                            let Ok(read) = from_far.read(&mut answers).await else { return };
+                            if loss == Loss::Rest {
+                                let _ = to_near.write_all(&answers[..read]).await;
+                                std::future::pending().await
+                            }
                         }
                         return;
                     }

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Db, TestDatabase, answer, point, process::Process};
+use super::{Db, TestDatabase, answer, history::version, point, process::Process};
 
 /// How many versions one page of a history is asked for.
 const PAGE: usize = 100;
@@ -132,10 +132,6 @@ impl Site {
             }
         }
     }
-}
-
-pub fn version(feature: &Value) -> u64 {
-    feature["properties"]["version"].as_u64().expect("a version")
 }
 
 /// Two ports of a loopback address of this site's own. While no server runs nobody else can come by them:

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{clients::PATIENCE, point, site::version};
+use super::{clients::PATIENCE, history::version, point};
 
 /// How often a server that is away is tried again.
 const RETRY: Duration = Duration::from_millis(5);

@@ -1,0 +1,55 @@
+//! What is known without the database, because somebody is listening.
+
+use std::{pin::pin, time::Duration};
+
+use tokio::time::timeout;
+
+use super::Service;
+use crate::domain::{
+    error::{Code, Result},
+    id::LocationId,
+};
+
+/// How long the database may take before what a live room knows will do. Longer than a room takes to hear of
+/// what was acknowledged.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A location as it stands.
+#[derive(Debug)]
+pub struct Current {
+    /// As in its properties.
+    pub version: u64,
+    /// GeoJSON text.
+    pub feature: String,
+}
+
+/// Those who are told of every update.
+pub trait Live: std::fmt::Debug + Send + Sync {
+    /// A location somebody is listening to, as they were last told.
+    fn current(&self, id: LocationId) -> Option<Current>;
+}
+
+impl Service {
+    /// Tells whom to ask where the database cannot be. Once.
+    pub fn know(&self, live: impl Live + 'static) {
+        let _ = self.live.set(Box::new(live));
+    }
+
+    /// What the database says, unless it is away or slow and a live room knows.
+    pub(super) async fn or_live(
+        &self,
+        id: LocationId,
+        stored: impl Future<Output = Result<Current>>,
+    ) -> Result<Current> {
+        let live = || self.live.get()?.current(id);
+        let mut stored = pin!(stored);
+        match timeout(PATIENCE, &mut stored).await {
+            Ok(Err(error)) if error.code == Code::StorageUnavailable => live().ok_or(error),
+            Ok(said) => said,
+            Err(_) => match live() {
+                Some(current) => Ok(current),
+                None => stored.await,
+            },
+        }
+    }
+}
