@@ -16,7 +16,7 @@ test:
 # that stall (tests/api/stalls.rs) with 1,000 in a crowd instead of 200.
 soak:
 	tests/services/install
-	GEOROOM_KILLS=20 GEOROOM_OUTAGES=10 GEOROOM_SLOW=10000 GEOROOM_STALLED=1000 GEOROOM_STALL_SECONDS=30 \
+	GEOROOM_KILLS=20 GEOROOM_OUTAGES=10 GEOROOM_SLOW=10000 GEOROOM_STALLED=1000 GEOROOM_STALL_SECONDS=60 \
 		tests/services/run cargo test --locked --test api -- crash:: outages:: stalls:: --show-output
 
 lint:

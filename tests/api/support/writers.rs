@@ -94,7 +94,8 @@ impl Writers {
                     }
                     let id = locations[(user + turn) as usize % locations.len()];
                     // No whole numbers and no exponents: all that print numbers print these alike.
-                    let geometry = point(f64::from(user) + 0.5, f64::from(turn) / 4096.0 + 0.03125);
+                    let lon = f64::from(user % 180) + f64::from(user / 180) / 1024.0 + 0.5;
+                    let geometry = point(lon, f64::from(turn) / 4096.0 + 0.03125);
                     let body = json!({"id": id, "userId": user, "geometry": geometry});
                     let Some(feature) = put(&http, &url, &body, outage, &written).await else {
                         written.lock().unwrap().unanswered.push((id, geometry));
