@@ -637,6 +637,66 @@ async fn sigterm_does_not_wait_for_who_does_not_read() {
     site.drop().await;
 }
 
+/// Readers with next to no room on their way, and an update that does not fit into it.
+async fn overfill(server: &TestServer, count: usize) -> Vec<WebSocket> {
+    let room = server.create_at(0.5, 0.5).await;
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let mut client = WebSocket::connect_to(&server.gateway, "/socket.io/", true).await;
+        client.join(&[room]).await;
+        clients.push(client);
+    }
+    let line: Vec<_> = (0..20_000).map(|n| [0.5, f64::from(n) / 1_048_576.0]).collect();
+    let body = json!({"id": room, "geometry": {"type": "LineString", "coordinates": line}});
+    server.update(&server.api, &body).await;
+    clients
+}
+
+/// Its heartbeats go on, so that nothing tells but that it takes no bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_no_bytes_is_ended_though_it_is_heard_of() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let settings = [("PING_INTERVAL", "300ms"), ("PING_TIMEOUT", "1s"), SOCKETS];
+    let (server, mut log) = Process::serve(Db::Sqlite, &settings).await;
+    let mut client = overfill(&server, 1).await.remove(0);
+    let began = Instant::now();
+    let name = client.id[..6].to_owned();
+    let beats = async {
+        let mut ticks = interval(Duration::from_millis(100));
+        loop {
+            ticks.tick().await;
+            client.beat().await;
+        }
+    };
+    let socket = [("socket", name.as_str())];
+    let end = tokio::select! {
+        end = timeout(3 * SLACK, log.find("disconnect", &socket)) => end.expect("the end"),
+        () = beats => unreachable!("go on"),
+    };
+    assert_ne!(end["reason"], "ping_timeout");
+    println!("ended after {:?}", began.elapsed());
+    server.stop().await;
+}
+
+/// In this process, whose end would cut them too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_ended_leaves_no_connection_of_who_does_not_read() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let server = TestServer::start(Db::Sqlite).await;
+    let clients = overfill(&server, 8).await;
+    let (gateway, began) = (server.gateway.clone(), Instant::now());
+    let database = server.halt().await;
+    println!("ended after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let ended = Instant::now();
+    while connections(&gateway) > 0 {
+        assert!(ended.elapsed() < SLACK, "{} connections are left", connections(&gateway));
+        sleep(Duration::from_millis(20)).await;
+    }
+    drop(clients);
+    database.drop().await;
+}
+
 fn quantile(sorted: &[Duration], of: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * of) as usize]
 }

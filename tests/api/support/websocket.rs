@@ -175,6 +175,11 @@ impl WebSocket {
         timeout(PATIENCE, self.to.write_all(bytes)).await.expect("to be read")
     }
 
+    /// Answers a ping that may have come, unless the connection has ended.
+    pub async fn beat(&mut self) {
+        self.answer(TEXT, b"3").await;
+    }
+
     /// One packet in one frame.
     pub async fn send(&mut self, packet: &str) {
         self.raw(&frame(TEXT, true, packet.as_bytes())).await;
