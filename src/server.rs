@@ -24,8 +24,10 @@ use crate::{
     telemetry::LogFormat,
 };
 
-/// How long requests in flight may take once the server stops.
+/// How long requests in flight may take once the server stops; those of the gateway, which are short. With
+/// what `gateway` waits for and [`CLOSE_TIMEOUT`], one after the other, it is less than ten seconds.
 const GRACE: Duration = Duration::from_secs(4);
+const GATEWAY_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the start waits for the database before it serves without.
 const START: Duration = Duration::from_secs(1);
@@ -119,7 +121,7 @@ impl Server {
                 forwarding.flush().await;
             };
             let connections = accept::serve(gateway, sockets, stop).await;
-            tokio::join!(connections.drain(GRACE), forwarding.close());
+            tokio::join!(connections.drain(GATEWAY_GRACE), forwarding.close());
         };
         tokio::join!(api, gateway);
         preparing.abort();

@@ -48,6 +48,8 @@ const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 const MAX_POLL_BYTES: u64 = 1024 * 1024;
 /// How long sockets may take over their goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long rooms may take over what they lack.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long those who poll may take over their last poll.
 const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -109,7 +111,7 @@ impl Gateway {
     pub async fn flush(&mut self) {
         self.sweep.abort();
         self.stop_forwarding.take();
-        if timeout(CLOSE_TIMEOUT, &mut self.forwarder).await.is_err() {
+        if timeout(FLUSH_TIMEOUT, &mut self.forwarder).await.is_err() {
             tracing::warn!("rooms were still behind at the end");
         }
         let _ = timeout(POLL_TIMEOUT, self.links.polled()).await;

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 
 use crate::{
     on_both_databases,
@@ -12,7 +16,9 @@ use crate::{
         Db, TestDatabase,
         clients::Clients,
         point,
+        polling::Polling,
         process::{Process, command, run, signal},
+        proxy::{End, Proxy},
     },
 };
 
@@ -279,6 +285,48 @@ async fn a_client_that_never_finishes_its_request_does_not_hold_up_the_end() {
     server.signal("TERM").await;
     assert_eq!(server.ended().await, Some(0));
     assert!(started.elapsed() < Duration::from_secs(10));
+    database.drop().await;
+}
+
+/// All that the end waits for, one after the other: a request, a poll, a packet, the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_hangs_the_end_comes_in_time() {
+    let database = TestDatabase::create(Db::MySql).await;
+    let proxy = Proxy::start(&database, None).await;
+    let server = Process::start(&[("DATABASE_URL", &proxy.url)]).await;
+    let http = reqwest::Client::new();
+    let locations = format!("{}/location", server.api);
+    let body = json!({"geometry": point(1.0, 2.0)});
+    let post = http.post(&locations).json(&body).send().await.unwrap();
+    assert_eq!(post.status(), StatusCode::CREATED);
+    let put = || http.put(format!("{locations}/1")).json(&body);
+    // It is sent something, and does not fetch it.
+    let mut polling = Polling::connect(&server.gateway).await;
+    polling.ask("join_room", &json!({"locationId": 1})).await;
+    polling.chat().await;
+    assert_eq!(put().send().await.unwrap().status(), StatusCode::CREATED);
+
+    let packet = format!("POST /socket.io/?EIO=4&transport=polling&sid={}", polling.session);
+    let mut stuck = Vec::new();
+    for (url, request) in [(&server.api, "PUT /location"), (&server.gateway, &packet)] {
+        let mut half = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+        let request = format!("{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n4");
+        half.write_all(request.as_bytes()).await.unwrap();
+        stuck.push(half);
+    }
+    proxy.end_all(End::Silent);
+    let unanswered = tokio::spawn(put().send());
+    // It has reached the writer.
+    let refused = timeout(Duration::from_millis(300), put().send()).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let started = std::time::Instant::now();
+    server.signal("TERM").await;
+    assert_eq!(server.ended().await, Some(0));
+    // A room that lacks versions and the database's goodbye may take a second each, too.
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    drop(stuck);
+    let _ = unanswered.await;
+    proxy.cut().await;
     database.drop().await;
 }
 
