@@ -87,8 +87,33 @@ impl Stream {
     fn ask(&mut self) {
         if self.unready == 0 && self.ping.is_empty() && self.outbound.is_between() && self.link.asks() {
             self.ping = &PING;
-            // What does not fit goes before the next frame.
+            // What does not fit goes as soon as it does.
             let _ = self.try_write(&[]);
+        }
+    }
+
+    /// Writes what can be written, as soon as that is something.
+    fn put(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.stream.poll_write_ready(cx) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => return self.blocked(cx),
+            }
+            match self.try_write(bytes) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                done => {
+                    self.deadline = None;
+                    return Poll::Ready(done);
+                }
+            }
+        }
+    }
+
+    /// Writes what is left of a ping: there may be no next frame before its answer.
+    fn put_ping(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.ping {
+            [] => Poll::Ready(Ok(())),
+            _ => self.put(cx, &[]).map_ok(drop),
         }
     }
 
@@ -119,6 +144,9 @@ impl AsyncRead for Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if let Poll::Ready(Err(e)) = this.put_ping(cx) {
+            return Poll::Ready(Err(e));
+        }
         let before = buffer.filled().len();
         if this.first.is_empty() {
             loop {
@@ -155,26 +183,13 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        loop {
-            match this.stream.poll_write_ready(cx) {
-                Poll::Ready(ready) => ready?,
-                Poll::Pending => return this.blocked(cx),
-            }
-            match this.try_write(bytes) {
-                Ok(written) => {
-                    this.deadline = None;
-                    this.ask();
-                    return Poll::Ready(Ok(written));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
+        let written = ready!(self.put(cx, bytes))?;
+        self.ask();
+        Poll::Ready(Ok(written))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.put_ping(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -234,6 +249,11 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        time::timeout,
+    };
 
     use super::*;
 
@@ -255,6 +275,44 @@ mod tests {
         // Bytes that would be headers if they were taken for some.
         bytes.resize(bytes.len() + length + if is_masked { 4 } else { 0 }, 0x8a);
         bytes
+    }
+
+    /// Fills the road, so that a ping does not fit; returns how much was put on it.
+    fn fill(stream: &mut Stream) -> usize {
+        let mut filled = 0;
+        while stream.ping.is_empty() {
+            while let Ok(written) = stream.stream.try_write(&[0; 4096]) {
+                filled += written;
+            }
+            stream.link.sent(1 << 20);
+            stream.ask();
+        }
+        filled
+    }
+
+    /// The library may have nothing more to write, and the socket be sent nothing before it has answered.
+    #[tokio::test]
+    async fn a_ping_that_did_not_fit_follows_as_soon_as_it_does() {
+        for is_flushed in [true, false] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            server.writable().await.unwrap();
+            let (link, patience) = (Arc::<Link>::default(), Duration::from_secs(60));
+            let mut stream = Stream::new(server, Bytes::new(), link, false, patience);
+            let filled = fill(&mut stream);
+            let used = tokio::spawn(async move {
+                if is_flushed {
+                    stream.flush().await.unwrap();
+                }
+                stream.read_u8().await
+            });
+            let mut bytes = vec![0; filled + PING.len()];
+            let read = timeout(Duration::from_secs(5), client.read_exact(&mut bytes)).await;
+            read.expect("a ping").unwrap();
+            assert_eq!(bytes[filled..], PING);
+            used.abort();
+        }
     }
 
     proptest! {
