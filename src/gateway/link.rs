@@ -129,6 +129,11 @@ impl Link {
         });
     }
 
+    /// Has confirmation been missing for so long?
+    pub(super) fn is_unanswered_for(&self, time: Duration) -> bool {
+        self.account.lock().asked.is_some_and(|(at, _)| at.elapsed() > time)
+    }
+
     /// Was it ended by [`Link::cut`]?
     pub fn is_cut(&self) -> bool {
         self.is_cut.load(Ordering::Relaxed)

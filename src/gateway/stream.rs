@@ -121,7 +121,11 @@ impl Stream {
     fn blocked(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(self.patience)));
         ready!(deadline.as_mut().poll(cx));
-        // An error alone would go unnoticed until the next read.
+        self.end()
+    }
+
+    /// An error alone would go unnoticed until the next read.
+    fn end(&self) -> Poll<io::Result<usize>> {
         cut(&self.stream);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -183,6 +187,10 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // The kernel or a proxy may go on taking heartbeats. Each is a look at whether anybody reads them.
+        if self.link.is_unanswered_for(2 * self.patience) {
+            return self.end();
+        }
         let written = ready!(self.put(cx, bytes))?;
         self.ask();
         Poll::Ready(Ok(written))

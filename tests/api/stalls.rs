@@ -29,7 +29,7 @@ use crate::support::{
     nginx::Nginx,
     point,
     polling::Polling,
-    process::Process,
+    process::{Log, Process},
     site::Site,
     websocket::{CONTINUATION, PING, PONG, Position, Seen, TEXT, WebSocket, frame},
     writers::{Outage, Writers},
@@ -652,13 +652,8 @@ async fn overfill(server: &TestServer, count: usize) -> Vec<WebSocket> {
     clients
 }
 
-/// Its heartbeats go on, so that nothing tells but that it takes no bytes.
-#[tokio::test(flavor = "multi_thread")]
-async fn who_takes_no_bytes_is_ended_though_it_is_heard_of() {
-    let _alone = ONE_AT_A_TIME.lock().await;
-    let settings = [("PING_INTERVAL", "300ms"), ("PING_TIMEOUT", "1s"), SOCKETS];
-    let (server, mut log) = Process::serve(Db::Sqlite, &settings).await;
-    let mut client = overfill(&server, 1).await.remove(0);
+/// Its heartbeats go on, so that nothing tells but what it does not read.
+async fn is_ended(server: &TestServer, log: &mut Log, client: &mut WebSocket) {
     let began = Instant::now();
     let name = client.id[..6].to_owned();
     let beats = async {
@@ -670,11 +665,38 @@ async fn who_takes_no_bytes_is_ended_though_it_is_heard_of() {
     };
     let socket = [("socket", name.as_str())];
     let end = tokio::select! {
-        end = timeout(3 * SLACK, log.find("disconnect", &socket)) => end.expect("the end"),
+        end = timeout(5 * SLACK, log.find("disconnect", &socket)) => end.expect("the end"),
         () = beats => unreachable!("go on"),
     };
     assert_ne!(end["reason"], "ping_timeout");
     println!("ended after {:?}", began.elapsed());
+    while connections(&server.gateway) > 0 {
+        assert!(began.elapsed() < 6 * SLACK, "its connection is left");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+const SHORT_HEARTBEAT: [(&str, &str); 3] = [("PING_INTERVAL", "300ms"), ("PING_TIMEOUT", "1s"), SOCKETS];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_no_bytes_is_ended_though_it_is_heard_of() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (server, mut log) = Process::serve(Db::Sqlite, &SHORT_HEARTBEAT).await;
+    let mut client = overfill(&server, 1).await.remove(0);
+    is_ended(&server, &mut log, &mut client).await;
+    server.stop().await;
+}
+
+/// The kernel, or a proxy, takes what it is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_is_ended_though_it_is_heard_of() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (server, mut log) = Process::serve(Db::Sqlite, &SHORT_HEARTBEAT).await;
+    let room = create(&server, 1).await[0];
+    let mut client = WebSocket::connect(&server.gateway).await;
+    client.join(&[room]).await;
+    server.move_to(room, 0.5, 0.25).await;
+    is_ended(&server, &mut log, &mut client).await;
     server.stop().await;
 }
 
