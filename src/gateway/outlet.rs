@@ -97,8 +97,9 @@ impl Outlet {
 
     /// `false`: the library's queue is full.
     fn emit(&self, socket: &SocketRef, event: &'static str, body: &RawValue) -> bool {
-        let sent = socket.emit(event, body);
+        // Before it goes: it may be fetched, and the next poll be there, before this returns.
         self.link.sent(body.get().len() + ENVELOPE);
+        let sent = socket.emit(event, body);
         !matches!(sent, Err(SendError::Socket(SocketError::InternalChannelFull)))
     }
 
