@@ -21,7 +21,7 @@ use sea_orm::{
 use sea_orm_migration::MigratorTrait;
 use tokio::time::timeout;
 
-use super::error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_broken, no_answer};
+use super::error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_broken, may_come_back, no_answer};
 use crate::domain::error::{Error, Result};
 
 /// Reads that may run side by side.
@@ -110,7 +110,7 @@ impl Store {
 
     /// May this come right by itself? A server may not be up yet; a file will not appear.
     pub fn is_away(&self, error: &ConnectError) -> bool {
-        self.backend() == DatabaseBackend::MySql && is_away(error)
+        self.backend() == DatabaseBackend::MySql && may_come_back(error)
     }
 
     /// Is the database there?

@@ -83,6 +83,12 @@ fn mysql_number(error: &DbErr) -> Option<u16> {
 
 /// Would anything else fail too, for now?
 pub fn is_away(error: &DbErr) -> bool {
+    // Whatever the reason: without a connection there is no database.
+    matches!(error, DbErr::Conn(_)) || may_come_back(error)
+}
+
+/// Does this come right by itself?
+pub fn may_come_back(error: &DbErr) -> bool {
     if matches!(error, DbErr::ConnectionAcquire(_)) || may_try_again(error) || is_lock_timeout(error) {
         return true;
     }

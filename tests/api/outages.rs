@@ -462,6 +462,30 @@ async fn a_mysql_with_no_connection_to_spare_is_waited_for() {
     drop(other);
 }
 
+/// Somebody changes the password, or the grants; what is connected is thrown out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mysql_that_does_not_let_the_server_in_is_away() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mysqld = Mysqld::started().await;
+    let admin = mysqld.open().await;
+    admin.execute_unprepared("CREATE USER app").await.unwrap();
+    admin.execute_unprepared("GRANT ALL ON *.* TO app").await.unwrap();
+    let url = mysqld.url().replacen("root@", "app@", 1);
+    let mut scene = Scene::new(Site::on(&url, &[QUIET]), 6).await;
+    let spared = [connection_id(&admin).await];
+    admin.execute_unprepared("ALTER USER app ACCOUNT LOCK").await.unwrap();
+    end_others(&admin, &spared).await;
+    scene.is_away().await;
+    scene.pause().await;
+    assert!(scene.written.refused > 0);
+    admin.execute_unprepared("ALTER USER app ACCOUNT UNLOCK").await.unwrap();
+    let ended = Instant::now();
+    scene.converges(ended).await;
+    scene.write();
+    scene.resumes(ended).await;
+    scene.end().await;
+}
+
 /// Such as a backup, or somebody with a shell.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_sqlite_file_that_another_process_has_locked_is_waited_for() {
