@@ -21,7 +21,9 @@ use sea_orm::{
 use sea_orm_migration::MigratorTrait;
 use tokio::time::timeout;
 
-use super::error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_broken, may_come_back, no_answer};
+use super::error::{
+    STATEMENT_TIMEOUT, TRIES, domain_error, is_broken, is_read_only, may_come_back, no_answer,
+};
 use crate::domain::error::{Error, Result};
 
 /// Reads that may run side by side.
@@ -95,6 +97,12 @@ impl Store {
     /// # Errors
     /// What the driver says.
     pub async fn migrate(&self) -> std::result::Result<(), ConnectError> {
+        self.write.changed(self.migrated()).await?;
+        self.is_migrated.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    async fn migrated(&self) -> std::result::Result<(), DbErr> {
         let write = self.write.now();
         if self.backend() == DatabaseBackend::MySql {
             // One process at a time. The lock is the connection's, of which this pool has one.
@@ -104,7 +112,6 @@ impl Store {
         if self.backend() == DatabaseBackend::MySql {
             write.execute_unprepared(&format!("SELECT RELEASE_LOCK({MIGRATING})")).await?;
         }
-        self.is_migrated.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -193,13 +200,13 @@ impl Store {
         }
     }
 
-    /// What the connection that writes says, in time. One that breaks or is silent is given up.
+    /// What the connection that writes says, in time. One that breaks, is silent or read-only is given up.
     pub(super) async fn written<T>(
         &self,
         write: impl Future<Output = std::result::Result<T, DbErr>>,
     ) -> std::result::Result<T, DbErr> {
         let age = self.write.age();
-        match timeout(STATEMENT_TIMEOUT, write).await {
+        match timeout(STATEMENT_TIMEOUT, self.write.changed(write)).await {
             Ok(written) => written.inspect_err(|error| {
                 if is_broken(error) {
                     self.abandon();
@@ -211,6 +218,14 @@ impl Store {
                 Err(no_answer())
             }
         }
+    }
+
+    /// What is said to changes beside the writer.
+    pub(super) async fn changed<T>(
+        &self,
+        change: impl Future<Output = std::result::Result<T, DbErr>>,
+    ) -> std::result::Result<T, DbErr> {
+        self.read.changed(change).await
     }
 
     pub(super) fn backend(&self) -> DatabaseBackend {
@@ -232,7 +247,7 @@ impl Store {
 struct Pool {
     options: ConnectOptions,
     /// How often it was replaced, and what by. Written when its connections have fallen silent, which TCP
-    /// alone would wait out for minutes.
+    /// alone would wait out for minutes, or have become read-only, which they would stay.
     now: RwLock<(u64, DatabaseConnection)>,
 }
 
@@ -254,11 +269,24 @@ impl Pool {
         self.now.read().1.get_database_backend()
     }
 
+    /// What its connections say to a change.
+    async fn changed<T>(
+        &self,
+        change: impl Future<Output = std::result::Result<T, DbErr>>,
+    ) -> std::result::Result<T, DbErr> {
+        let age = self.age();
+        let changed = change.await;
+        if changed.as_ref().is_err_and(is_read_only) {
+            self.renew(age).await;
+        }
+        changed
+    }
+
     /// Replaces the pool of that age, unless somebody has done so already.
     async fn renew(&self, age: u64) {
-        let is_silent = self.age() == age && self.backend() == DatabaseBackend::MySql;
+        let is_due = self.age() == age && self.backend() == DatabaseBackend::MySql;
         // It does not connect yet.
-        if is_silent && let Ok(new) = Database::connect(self.options.clone()).await {
+        if is_due && let Ok(new) = Database::connect(self.options.clone()).await {
             let mut now = self.now.write();
             if now.0 == age {
                 *now = (age + 1, new);

@@ -12,9 +12,13 @@ const MYSQL_DEADLOCK: u16 = 1213;
 const MYSQL_LOCK_TIMEOUT: u16 = 1205;
 /// Query execution was interrupted, session was killed, disconnected because of inactivity.
 const MYSQL_KILLED: [u16; 3] = [1317, 3169, 4031];
+/// Cannot execute statement in a READ ONLY transaction.
+const MYSQL_READ_ONLY_TRANSACTION: u16 = 1792;
 /// Too many connections (of all, of this user), server shutdown in progress, running with --read-only, in
-/// read-only mode, offline; no space on the disk, in the table.
-const MYSQL_AWAY: [u16; 8] = [1040, 1203, 1053, 1290, 1836, 3032, 1021, 1114];
+/// read-only mode, InnoDB in read-only mode, offline.
+const MYSQL_AWAY: [u16; 7] = [1040, 1203, 1053, 1290, 1836, 1874, 3032];
+/// Disk full (two of them), table full; error writing file (two), temporary file, binary log.
+const MYSQL_FULL: [u16; 7] = [20, 1021, 1114, 3, 1026, 1878, 1598];
 /// SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
 const SQLITE_AWAY: [u32; 6] = [5, 6, 8, 10, 13, 14];
 
@@ -31,6 +35,12 @@ pub fn is_deadlock(error: &DbErr) -> bool {
 /// Has somebody else held a lock for too long?
 pub fn is_lock_timeout(error: &DbErr) -> bool {
     mysql_number(error) == Some(MYSQL_LOCK_TIMEOUT)
+}
+
+/// Does the connection allow no changes? It never will: MySQL's `transaction_read_only` is what it was when
+/// the connection was made.
+pub fn is_read_only(error: &DbErr) -> bool {
+    mysql_number(error) == Some(MYSQL_READ_ONLY_TRANSACTION)
 }
 
 /// Did the connection break off?
@@ -89,11 +99,15 @@ pub fn is_away(error: &DbErr) -> bool {
 
 /// Does this come right by itself?
 pub fn may_come_back(error: &DbErr) -> bool {
-    if matches!(error, DbErr::ConnectionAcquire(_)) || may_try_again(error) || is_lock_timeout(error) {
+    if matches!(error, DbErr::ConnectionAcquire(_))
+        || may_try_again(error)
+        || is_lock_timeout(error)
+        || is_read_only(error)
+    {
         return true;
     }
     if let Some(number) = mysql_number(error) {
-        return MYSQL_AWAY.contains(&number);
+        return MYSQL_AWAY.contains(&number) || MYSQL_FULL.contains(&number);
     }
     match sqlx_error(error) {
         Some(sqlx::Error::Database(sqlite)) => {

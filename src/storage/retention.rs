@@ -96,7 +96,7 @@ async fn run(store: Store, keep: History, mut queue: mpsc::Receiver<Due>) {
                 after = store.due_after(last, &keep, &mut due).await?;
             }
             for due in due.chunks(TOGETHER) {
-                store.trim(due, &keep).await?;
+                store.changed(store.trim(due, &keep)).await?;
                 if page.is_some() {
                     sleep(PAUSE).await;
                 }

@@ -407,15 +407,30 @@ async fn a_read_only_mysql_is_read() {
     let mysqld = Mysqld::started().await;
     let mut scene = Scene::new(Site::on(&mysqld.url(), &[QUIET]), 6).await;
     let admin = mysqld.open().await;
-    for _ in 0..setting("GEOROOM_OUTAGES", 1) {
-        admin.execute_unprepared("SET GLOBAL super_read_only = ON").await.unwrap();
+    let spared = [connection_id(&admin).await];
+    // transaction_read_only is for connections made from then on, for as long as they last.
+    for (variable, is_busy) in
+        [("super_read_only", true), ("transaction_read_only", true), ("transaction_read_only", false)]
+            .repeat(setting("GEOROOM_OUTAGES", 1))
+    {
+        if !is_busy {
+            scene.pause().await;
+        }
+        admin.execute_unprepared(&format!("SET GLOBAL {variable} = ON")).await.unwrap();
+        if variable == "transaction_read_only" {
+            end_others(&admin, &spared).await;
+        }
+        if !is_busy {
+            scene.write();
+        }
         tokio::join!(scene.cannot_be_written(), scene.goes_on());
         for path in ["/location", "/readyz"] {
             let (status, body) = scene.site.send(Method::GET, path, None).await;
             assert_eq!(status, StatusCode::OK, "{path}: {body}");
         }
         assert_eq!(scene.read().send().await.unwrap().status(), StatusCode::OK);
-        admin.execute_unprepared("SET GLOBAL super_read_only = OFF, GLOBAL read_only = OFF").await.unwrap();
+        let off = format!("SET GLOBAL {variable} = OFF, GLOBAL read_only = OFF");
+        admin.execute_unprepared(&off).await.unwrap();
         let ended = Instant::now();
         scene.recovers(ended).await;
     }
