@@ -67,6 +67,14 @@ struct Shared {
     /// Whoever has it reads from the database, for all who wait for it. When the last read began, and whether
     /// it was answered.
     turn: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    /// Whoever has it sees to it that the room gets what it lacks.
+    filling: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    fn new(id: LocationId) -> Self {
+        Self { id, room: Mutex::default(), turn: Default::default(), filling: Default::default() }
+    }
 }
 
 struct Member {
@@ -271,14 +279,17 @@ impl Rooms {
         }
     }
 
-    /// Reads the versions a room lacks.
+    /// Reads the versions a room lacks, unless somebody else is at it.
     pub async fn fill(&self, id: LocationId) {
         let Some(visit) = Visit::to_live(self, id) else { return };
+        let Ok(filling) = visit.shared.filling.try_lock() else { return };
         loop {
             let before = visit.shared.room.lock().head();
             let asked = self.ask(&visit.shared, None).await;
             let room = visit.shared.room.lock();
             if !room.lacks() {
+                // Under the room's lock: who finds it lacking again is to find this free.
+                drop(filling);
                 return;
             }
             if asked.is_err() || room.head() == before {
@@ -286,6 +297,7 @@ impl Rooms {
             }
         }
         sleep(READ_AGAIN).await;
+        drop(filling);
         self.behind.lock().insert(id);
     }
 
@@ -388,7 +400,7 @@ struct Visit<'a> {
 impl<'a> Visit<'a> {
     fn new(rooms: &'a Rooms, id: LocationId, since: Option<u64>) -> Self {
         let mut all = rooms.rooms.lock();
-        let new = || Arc::new(Shared { id, room: Mutex::default(), turn: tokio::sync::Mutex::default() });
+        let new = || Arc::new(Shared::new(id));
         let shared = all.entry(id).or_insert_with(new).clone();
         shared.room.lock().arrive(since);
         Self { rooms, shared, since }
