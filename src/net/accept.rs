@@ -17,7 +17,7 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tower::{Service, ServiceExt};
 
@@ -25,6 +25,8 @@ use tower::{Service, ServiceExt};
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A pause when the process is out of file descriptors or the like: those return by themselves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// While it lasts it is said so often.
+const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// The address of a connection's other end, in every request's extensions.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,7 @@ where
     // Every connection holds a receiver: the last one gone is the last connection ended.
     let (stopping, stopped) = watch::channel(Phase::Serve);
     let mut stop = pin!(stop);
+    let mut said: Option<Instant> = None;
 
     loop {
         let accepted = tokio::select! {
@@ -55,7 +58,10 @@ where
             Ok(accepted) => accepted,
             Err(e) if is_of_one_connection(&e) => continue,
             Err(e) => {
-                tracing::error!(error = %e, "accept");
+                if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+                    tracing::error!(error = %e, "accept");
+                    said = Some(Instant::now());
+                }
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }

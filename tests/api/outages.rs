@@ -723,6 +723,7 @@ async fn a_server_out_of_descriptors_goes_on_once_there_are_some(db: Db) {
     let mut member = clients.connect(&server.gateway).await;
     assert_eq!(member.join(1).await["version"], 1);
 
+    let began = Instant::now();
     for round in 0..2 {
         server.limit("nofile", "80").await;
         let mut api = timeout(PATIENCE, idle(&server.api, 300, "")).await.expect("they wait in line");
@@ -732,6 +733,7 @@ async fn a_server_out_of_descriptors_goes_on_once_there_are_some(db: Db) {
         // Who is in already is served all the same.
         let (ack, seen) = member.ask_seeing("chat", json!({"message": "hi", "roomName": "1"})).await;
         assert_eq!((&ack["message"], seen.len()), (&json!("hi"), 1), "{seen:?}");
+        sleep(Duration::from_secs(1)).await;
         api.truncate(5);
         gateway.truncate(5);
         timeout(PATIENCE, succeeded(put, StatusCode::CREATED)).await.expect("it goes on");
@@ -747,7 +749,9 @@ async fn a_server_out_of_descriptors_goes_on_once_there_are_some(db: Db) {
             assert!(text.starts_with("HTTP/1.1 "), "{text}");
         }
     }
-    server.stop().await;
+    let lines = server.stop().await.whole().await;
+    let said = lines.iter().filter(|line| line["message"] == "accept").count();
+    assert!(said as u64 <= 2 * (began.elapsed().as_secs() + 1), "{said} lines");
     database.drop().await;
 }
 
