@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::error;
 
@@ -14,6 +14,8 @@ use crate::domain::{event::Event, id::LocationId};
 
 /// How often what could not be sent or read is tried again.
 const CATCH_UP: Duration = Duration::from_millis(100);
+/// At least so long after the last time, however many sockets read again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Forwards until stopped, and then what is still there.
 pub async fn run(
@@ -24,6 +26,7 @@ pub async fn run(
 ) {
     let mut catch_up = interval(CATCH_UP);
     catch_up.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut not_before = Instant::now();
     let mut stopping = false;
     // Beside this task: what one room lacks holds up no other.
     let mut reads = JoinSet::new();
@@ -32,6 +35,11 @@ pub async fn run(
         async move { rooms.fill(id).await }
     };
     loop {
+        let is_due = async {
+            // First: an event in between ends this, and what it has taken would be lost.
+            sleep_until(not_before).await;
+            tokio::select! { _ = catch_up.tick() => {}, () = opened.notified() => {} }
+        };
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => {
@@ -41,8 +49,9 @@ pub async fn run(
                 }
                 None => break,
             },
-            () = async { tokio::select! { _ = catch_up.tick() => {}, () = opened.notified() => {} } } => {
+            () = is_due => {
                 rooms.catch_up().into_iter().for_each(|lacking| drop(reads.spawn(read(lacking))));
+                not_before = Instant::now() + PAUSE;
             }
             Some(_) = reads.join_next() => {}
             _ = &mut stopped, if !stopping => {
