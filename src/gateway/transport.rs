@@ -30,7 +30,7 @@ const KEPT: [HeaderName; 1] = [HeaderName::from_static("x-forwarded-for")];
 pub struct Transport<L> {
     library: L,
     links: Arc<Links>,
-    /// How long a WebSocket may take nothing.
+    /// How long a WebSocket may take nothing, and half of how long a client may read nothing.
     patience: Duration,
 }
 
@@ -50,6 +50,13 @@ where
     pub async fn serve(self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
         let session = parameter(&request, "sid").map(str::to_owned);
         let link = session.as_ref().and_then(|session| self.links.find(session));
+        if let Some(link) = &link
+            && request.method() == Method::POST
+            && link.is_unanswered_for(2 * self.patience)
+        {
+            // It is heard of, and polls no more.
+            link.cut();
+        }
         if link.as_ref().is_some_and(|link| link.is_cut()) {
             // The client takes the session for lost, and connects again.
             return Ok(refused(StatusCode::BAD_REQUEST, "this session has ended"));

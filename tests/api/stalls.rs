@@ -700,6 +700,36 @@ async fn who_reads_nothing_is_ended_though_it_is_heard_of() {
     server.stop().await;
 }
 
+/// Nor do polls that are not there say that they read.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_polls_no_more_is_ended_though_it_is_heard_of() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (server, mut log) = Process::serve(Db::Sqlite, &SHORT_HEARTBEAT).await;
+    let room = create(&server, 1).await[0];
+    let mut polling = Polling::connect(&server.gateway).await;
+    polling.ask("join_room", &json!({"locationId": room})).await;
+    polling.chat().await;
+    server.move_to(room, 0.5, 0.25).await;
+    let began = Instant::now();
+    let name = polling.session[..6].to_owned();
+    let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={}", server.gateway, polling.session);
+    let http = reqwest::Client::new();
+    let beats = async {
+        let mut ticks = interval(Duration::from_millis(100));
+        loop {
+            ticks.tick().await;
+            http.post(&url).body("3").send().await.expect("an answer");
+        }
+    };
+    let socket = [("socket", name.as_str())];
+    tokio::select! {
+        end = timeout(5 * SLACK, log.find("disconnect", &socket)) => drop(end.expect("the end")),
+        () = beats => unreachable!("go on"),
+    }
+    println!("ended after {:?}", began.elapsed());
+    server.stop().await;
+}
+
 /// In this process, whose end would cut them too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_has_ended_leaves_no_connection_of_who_does_not_read() {
