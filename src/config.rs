@@ -6,7 +6,6 @@ use std::{
     collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
-    path::Path,
     time::Duration,
 };
 
@@ -15,6 +14,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use crate::{
+    domain::token::Keys,
     net::{client::TrustedProxies, origins::Origins},
     telemetry::LogFormat,
 };
@@ -54,11 +54,28 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("API_ADDR", "127.0.0.1:3000", "Where the HTTP API listens"),
     setting("GATEWAY_ADDR", "127.0.0.1:3030", "Where the Socket.IO gateway listens (path /socket.io)"),
-    setting("OPEN_MODE", "", "true: serve without authentication on addresses other than loopback"),
+    Setting {
+        secret: true,
+        ..setting(
+            "JWT_SECRET",
+            "",
+            "Secret that tokens are signed with (HS256), 32 bytes or more; several, newest first, separated by spaces or lines",
+        )
+    },
+    setting(
+        "JWT_PUBLIC_KEY_FILE",
+        "",
+        "File of PEM public keys that tokens are signed with: RSA (RS256), EC P-256 (ES256), Ed25519 (EdDSA)",
+    ),
+    setting(
+        "OPEN_MODE",
+        "",
+        "true: serve without authentication on addresses other than loopback; not beside a key",
+    ),
     setting(
         "CORS_ORIGINS",
         "",
-        "Web pages that may call, separated by commas; open mode: localhost, or any with OPEN_MODE=true",
+        "Web pages that may call, separated by commas; unset: none with a key; without one localhost, or any with OPEN_MODE=true",
     ),
     setting(
         "TRUSTED_PROXIES",
@@ -76,8 +93,6 @@ pub const SETTINGS: &[Setting] = &[
     setting("RATE_LIMITS", "off", "off; limits are not built yet"),
     setting("LOG_FORMAT", "text", "text or json"),
     setting("RUST_LOG", "info", "What is logged: error, warn, info, debug, or target=level,…"),
-    Setting { secret: true, ..missing("JWT_SECRET", "HS256 key, 32 bytes or more") },
-    missing("JWT_PUBLIC_KEY_FILE", "File of PEM public keys: RS256, ES256, EdDSA"),
     Setting { secret: true, ..missing("REDIS_URL", "This process is one node of many") },
     missing("ADMIN_UI_USERNAME", "Socket.IO Admin UI: who may log in"),
     Setting {
@@ -147,6 +162,8 @@ pub struct Config {
     pub api_addr: SocketAddr,
     /// The Socket.IO gateway.
     pub gateway_addr: SocketAddr,
+    /// Whose tokens count; none: open mode.
+    pub keys: Option<Keys>,
     /// Web pages that may call.
     pub origins: Origins,
     /// Whose `X-Forwarded-For` is believed.
@@ -166,7 +183,7 @@ pub struct Config {
 pub enum Source {
     /// On the command line, for every process of the machine to see.
     Flag,
-    /// In the environment.
+    /// In the environment, or in a file.
     Environment,
 }
 
@@ -215,16 +232,22 @@ impl Config {
             ));
         }
 
+        let keys = keys(find)?;
         let open_mode = boolean("OPEN_MODE", &get("OPEN_MODE"))?;
         let loopback = api_addr.ip().is_loopback() && gateway_addr.ip().is_loopback();
-        if !open_mode && !loopback {
-            let why = "without authentication the server starts only on loopback addresses; \
-                       set OPEN_MODE=true if everyone who reaches it may do everything";
+        if open_mode && keys.is_some() {
+            let why = "with a key there is no open mode; unset it, or JWT_SECRET and JWT_PUBLIC_KEY_FILE";
+            return Err(Invalid::new("OPEN_MODE", why));
+        }
+        if !open_mode && !loopback && keys.is_none() {
+            let why = "without authentication the server starts only on loopback addresses; set JWT_SECRET \
+                       or JWT_PUBLIC_KEY_FILE, or OPEN_MODE=true if everyone who reaches it may do everything";
             return Err(Invalid::new("OPEN_MODE", why));
         }
         let origins = match get("CORS_ORIGINS") {
             list if !list.is_empty() => Origins::Listed(parse_list("CORS_ORIGINS", &list, origin)?),
             _ if open_mode => Origins::Any,
+            _ if keys.is_some() => Origins::Listed(Vec::new()),
             _ => Origins::Localhost,
         };
         let proxies = parse_list("TRUSTED_PROXIES", &get("TRUSTED_PROXIES"), |text| {
@@ -273,6 +296,7 @@ impl Config {
             database_url: database_url(find)?,
             api_addr,
             gateway_addr,
+            keys,
             origins,
             trusted_proxies: TrustedProxies::new(proxies),
             heartbeat,
@@ -283,24 +307,42 @@ impl Config {
     }
 }
 
+/// A secret that is set, or stands in the file named by `…_FILE`.
+fn secret(name: &str, find: impl Fn(&str) -> Option<Found>) -> Result<Option<Found>, Invalid> {
+    let file = format!("{name}_FILE");
+    match (find(name), find(&file)) {
+        (Some(_), Some(_)) => Err(Invalid::new(file, format!("is set beside {name}; set one of them"))),
+        (found, None) => Ok(found),
+        (None, Some((_, path))) => Ok(Some((Source::Environment, read(&file, &path)?))),
+    }
+}
+
+fn read(name: &str, path: &str) -> Result<String, Invalid> {
+    std::fs::read_to_string(path).map_err(|e| Invalid::new(name, e.to_string()))
+}
+
+fn keys(find: impl Fn(&str) -> Option<Found>) -> Result<Option<Keys>, Invalid> {
+    const SECRET: &str = "JWT_SECRET";
+    const FILE: &str = "JWT_PUBLIC_KEY_FILE";
+    let mut keys = Keys::default();
+    if let Some((_, secrets)) = secret(SECRET, &find)? {
+        keys.add_secrets(&secrets).map_err(|why| Invalid::new(SECRET, why))?;
+    }
+    if let Some((_, path)) = find(FILE) {
+        keys.add_public_keys(&read(FILE, &path)?).map_err(|why| Invalid::new(FILE, why))?;
+    }
+    Ok(Some(keys).filter(|keys| !keys.is_empty()))
+}
+
 fn database_url(find: impl Fn(&str) -> Option<Found>) -> Result<Secret, Invalid> {
     const NAME: &str = "DATABASE_URL";
-    const FILE: &str = "DATABASE_URL_FILE";
-    let (source, url) = match (find(NAME), find(FILE)) {
-        (Some(_), Some(_)) => return Err(Invalid::new(FILE, "is set beside DATABASE_URL; set one of them")),
-        (Some(found), None) => found,
-        (None, Some((source, path))) => {
-            let text =
-                std::fs::read_to_string(Path::new(&path)).map_err(|e| Invalid::new(FILE, e.to_string()))?;
-            (source, text)
-        }
-        (None, None) => (Source::Environment, SETTINGS[0].default.to_owned()),
-    };
+    let (source, url) =
+        secret(NAME, find)?.unwrap_or_else(|| (Source::Environment, SETTINGS[0].default.to_owned()));
     let url = url.trim();
     if url.starts_with("mysql:") {
         // Parsed here because the driver's message about a bad URL repeats it, password and all.
         let parsed = Url::parse(url).map_err(|e| Invalid::new(NAME, e.to_string()))?;
-        if source == Source::Flag && parsed.password().is_some() && find(NAME).is_some() {
+        if source == Source::Flag && parsed.password().is_some() {
             let why = "has a password, and every process of the machine can read a flag; \
                        use the environment or DATABASE_URL_FILE";
             return Err(Invalid::new(NAME, why));

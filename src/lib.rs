@@ -10,9 +10,9 @@ pub mod net;
 
 pub mod telemetry;
 
-pub mod config;
-
 pub mod domain;
+
+pub mod config;
 
 pub mod storage;
 

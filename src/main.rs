@@ -2,14 +2,21 @@
 
 use std::{
     env::{self, VarError},
+    io::{self, Write},
+    ops::RangeInclusive,
     pin::pin,
     process::ExitCode,
     time::Duration,
 };
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use georoom::{
     config::{Config, Invalid, SETTINGS, Source},
+    domain::{
+        id::UserId,
+        time::Timestamp,
+        token::{Keys, Token},
+    },
     server::{Server, migrate},
     telemetry,
 };
@@ -17,6 +24,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// What is still running off the runtime's threads at the end is a query nobody waits for.
 const LEFT_BEHIND: Duration = Duration::from_millis(100);
+
+/// How long a minted token may be valid.
+const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 366 * 24 * 3600);
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
@@ -66,7 +76,35 @@ fn command() -> Command {
                 .about("Migrate the database and serve until SIGTERM or SIGINT (the default)"),
         )
         .subcommand(Command::new("migrate").about("Migrate the database and exit"))
-        .subcommand(Command::new("token").about("Mint a JWT for development (not built yet)").hide(true))
+        .subcommand(
+            Command::new("token")
+                .about("Print a JWT signed with the first JWT_SECRET, for development")
+                .arg(
+                    Arg::new("user")
+                        .long("user")
+                        .value_name("ID")
+                        .required(true)
+                        .value_parser(|text: &str| text.parse::<UserId>().map_err(|e| e.detail))
+                        .help("Who it is for: an integer from 0 to 2^53-1"),
+                )
+                .arg(Arg::new("name").long("name").value_name("NAME").help("What they are called"))
+                .arg(
+                    Arg::new("admin").long("admin").action(ArgAction::SetTrue).help("They may do everything"),
+                )
+                .arg(
+                    Arg::new("ttl")
+                        .long("ttl")
+                        .value_name("TIME")
+                        .value_parser(ttl)
+                        .default_value("1h")
+                        .help("How long it is valid, up to 10 years"),
+                ),
+        )
+}
+
+fn ttl(text: &str) -> Result<Duration, &'static str> {
+    let ttl = humantime::parse_duration(text).ok().filter(|ttl| TTL.contains(ttl));
+    ttl.ok_or("must be a time from 1s to 10y, such as 1h")
 }
 
 async fn run(matches: &ArgMatches) -> Result<(), Invalid> {
@@ -79,12 +117,28 @@ async fn run(matches: &ArgMatches) -> Result<(), Invalid> {
             (None, Err(VarError::NotUnicode(_))) => return Err(Invalid::new(name, "is not UTF-8")),
         })
     })?;
+    if let Some(("token", matches)) = matches.subcommand() {
+        // Before there is a log: nothing but the token goes to standard output.
+        let token = mint(config.keys.as_ref(), matches)?;
+        return writeln!(io::stdout(), "{token}").map_err(|e| Invalid::new("standard output", e.to_string()));
+    }
     telemetry::start(config.log_format, &config.log_filter);
     match matches.subcommand_name() {
         Some("migrate") => migrate(&config).await,
-        Some("token") => Err(Invalid::new("token", "this version has no authentication yet")),
         _ => serve(config).await,
     }
+}
+
+fn mint(keys: Option<&Keys>, matches: &ArgMatches) -> Result<String, Invalid> {
+    let ttl: Duration = *matches.get_one("ttl").expect("has a default");
+    let token = Token {
+        user: *matches.get_one("user").expect("is required"),
+        name: matches.get_one("name").cloned(),
+        is_admin: matches.get_flag("admin"),
+        expires_at: Timestamp::from_millis(Timestamp::now().as_millis() + ttl.as_millis() as i64),
+    };
+    keys.and_then(|keys| keys.mint(&token))
+        .ok_or_else(|| Invalid::new("JWT_SECRET", "is not set, and a token is minted with it"))
 }
 
 async fn serve(config: Config) -> Result<(), Invalid> {

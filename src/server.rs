@@ -29,8 +29,10 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(4);
 const GATEWAY_GRACE: Duration = Duration::from_secs(2);
 
-/// How long the start waits for the database before it serves without.
+/// How long the start waits for the database before it serves without, and for tables to be made once it is
+/// there.
 const START: Duration = Duration::from_secs(1);
+const MIGRATING: Duration = Duration::from_secs(30);
 /// Between two looks for a database that is not there yet.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// Connections that may wait to be accepted, where the system allows so many.
@@ -66,7 +68,9 @@ impl Server {
         let store = connected(&config).await?;
         let (hopeless, is_hopeless) = oneshot::channel();
         let preparing = tokio::spawn(prepare(store.clone(), hopeless));
-        match timeout(START, is_hopeless).await {
+        let is_there = timeout(START, store.answers()).await.is_ok();
+        let hopeless = timeout(if is_there { MIGRATING } else { Duration::ZERO }, is_hopeless).await;
+        match hopeless {
             Ok(Ok(error)) => Err(bad_database(error)),
             _ => Ok(Self { config, store, preparing, api, gateway }),
         }
@@ -84,10 +88,13 @@ impl Server {
     pub fn greet(&self) {
         let Ok((api, gateway)) = self.addrs() else { return };
         info!(%api, %gateway, version = env!("CARGO_PKG_VERSION"), "started");
-        warn!("open mode: no authentication; everyone who reaches these ports may do everything");
+        let is_open = self.config.keys.is_none();
+        if is_open {
+            warn!("open mode: no authentication; everyone who reaches these ports may do everything");
+        }
         if self.config.log_format == LogFormat::Text {
             // Nobody may be reading.
-            let _ = writeln!(io::stdout(), "{}", try_next(api, gateway));
+            let _ = writeln!(io::stdout(), "{}", try_next(api, gateway, is_open));
         }
     }
 
@@ -95,7 +102,7 @@ impl Server {
     /// committed, tells the sockets and closes the database.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { config, store, preparing, api, gateway } = self;
-        let (service, events) = Service::start(store.clone(), config.history);
+        let (service, events) = Service::start(store.clone(), config.history, config.keys);
         let (mut forwarding, sockets) = Gateway::start(
             service.clone(),
             events,
@@ -103,7 +110,7 @@ impl Server {
             &config.origins,
             config.trusted_proxies.clone(),
         );
-        let requests = http::service(service, &config.origins, config.trusted_proxies);
+        let requests = http::service(service.clone(), &config.origins, config.trusted_proxies);
 
         // The API first: once it is done every acknowledged write has been published. The sockets go
         // on meanwhile; told to go they come back elsewhere, or here after the restart.
@@ -125,6 +132,7 @@ impl Server {
         };
         tokio::join!(api, gateway);
         preparing.abort();
+        let _ = timeout(CLOSE_TIMEOUT, service.finish()).await;
         if timeout(CLOSE_TIMEOUT, store.close()).await.is_err() {
             warn!("the database did not answer the goodbye");
         }
@@ -142,20 +150,30 @@ fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// First steps for a person.
-fn try_next(api: SocketAddr, gateway: SocketAddr) -> String {
+fn try_next(api: SocketAddr, gateway: SocketAddr, is_open: bool) -> String {
+    // Only what JWT_SECRET signed can be minted here; tokens of other keys come from whoever has those.
+    let (mint, header, auth) = if is_open {
+        ("", "", "")
+    } else {
+        (
+            "  TOKEN=$(georoom token --user 1)   # with the server's JWT_SECRET\n\n",
+            " \\\n       -H \"Authorization: Bearer $TOKEN\"",
+            ", { auth: { token: TOKEN } }",
+        )
+    };
     format!(
         r#"
 Try, in another terminal:
 
-  curl -X POST http://{api}/location -H 'Content-Type: application/json' \
+{mint}  curl -X POST http://{api}/location -H 'Content-Type: application/json'{header} \
        -d '{{"geometry": {{"type": "Point", "coordinates": [13.4, 52.5]}}, "properties": {{"name": "bike"}}}}'
 
-  curl -X PUT http://{api}/location/1 -H 'Content-Type: application/json' \
+  curl -X PUT http://{api}/location/1 -H 'Content-Type: application/json'{header} \
        -d '{{"geometry": {{"type": "Point", "coordinates": [13.41, 52.51]}}}}'
 
 and join its room with any Socket.IO client:
 
-  io("http://{gateway}").on("chat", console.log).emit("join_room", {{ locationId: 1 }})
+  io("http://{gateway}"{auth}).on("chat", console.log).emit("join_room", {{ locationId: 1 }})
 "#
     )
 }

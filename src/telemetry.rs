@@ -2,7 +2,11 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Libraries that write down what goes over the wire, in which there are tokens and whole ids of sockets.
+const TALKATIVE: [&str; 4] = ["tungstenite", "tokio_tungstenite", "engineioxide", "socketioxide"];
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,11 +27,17 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
 
 /// Starts logging to standard output, for the whole process.
 pub fn start(format: LogFormat, filter: &str) {
-    let registry = tracing_subscriber::registry().with(EnvFilter::new(filter));
+    let registry = tracing_subscriber::registry().with(EnvFilter::new(filter)).with(filter_fn(is_discreet));
     match format {
         LogFormat::Text => registry.with(layer().with_ansi(io::stdout().is_terminal())).init(),
         LogFormat::Json => registry.with(layer().json().flatten_event(true).with_current_span(false)).init(),
     }
+}
+
+/// Whatever is asked for, there is no line with what opens a door.
+fn is_discreet(line: &Metadata<'_>) -> bool {
+    let of = line.target().split("::").next().unwrap_or_default();
+    *line.level() <= Level::INFO || !TALKATIVE.contains(&of)
 }
 
 /// A line that cannot be written is lost, and nothing else: the default writes of it to standard error, and

@@ -11,6 +11,11 @@ mod m0003_create_location_area;
 mod m0004_create_history;
 mod m0005_begin_history;
 mod m0006_add_location_box;
+mod m0007_create_member;
+mod m0008_create_share;
+mod m0009_create_account;
+mod m0010_add_location_grants;
+mod m0011_index_location_owner;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -24,6 +29,11 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_create_history::Migration),
             Box::new(m0005_begin_history::Migration),
             Box::new(m0006_add_location_box::Migration),
+            Box::new(m0007_create_member::Migration),
+            Box::new(m0008_create_share::Migration),
+            Box::new(m0009_create_account::Migration),
+            Box::new(m0010_add_location_grants::Migration),
+            Box::new(m0011_index_location_owner::Migration),
         ]
     }
 }
@@ -41,4 +51,5 @@ enum Location {
     CreatedAt,
     UpdatedAt,
     Area,
+    Grants,
 }

@@ -44,6 +44,20 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type",
     /// No such path, or no such location.
     NotFound = "not_found",
+    /// A token or a share link is needed.
+    Unauthorized = "unauthorized",
+    /// The token is none of ours: its signature, its form, its claims, or it is not valid yet.
+    InvalidToken = "invalid_token",
+    /// The token was valid once.
+    TokenExpired = "token_expired",
+    /// There is no such share link.
+    InvalidShare = "invalid_share",
+    /// The share link was valid once.
+    ShareExpired = "share_expired",
+    /// The share link has a password, and none or another was given.
+    InvalidSharePassword = "invalid_share_password",
+    /// The location may be seen, but this may not be done to it.
+    Forbidden = "forbidden",
     /// The path exists, the method does not.
     MethodNotAllowed = "method_not_allowed",
     /// A query parameter is unknown, given twice, or has a bad value.
@@ -58,6 +72,14 @@ codes! {
     IdMismatch = "id_mismatch",
     /// `userId` is not an integer from 0 to 2^53-1.
     InvalidUserId = "invalid_user_id",
+    /// `expiresAt` of a share is missing, no time, past, or over 30 days ahead.
+    InvalidExpiresAt = "invalid_expires_at",
+    /// The owner cannot be a member, nor can one have another role than viewer or editor.
+    InvalidMember = "invalid_member",
+    /// The location has 10,000 members.
+    TooManyMembers = "too_many_members",
+    /// The location has 1,000 share links that have not ended.
+    TooManyShares = "too_many_shares",
     /// Neither `geometry` nor `properties` was given.
     NothingToUpdate = "nothing_to_update",
     /// `properties` is not an object.

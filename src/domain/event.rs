@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{id::LocationId, location::Location};
+use super::{access::Change, id::LocationId, location::Location};
 
 /// One committed change, in the order of commits for each location.
 #[derive(Clone, Debug)]
@@ -11,4 +11,13 @@ pub enum Event {
     Updated(Arc<Location>),
     /// The location is gone, and its room with it.
     Deleted(LocationId),
+    /// Somebody's rights to the location have changed.
+    Granted {
+        /// Which location.
+        id: LocationId,
+        /// Whose, and to what.
+        change: Change,
+        /// How many such changes there were, this included.
+        grants: u64,
+    },
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 use super::{
+    access::Caller,
     error::{Code, Error, Result},
     geometry::Geometry,
     id::{LocationId, UserId},
@@ -48,7 +49,7 @@ impl Location {
             version: self.version + 1,
             geometry: update.geometry.as_ref().unwrap_or(&self.geometry).clone(),
             properties,
-            updated_by: update.user,
+            updated_by: update.by.user(),
             // Never backwards, whatever the clocks of two servers say.
             updated_at: now.max(self.updated_at),
             ..*self
@@ -106,13 +107,14 @@ pub struct NewLocation {
 }
 
 impl NewLocation {
-    /// Reads `{geometry, properties?, userId?}`, or a whole Feature.
+    /// Reads `{geometry, properties?, userId?}`, or a whole Feature; `userId` only where nobody says who is
+    /// calling.
     ///
     /// # Errors
-    /// Any code of bodies, geometries and properties.
-    pub fn from_body(body: &[u8]) -> Result<Self> {
+    /// `forbidden`; any code of bodies, geometries and properties.
+    pub fn from_body(body: &[u8], by: Option<&Caller>) -> Result<Self> {
         let mut members = feature(body)?;
-        let owner = UserId::from_json(members.get("userId"))?;
+        let owner = caller(by, &members)?.may_create()?;
         let geometry = geometry(&members)?.ok_or_else(|| {
             Error::new(Code::GeometryRequired, "a location needs a geometry").at("/geometry")
         })?;
@@ -141,7 +143,7 @@ pub struct Update {
     /// Which location.
     pub id: LocationId,
     /// Who moves it.
-    pub user: UserId,
+    pub by: Caller,
     /// Where it is now; `None` leaves it where it was.
     pub geometry: Option<Geometry>,
     /// What to merge into its properties (RFC 7396).
@@ -151,11 +153,12 @@ pub struct Update {
 }
 
 impl Update {
-    /// Reads `{id, geometry?, properties?, userId?}`; with an id in the path, `id` may be left out.
+    /// Reads `{id, geometry?, properties?, userId?}`; with an id in the path, `id` may be left out;
+    /// `userId` only where nobody says who is calling.
     ///
     /// # Errors
     /// Any code of bodies, geometries and properties; `id_mismatch`, `nothing_to_update`.
-    pub fn from_body(body: &[u8], path_id: Option<LocationId>) -> Result<Self> {
+    pub fn from_body(body: &[u8], path_id: Option<LocationId>, by: Option<&Caller>) -> Result<Self> {
         let mut members = feature(body)?;
         let id = match (members.get("id"), path_id) {
             (None, Some(id)) => id,
@@ -168,14 +171,14 @@ impl Update {
                 id
             }
         };
-        let user = UserId::from_json(members.get("userId"))?;
+        let by = caller(by, &members)?;
         let geometry = geometry(&members)?;
         let patch = Properties::given(members.swap_remove("properties"))?;
         if geometry.is_none() && patch.is_none() {
             let detail = "give `geometry`, `properties` or both";
             return Err(Error::new(Code::NothingToUpdate, detail).at(""));
         }
-        Ok(Self { id, user, geometry, patch, size: body.len() })
+        Ok(Self { id, by, geometry, patch, size: body.len() })
     }
 }
 
@@ -189,6 +192,14 @@ fn feature(body: &[u8]) -> Result<Map<String, Value>> {
             let detail = "send a Feature, or an object with `geometry`; a bare geometry goes into `geometry`";
             Err(Error::new(Code::InvalidBody, detail).at("/type"))
         }
+    }
+}
+
+/// Who sends a body: in open mode, whoever it says.
+fn caller(by: Option<&Caller>, members: &Map<String, Value>) -> Result<Caller> {
+    match by {
+        None | Some(Caller::Anyone(_)) => UserId::from_json(members.get("userId")).map(Caller::Anyone),
+        Some(by) => Ok(by.clone()),
     }
 }
 

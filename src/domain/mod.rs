@@ -3,6 +3,7 @@
 //! Pure: no tokio, no database, no HTTP, no sockets. Everything a type's constructor has checked is
 //! true from there on, and no floor above checks it again.
 
+pub mod access;
 pub mod area;
 pub mod distance;
 pub mod error;
@@ -12,4 +13,6 @@ pub mod id;
 pub mod json;
 pub mod location;
 pub mod properties;
+pub mod share;
 pub mod time;
+pub mod token;

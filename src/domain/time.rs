@@ -2,6 +2,7 @@
 
 use std::{fmt, time::SystemTime};
 
+use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 const ISO_8601: &[BorrowedFormatItem<'_>] =
@@ -34,6 +35,12 @@ impl fmt::Display for Timestamp {
         let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .map_err(|_| fmt::Error)?;
         f.write_str(&at.format(ISO_8601).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -73,6 +73,7 @@ fn forward(rooms: &Rooms, event: Event) -> Option<LocationId> {
             }
         },
         Event::Deleted(id) => rooms.deleted(id),
+        Event::Granted { id, change, grants } => rooms.granted(id, change, grants),
     }
     None
 }

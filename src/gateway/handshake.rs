@@ -1,10 +1,11 @@
-//! Connecting and disconnecting. Open mode: whoever reaches the port may connect.
+//! Connecting and disconnecting: who may, and as whom.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
+use serde_json::Value;
 use socketioxide::{
     ProtocolVersion, SocketIo, TransportType,
-    extract::{Extension, SocketRef},
+    extract::{Extension, SocketRef, TryData},
     handler::ConnectHandler,
     socket::DisconnectReason,
 };
@@ -16,13 +17,27 @@ use super::{
     rooms::Rooms,
     session::log_name,
 };
-use crate::net::{accept::Peer, client::TrustedProxies};
+use crate::{
+    domain::error::{Code, Error, Result},
+    net::{accept::Peer, bearer::bearer, client::TrustedProxies},
+    service::access::Credentials,
+};
 
 /// Takes sockets on the main namespace.
 pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>, proxies: TrustedProxies) {
     // In the middleware, before the client hears that it is connected: an event it sends the moment
     // after would find no handler.
-    let on_connecting = async move |socket: SocketRef| {
+    let on_connecting = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
+        let identity = async {
+            match rooms.service.is_open() {
+                true => Ok(None),
+                false => rooms.service.identify(&credentials(&socket, &auth.unwrap_or_default())?).await,
+            }
+        };
+        let identity = identity.await.map_err(|error| {
+            info!(socket = log_name(&socket), code = error.code.as_str(), "refused");
+            error.code.as_str()
+        })?;
         // A WebSocket's from the start is in its request; one that begins by polling has a session first.
         let session = socket.id.as_str();
         let link = match socket.req_parts().extensions.get::<Arc<Link>>() {
@@ -32,7 +47,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>, proxies: Tru
             }
             None => links.of(session),
         };
-        let client = Client::install(&socket, link, rooms.clone());
+        let client = Client::install(&socket, identity, link, rooms.clone());
         socket.extensions.insert(client.clone());
         let links = links.clone();
         socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
@@ -40,7 +55,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>, proxies: Tru
             let user = client.disconnected(&socket);
             info!(socket = log_name(&socket), %user, reason = reason_code(reason), "disconnect");
         });
-        Ok::<(), Infallible>(())
+        Ok::<(), &str>(())
     };
     let on_connected = async move |socket: SocketRef, Extension(client): Extension<Arc<Client>>| {
         let request = socket.req_parts();
@@ -56,11 +71,36 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>, proxies: Tru
                 ProtocolVersion::V4 => 4,
                 ProtocolVersion::V5 => 5,
             },
+            user = %client.session.user(),
             "connect"
         );
+        client.expire(&socket);
         client.work(&socket).await;
     };
     io.ns("/", on_connected.with(on_connecting));
+}
+
+/// What a socket shows: in the handshake's `auth`, in the query (clients 2.x, Postman), or as a header.
+///
+/// # Errors
+/// `invalid_token`, `invalid_share`, `invalid_share_password`.
+fn credentials(socket: &SocketRef, auth: &Value) -> Result<Credentials> {
+    let request = socket.req_parts();
+    let query = request.uri.query().unwrap_or_default();
+    let shown = |name: &str, code: Code| match auth.get(name) {
+        None | Some(Value::Null) => {
+            let found = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
+            Ok(found.map(|(_, value)| value.into_owned()))
+        }
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(Error::new(code, format!("{name} must be text"))),
+    };
+    let token = match shown("token", Code::InvalidToken)? {
+        Some(token) => Some(token),
+        None => bearer(&request.headers).map_err(|why| Error::new(Code::InvalidToken, why))?,
+    };
+    let share = shown("share", Code::InvalidShare)?;
+    Ok(Credentials { token, share, password: shown("password", Code::InvalidSharePassword)? })
 }
 
 /// One word for the log, as Socket.IO's own servers name them.

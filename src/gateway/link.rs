@@ -41,7 +41,9 @@ pub struct Link {
 
 #[derive(Debug, Default)]
 struct Account {
-    /// Sent and not confirmed, in bytes.
+    /// All that was ever sent, in bytes.
+    sent: u64,
+    /// Of that, not confirmed.
     unread: usize,
     /// When confirmation was asked for, and of how much of it.
     asked: Option<(Instant, usize)>,
@@ -68,6 +70,7 @@ impl Link {
     /// So many bytes are on their way.
     pub fn sent(&self, bytes: usize) {
         let mut account = self.account.lock();
+        account.sent += bytes as u64;
         account.unread += bytes;
         if self.stream.get().is_none() && account.asked.is_none() {
             // The client polls again by itself.
@@ -78,7 +81,7 @@ impl Link {
     /// A poll has come: whatever was answered to earlier ones is read.
     pub fn polled(&self) {
         if self.stream.get().is_none() {
-            self.read(|account| *account = Account::default());
+            self.read(|account| *account = Account { sent: account.sent, ..Account::default() });
         }
     }
 
@@ -89,6 +92,19 @@ impl Link {
         if !was_open && account.is_open() {
             self.opened.notify_one();
         }
+    }
+
+    /// Asks for confirmation soon; returns a mark behind all that was sent, for [`Link::has_read_to`].
+    pub fn mark(&self) -> u64 {
+        let mut account = self.account.lock();
+        account.last_asked = None;
+        account.sent
+    }
+
+    /// Has the socket read everything before this mark, as far as is known?
+    pub fn has_read_to(&self, mark: u64) -> bool {
+        let account = self.account.lock();
+        account.sent - account.unread as u64 >= mark
     }
 
     /// Has the socket read everything, as far as is known?

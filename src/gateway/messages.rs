@@ -1,7 +1,8 @@
 //! What clients may send, and what it does.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -11,23 +12,31 @@ use socketioxide::{
     ParserError,
     extract::{Event, SocketRef, TryData},
 };
+use tokio::{task::AbortHandle, time::sleep};
 use tracing::info;
 
 use super::{
     inbox::Inbox,
     link::Link,
     outlet::Outlet,
-    reply::Reply,
+    reply::{Reply, refusal},
     rooms::Rooms,
     session::{Session, log_name},
 };
-use crate::domain::{
-    error::{Code, Error, Result},
-    id::{LocationId, MAX_SAFE_INTEGER, UserId},
+use crate::{
+    domain::{
+        access::Caller,
+        error::{Code, Error, Result},
+        id::{LocationId, MAX_SAFE_INTEGER, UserId},
+        time::Timestamp,
+    },
+    service::access::Identity,
 };
 
 /// A relayed message as JSON text.
 const MAX_CHAT_BYTES: usize = 16 * 1024;
+/// How long the time a token has left is believed.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// An event from a client, its payload checked.
 enum Message {
@@ -39,6 +48,8 @@ enum Message {
     Chat(Chat),
     /// `join`
     Join(Join),
+    /// `authenticate`
+    Authenticate(Authenticate),
 }
 
 /// `{locationId, userId?, since?}`
@@ -86,6 +97,12 @@ struct Join {
     _user_name: Option<String>,
 }
 
+/// `{token}`
+#[derive(Deserialize)]
+struct Authenticate {
+    token: String,
+}
+
 /// A payload that must be an object: derived implementations would take an array in the fields' order.
 struct Object<T>(T);
 
@@ -115,17 +132,26 @@ pub struct Client {
     pub outlet: Arc<Outlet>,
     inbox: Inbox<(Result<Message>, Reply)>,
     rooms: Arc<Rooms>,
+    /// Ends the socket with its token. Written once it is connected.
+    expiry: Mutex<Option<AbortHandle>>,
 }
 
 impl Client {
     /// Takes every event of a socket into its inbox.
-    pub fn install(socket: &SocketRef, link: Arc<Link>, rooms: Arc<Rooms>) -> Arc<Self> {
+    pub fn install(
+        socket: &SocketRef,
+        identity: Option<Identity>,
+        link: Arc<Link>,
+        rooms: Arc<Rooms>,
+    ) -> Arc<Self> {
         let outlet = Arc::new(Outlet::new(link, rooms.blocked.clone()));
-        let client = Arc::new(Self { session: Arc::default(), outlet, inbox: Inbox::new(), rooms });
+        let session = Arc::new(Session::new(identity));
+        let client = Arc::new(Self { session, outlet, inbox: Inbox::new(), rooms, expiry: Mutex::default() });
         client.on(socket, "join_room", Message::JoinRoom);
         client.on(socket, "leave_room", Message::LeaveRoom);
         client.on(socket, "chat", Message::Chat);
         client.on(socket, "join", Message::Join);
+        client.on(socket, "authenticate", Message::Authenticate);
         let this = client.clone();
         socket.on_fallback(move |socket: SocketRef, Event(name): Event, reply: Reply| {
             let name: String = name.chars().take(40).collect();
@@ -186,6 +212,7 @@ impl Client {
                 rooms.join(self, socket, location_id, since, reply).await?;
             }
             Message::LeaveRoom(LeaveRoom { location_id }) => {
+                self.outlet.forget(location_id);
                 if rooms.leave(socket.id, session, location_id) {
                     info!(socket = log_name(socket), room = %location_id, "leave");
                 }
@@ -205,12 +232,67 @@ impl Client {
                 let user_id = session.introduce(Some(user_id));
                 reply.ack(&Joined { user_id, socket_id: socket.id.as_str() });
             }
+            Message::Authenticate(Authenticate { token }) => {
+                let fresh = rooms.service.bearer(&token)?;
+                let exp = fresh.expires_at.map(|at| at.as_millis() / 1_000);
+                let is_other = session.differs(&fresh)?;
+                if is_other {
+                    // An admin no more, for one. If rights cannot be read nothing of it counts.
+                    for room in session.rooms() {
+                        Box::pin(rooms.know(room)).await?;
+                    }
+                }
+                session.renew(fresh);
+                if is_other {
+                    session.rooms().into_iter().for_each(|room| rooms.recheck(room));
+                }
+                reply.ack(&Authenticated { exp });
+            }
         }
         Ok(())
     }
 
+    /// Ends what the socket came with when its time is over.
+    pub fn expire(self: &Arc<Self>, socket: &SocketRef) {
+        if !self.session.expires() {
+            return;
+        }
+        let (client, of) = (self.clone(), socket.clone());
+        let expiry = tokio::spawn(async move {
+            // A fresh token may come meanwhile, and a clock may be set.
+            while let Some(left) = client.session.left(Timestamp::now()) {
+                sleep(left.min(LOOK_AGAIN)).await;
+            }
+            client.expired(&of).await;
+        });
+        *self.expiry.lock() = Some(expiry.abort_handle());
+        if !socket.connected() {
+            // Since before: nobody else would.
+            expiry.abort();
+        }
+    }
+
+    async fn expired(&self, socket: &SocketRef) {
+        let Self { session, outlet, rooms, .. } = self;
+        if let Caller::Guest(guest) = session.caller() {
+            // Also one who is about to enter, and is not in any room yet.
+            rooms.recheck(guest.location);
+            return;
+        }
+        info!(socket = log_name(socket), user = %session.user(), "its token has ended");
+        for room in session.disconnect() {
+            rooms.leave(socket.id, session, room);
+            outlet.forget(room);
+        }
+        let error = Error::new(Code::TokenExpired, "the token has ended; connect with a fresh one");
+        outlet.end(socket, "exception", refusal(&error)).await;
+    }
+
     /// The socket is gone.
     pub fn disconnected(&self, socket: &SocketRef) -> UserId {
+        if let Some(expiry) = self.expiry.lock().take() {
+            expiry.abort();
+        }
         self.rooms.leave_all(socket.id, &self.session);
         self.session.user()
     }
@@ -235,4 +317,11 @@ fn relayed(user: UserId, message: &str, room: LocationId) -> Result<Box<RawValue
 struct Joined<'a> {
     user_id: UserId,
     socket_id: &'a str,
+}
+
+/// The ack of `authenticate`.
+#[derive(Serialize)]
+struct Authenticated {
+    /// When the token ends, in seconds since 1970-01-01T00:00:00Z, as in the token.
+    exp: Option<i64>,
 }

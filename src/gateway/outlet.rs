@@ -2,7 +2,7 @@
 //!
 //! Positions never wait: a room sends the newest one as soon as the outlet takes it (`room.rs`).
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -11,14 +11,20 @@ use socketioxide::{
     SendError, SocketError,
     extract::{AckSender, SocketRef},
 };
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use super::{link::Link, session::log_name};
+use crate::domain::id::LocationId;
 
 /// Events and acks that may wait; one more ends the connection.
 const CAPACITY: usize = 256;
 /// What a packet has besides its body, about.
 const ENVELOPE: usize = 16;
+/// How long what a socket may no longer see may be on its way to it. Within a second nothing more may leave.
+const WITHDRAWN: Duration = Duration::from_millis(800);
+/// While that is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The way to one socket. Kept by the socket, so it never holds that.
 pub struct Outlet {
@@ -30,6 +36,8 @@ pub struct Outlet {
 
 enum Waiting {
     Event(&'static str, Arc<RawValue>),
+    /// Nothing to be sent once the socket is out of the room.
+    InRoom(LocationId, &'static str, Arc<RawValue>),
     Ack(AckSender, Arc<RawValue>),
 }
 
@@ -50,6 +58,44 @@ impl Outlet {
     /// Sends an event, now or in its turn.
     pub fn event(self: &Arc<Self>, socket: &SocketRef, event: &'static str, body: Arc<RawValue>) {
         self.send(socket, Waiting::Event(event, body));
+    }
+
+    /// Sends an event of a room, now or in its turn, as long as the socket is in the room.
+    pub fn event_in(
+        self: &Arc<Self>,
+        socket: &SocketRef,
+        room: LocationId,
+        event: &'static str,
+        body: Arc<RawValue>,
+    ) {
+        self.send(socket, Waiting::InRoom(room, event, body));
+    }
+
+    /// Drops what waits of a room that the socket may no longer see.
+    pub fn forget(&self, room: LocationId) {
+        self.waiting.lock().retain(|waiting| !matches!(waiting, Waiting::InRoom(of, ..) if *of == room));
+    }
+
+    /// A mark behind all that was sent, for [`Outlet::withdraw`]. Something has to be sent after it: what asks
+    /// whether the socket has read so far goes along.
+    pub fn mark(&self) -> u64 {
+        self.link.mark()
+    }
+
+    /// Ends connections that have not read within [`WITHDRAWN`] what they were sent before a mark: it may still
+    /// be in this process, and nobody can take it back.
+    pub fn withdraw(marked: Vec<(Arc<Self>, u64)>) {
+        if marked.is_empty() {
+            return;
+        }
+        tokio::spawn(async move {
+            sleep(WITHDRAWN).await;
+            for (outlet, mark) in marked {
+                if !outlet.link.has_read_to(mark) {
+                    outlet.cut();
+                }
+            }
+        });
     }
 
     /// Sends an ack, now or in its turn.
@@ -84,7 +130,9 @@ impl Outlet {
             && let Some(next) = waiting.pop_front()
         {
             match next {
-                Waiting::Event(event, body) => drop(self.emit(socket, event, &body)),
+                Waiting::Event(event, body) | Waiting::InRoom(_, event, body) => {
+                    self.emit(socket, event, &body);
+                }
                 Waiting::Ack(ack, body) => {
                     self.link.sent(body.get().len() + ENVELOPE);
                     // Gone, or so far behind that it is about to be cut.
@@ -101,6 +149,23 @@ impl Outlet {
         self.link.sent(body.get().len() + ENVELOPE);
         let sent = socket.emit(event, body);
         !matches!(sent, Err(SendError::Socket(SocketError::InternalChannelFull)))
+    }
+
+    /// Sends a last event and disconnects the socket, once it has read what it was sent before. One that has not
+    /// within [`WITHDRAWN`] is cut, for the same reason as in [`Outlet::withdraw`]: the library's disconnect
+    /// would hand all of it out first.
+    pub async fn end(self: &Arc<Self>, socket: &SocketRef, event: &'static str, body: Arc<RawValue>) {
+        let mark = self.mark();
+        self.event(socket, event, body);
+        let deadline = Instant::now() + WITHDRAWN;
+        while !self.link.has_read_to(mark) && Instant::now() < deadline {
+            sleep(LOOK_AGAIN).await;
+        }
+        if self.link.has_read_to(mark) && self.waiting.lock().is_empty() && self.link.is_open() {
+            let _ = socket.clone().disconnect();
+        } else {
+            self.cut();
+        }
     }
 
     /// Ends the connection; the client connects again.

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use socketioxide::{
     adapter::LocalAdapter,
     extract::{AckSender, SocketRef},
@@ -47,12 +48,17 @@ impl Reply {
             let cause = std::error::Error::source(error);
             error!(socket = log_name(&self.socket), code = error.code.as_str(), cause, "failed");
         }
-        let refusal = Refusal { status: "error", code: error.code.as_str(), message: &error.detail };
+        let refusal = refusal(error);
         match self.ack.take() {
-            Some(ack) => self.outlet.ack(&self.socket, ack, body(&refusal)),
-            None => self.outlet.event(&self.socket, "exception", body(&refusal)),
+            Some(ack) => self.outlet.ack(&self.socket, ack, refusal),
+            None => self.outlet.event(&self.socket, "exception", refusal),
         }
     }
+}
+
+/// The body of a failure.
+pub fn refusal(error: &Error) -> Arc<RawValue> {
+    body(&Refusal { status: "error", code: error.code.as_str(), message: &error.detail })
 }
 
 impl FromMessageParts<LocalAdapter> for Reply {

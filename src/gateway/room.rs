@@ -124,8 +124,8 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         self.members.is_empty() && self.visitors.is_empty()
     }
 
-    pub fn has(&self, member: K) -> bool {
-        self.members.contains_key(&member)
+    pub fn member(&self, key: K) -> Option<&S> {
+        self.members.get(&key).map(|member| &member.sink)
     }
 
     pub fn members(&self) -> impl Iterator<Item = &S> {
@@ -204,6 +204,12 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
     /// Takes a member out.
     pub fn leave(&mut self, member: K) -> Option<S> {
         self.members.remove(&member).map(|member| member.sink)
+    }
+
+    /// Takes out whoever may no longer be in it.
+    pub fn expel(&mut self, is_out: impl Fn(&S) -> bool) -> Vec<S> {
+        let gone = self.members.extract_if(|_, member| is_out(&member.sink));
+        gone.map(|(_, member)| member.sink).collect()
     }
 
     /// Ends the room; returns who was in it.

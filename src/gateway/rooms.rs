@@ -27,11 +27,13 @@ use super::{
 };
 use crate::{
     domain::{
+        access::{Access, Action, Caller, Change, Role, may},
         error::{Code, Error, Result},
         id::LocationId,
         location::Location,
+        time::Timestamp,
     },
-    service::{Current, Live, Service},
+    service::{Current, Live, Service, history::Head},
 };
 
 /// Reads of all rooms that may run at once; requests have the database's other connections.
@@ -47,7 +49,7 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// All rooms of this process.
 pub struct Rooms {
-    service: Service,
+    pub service: Service,
     /// Written when a room's first member enters or its last leaves. Taken before a room's lock, and
     /// never held while anything is sent.
     rooms: Mutex<HashMap<LocationId, Arc<Shared>>>,
@@ -64,6 +66,8 @@ struct Shared {
     id: LocationId,
     /// Written by entering, leaving and every update; held while an update is queued to its members.
     room: Mutex<Room<Sid, Member>>,
+    /// Who may be in it. Held while somebody enters or is taken out; before the room's lock.
+    door: Mutex<Door>,
     /// Whoever has it reads from the database, for all who wait for it. When the last read began, and whether
     /// it was answered.
     turn: tokio::sync::Mutex<Option<(Instant, bool)>>,
@@ -73,7 +77,13 @@ struct Shared {
 
 impl Shared {
     fn new(id: LocationId) -> Self {
-        Self { id, room: Mutex::default(), turn: Default::default(), filling: Default::default() }
+        Self {
+            id,
+            room: Mutex::default(),
+            door: Mutex::default(),
+            turn: Default::default(),
+            filling: Default::default(),
+        }
     }
 }
 
@@ -81,6 +91,26 @@ struct Member {
     socket: SocketRef,
     outlet: Arc<Outlet>,
     session: Arc<Session>,
+    /// Sees positions and nothing else.
+    is_guest: bool,
+}
+
+/// What a room knows of rights to its location: nothing, until somebody comes for whom it matters.
+#[derive(Default)]
+struct Door {
+    access: Option<Access>,
+    /// Changes heard of while rights are being read.
+    heard: Option<Vec<Change>>,
+}
+
+impl Door {
+    /// `None`: not known yet.
+    fn role(&self, caller: &Caller, id: LocationId) -> Option<Option<Role>> {
+        match caller {
+            Caller::Anyone(_) | Caller::User { is_admin: true, .. } => Some(Some(Role::Owner)),
+            _ => self.access.as_ref().map(|access| access.role(caller, id, Timestamp::now())),
+        }
+    }
 }
 
 impl Sink for Member {
@@ -121,7 +151,7 @@ impl Rooms {
     /// Lets a socket in: ack, then the current state or every update after `since`, then everything newer.
     ///
     /// # Errors
-    /// `not_found`, `storage_unavailable`, `internal`.
+    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn join(
         &self,
         client: &Client,
@@ -132,14 +162,29 @@ impl Rooms {
     ) -> Result<()> {
         let Client { session, outlet, .. } = client;
         // From here on the room hears of updates, so what commits after the read below is not missed.
-        let visit = Visit::new(self, id, since);
+        let caller = session.caller();
+        // Of what was before a share link was made its guests learn nothing: that counts as not kept.
+        let missed = since.filter(|since| match &caller {
+            Caller::Guest(guest) => since + 1 >= guest.from,
+            _ => true,
+        });
+        let visit = Visit::new(self, id, missed);
         let shared = &visit.shared;
-        let is_known = shared.room.lock().entry(since, false) != Entry::Unknown;
+        let role = shared.door.lock().role(&caller, id);
+        let role = match role {
+            Some(role) => role,
+            None => Box::pin(self.read_access(shared, &caller)).await?,
+        };
+        may(role, Action::See, id)?;
+        let is_known = shared.room.lock().entry(missed, false) != Entry::Unknown;
         // Boxed: a join that reads nothing, which is most of them, is not to carry the room for it.
-        let failure = if is_known { None } else { Box::pin(self.ask(shared, since)).await.err() };
+        let failure = if is_known { None } else { Box::pin(self.ask(shared, missed)).await.err() };
+        let door = shared.door.lock();
+        // Once more: the right may have ended while the database was read.
+        may(door.role(&caller, id).flatten(), Action::See, id)?;
         let mut room = shared.room.lock();
         // If the database could not be asked, a live room goes on with what it knows.
-        let entry = room.entry(since, true);
+        let entry = room.entry(missed, true);
         let (Entry::Current | Entry::After(_), Some(version)) = (entry, room.head()) else {
             return Err(failure.unwrap_or_else(|| Error::no_location(id)));
         };
@@ -152,7 +197,12 @@ impl Rooms {
             None => reply.ack(&name),
             Some(_) => reply.ack(&Recovery { room_name: &name, version, recovered }),
         }
-        let member = Member { socket: socket.clone(), outlet: outlet.clone(), session: session.clone() };
+        let member = Member {
+            socket: socket.clone(),
+            outlet: outlet.clone(),
+            session: session.clone(),
+            is_guest: matches!(caller, Caller::Guest(_)),
+        };
         if !room.enter(socket.id, member, entry, Instant::now()) {
             self.behind.lock().insert(id);
         }
@@ -180,16 +230,15 @@ impl Rooms {
     /// Sends a member's message to everyone in the room, the sender included.
     ///
     /// # Errors
-    /// `not_in_room`.
+    /// `not_in_room`, `forbidden`.
     pub fn relay(&self, sender: Sid, id: LocationId, chat: &Arc<RawValue>) -> Result<()> {
         let not_in_room = || Error::new(Code::NotInRoom, format!("join room {id} before sending to it"));
         let shared = self.room(id).ok_or_else(not_in_room)?;
         let room = shared.room.lock();
-        if !room.has(sender) {
-            return Err(not_in_room());
-        }
-        for Member { socket, outlet, .. } in room.members() {
-            outlet.event(socket, "chat", chat.clone());
+        let is_guest = room.member(sender).ok_or_else(not_in_room)?.is_guest;
+        may(Some(if is_guest { Role::Guest } else { Role::Viewer }), Action::Meet, id)?;
+        for Member { socket, outlet, .. } in room.members().filter(|member| !member.is_guest) {
+            outlet.event_in(socket, id, "chat", chat.clone());
         }
         Ok(())
     }
@@ -214,11 +263,99 @@ impl Rooms {
     pub fn deleted(&self, id: LocationId) {
         let Some(shared) = self.rooms.lock().remove(&id) else { return };
         let mut room = shared.room.lock();
-        let closed = body(&RoomClosed { room_name: &id.to_string(), reason: "deleted" });
-        for Member { socket, outlet, session } in room.close() {
-            session.leave(id);
-            outlet.event(&socket, "room_closed", closed.clone());
+        let gone = room.close().collect();
+        tell_closed(id, gone, |_| "deleted");
+    }
+
+    /// Takes over a change of rights: who may no longer be in the room is taken out, then told.
+    pub fn granted(&self, id: LocationId, change: Change, grants: u64) {
+        let Some(shared) = self.room(id) else { return };
+        let mut door = shared.door.lock();
+        if let Some(heard) = &mut door.heard {
+            heard.push(change);
         }
+        let Some(access) = &mut door.access else { return };
+        access.apply(change);
+        if grants == access.grants + 1 {
+            access.grants = grants;
+        }
+        self.expel(&shared, &door);
+        drop(door);
+        self.drop_if_empty(&shared);
+    }
+
+    /// Reads rights to a room's location anew, and takes out who has none.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub async fn refresh(&self, id: LocationId) -> Result<()> {
+        let Some(visit) = Visit::to_live(self, id) else { return Ok(()) };
+        let _turn = visit.shared.turn.lock().await;
+        match self.learn_access(&visit.shared).await {
+            // The sweep closes it.
+            Err(error) if error.code == Code::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Reads rights to a room's location, unless they are known.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub async fn know(&self, id: LocationId) -> Result<()> {
+        let is_known = self.room(id).is_none_or(|shared| shared.door.lock().access.is_some());
+        if is_known { Ok(()) } else { self.refresh(id).await }
+    }
+
+    /// Reads rights to a location, unless somebody else has done so meanwhile.
+    async fn read_access(&self, shared: &Arc<Shared>, caller: &Caller) -> Result<Option<Role>> {
+        let _turn = shared.turn.lock().await;
+        let known = shared.door.lock().role(caller, shared.id);
+        if let Some(role) = known {
+            return Ok(role);
+        }
+        self.learn_access(shared).await?;
+        Ok(shared.door.lock().role(caller, shared.id).flatten())
+    }
+
+    /// With the room's turn to read.
+    async fn learn_access(&self, shared: &Arc<Shared>) -> Result<()> {
+        shared.door.lock().heard = Some(Vec::new());
+        let read = async {
+            let _permit = self.reads.acquire().await.map_err(Error::internal)?;
+            self.service.access(shared.id).await
+        };
+        let read = read.await;
+        let mut door = shared.door.lock();
+        // What was committed before the read is in it already, and does no harm a second time.
+        let heard = door.heard.take().unwrap_or_default();
+        let mut access = read?;
+        heard.into_iter().for_each(|change| access.apply(change));
+        door.access = Some(access);
+        self.expel(shared, &door);
+        Ok(())
+    }
+
+    /// Takes out of a room who has no right to be there.
+    fn expel(&self, shared: &Arc<Shared>, door: &Door) {
+        let id = shared.id;
+        let gone = shared.room.lock().expel(|member| {
+            // Not known: of nobody in the room does it matter.
+            door.role(&member.session.caller(), id).is_some_and(|role| role.is_none())
+        });
+        tell_closed(id, gone, |caller| match caller {
+            Caller::Guest(guest) if guest.expires_at <= Timestamp::now() => "expired",
+            _ => "revoked",
+        });
+    }
+
+    /// Somebody's time is over, or their token another: takes out who has no right to be in a room.
+    pub fn recheck(&self, id: LocationId) {
+        let Some(shared) = self.room(id) else { return };
+        let door = shared.door.lock();
+        self.expel(&shared, &door);
+        drop(door);
+        self.drop_if_empty(&shared);
     }
 
     /// Sends members what they could not be sent before; returns the rooms that lack versions themselves.
@@ -231,7 +368,7 @@ impl Rooms {
             let Some(shared) = self.room(id) else { continue };
             let mut room = shared.room.lock();
             let (stalled, all) = room.catch_up(Instant::now());
-            for Member { socket, outlet, session } in stalled {
+            for Member { socket, outlet, session, .. } in stalled {
                 info!(socket = log_name(&socket), room = %id, "too slow for what it missed: it is to connect again");
                 session.leave(id);
                 outlet.cut();
@@ -261,7 +398,12 @@ impl Rooms {
                 // Without the database there is nothing to compare with.
                 let Ok(found) = self.service.versions(ids).await else { continue };
                 now.extend(ids.iter().map(|id| (*id, None)));
-                now.extend(found.into_iter().map(|(id, version)| (id, Some(version))));
+                now.extend(found.iter().map(|head| (head.id, Some(head.version))));
+                for head in found.iter().filter(|head| self.knows_fewer(head)) {
+                    if let Err(error) = self.refresh(head.id).await {
+                        debug!(room = %head.id, %error, "rights");
+                    }
+                }
             }
             for (id, seen) in std::mem::take(&mut before) {
                 match seen {
@@ -277,6 +419,12 @@ impl Rooms {
             }
             before = now;
         }
+    }
+
+    /// Have rights been changed that a room has not heard of?
+    fn knows_fewer(&self, head: &Head) -> bool {
+        let Some(shared) = self.room(head.id) else { return false };
+        shared.door.lock().access.as_ref().is_some_and(|access| access.grants < head.grants)
     }
 
     /// Reads the versions a room lacks, unless somebody else is at it.
@@ -363,14 +511,30 @@ impl Rooms {
 }
 
 impl Live for Weak<Rooms> {
-    fn current(&self, id: LocationId) -> Option<Current> {
+    fn current(&self, by: &Caller, id: LocationId) -> Option<Result<Current>> {
         let shared = self.upgrade()?.room(id)?;
+        let role = shared.door.lock().role(by, id)?;
         let room = shared.room.lock();
-        room.current().map(|Update { version, chat, message }| Current {
-            version: *version,
-            feature: chat.get()[message.clone()].to_owned(),
-        })
+        let Update { version, chat, message } = room.current()?;
+        let feature = chat.get()[message.clone()].to_owned();
+        Some(may(role, Action::See, id).map(|()| Current { version: *version, feature }))
     }
+}
+
+/// Those who were taken out of a room learn it, and nothing more of the room.
+fn tell_closed(id: LocationId, gone: Vec<Member>, reason: impl Fn(&Caller) -> &'static str) {
+    let name = id.to_string();
+    let told = gone.into_iter().map(|Member { socket, outlet, session, .. }| {
+        let reason = reason(&session.caller());
+        info!(socket = log_name(&socket), room = %id, reason, "room closed");
+        session.leave(id);
+        outlet.forget(id);
+        // First: what is written now asks for the confirmation of what was written before.
+        let mark = outlet.mark();
+        outlet.event(&socket, "room_closed", body(&RoomClosed { room_name: &name, reason }));
+        (outlet, mark)
+    });
+    Outlet::withdraw(told.collect());
 }
 
 impl fmt::Debug for Rooms {

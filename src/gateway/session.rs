@@ -1,39 +1,104 @@
 //! What is known of one socket besides its connection: whose it is and which rooms it is in.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use parking_lot::Mutex;
 use socketioxide::extract::SocketRef;
 
-use crate::domain::id::{LocationId, UserId};
+use crate::{
+    domain::{
+        access::Caller,
+        error::{Code, Error, Result},
+        id::{LocationId, UserId},
+        time::Timestamp,
+        token::LEEWAY,
+    },
+    service::access::Identity,
+};
 
 /// The state of one socket. Owned by its event handlers and the rooms it is in; never holds the socket
 /// itself, which holds the handlers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Session {
     /// Written when the socket says who it is, enters or leaves a room, and disconnects. Taken after a
     /// room's lock, never before.
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    user: Option<UserId>,
+    /// `None`: open mode, and nobody has said who they are.
+    identity: Option<Identity>,
     rooms: HashSet<LocationId>,
     disconnected: bool,
 }
 
 impl Session {
+    /// Of a socket whose caller is known, or in open mode is not.
+    pub fn new(identity: Option<Identity>) -> Self {
+        Self { state: Mutex::new(State { identity, rooms: HashSet::new(), disconnected: false }) }
+    }
+
     /// Whose socket this is.
+    pub fn caller(&self) -> Caller {
+        self.state.lock().identity.as_ref().map(|identity| identity.caller.clone()).unwrap_or_default()
+    }
+
+    /// As whom it speaks.
     pub fn user(&self) -> UserId {
-        self.state.lock().user.unwrap_or(UserId::DEFAULT)
+        self.state.lock().identity.as_ref().map_or(UserId::DEFAULT, |identity| identity.caller.user())
+    }
+
+    /// Does what it came with end?
+    pub fn expires(&self) -> bool {
+        self.state.lock().identity.as_ref().is_some_and(|identity| identity.expires_at.is_some())
+    }
+
+    /// How long it may go on; `None`: its time is over.
+    pub fn left(&self, now: Timestamp) -> Option<Duration> {
+        let state = self.state.lock();
+        let Some(Identity { caller, expires_at: Some(at), .. }) = &state.identity else {
+            return Some(Duration::MAX);
+        };
+        // As long as a token is taken for.
+        let leeway = if let Caller::User { .. } = caller { LEEWAY } else { Duration::ZERO };
+        let left_ms = at.as_millis() - now.as_millis() + leeway.as_millis() as i64;
+        u64::try_from(left_ms).ok().filter(|left_ms| *left_ms > 0).map(Duration::from_millis)
     }
 
     /// Open mode: the first name given stays.
     pub fn introduce(&self, user: Option<UserId>) -> UserId {
         let mut state = self.state.lock();
-        state.user = state.user.or(user);
-        state.user.unwrap_or(UserId::DEFAULT)
+        if let (None, Some(user)) = (&state.identity, user) {
+            state.identity = Some(Identity::label(user));
+        }
+        drop(state);
+        self.user()
+    }
+
+    /// Does a fresh token of the same user give other rights?
+    ///
+    /// # Errors
+    /// `invalid_token`: somebody else's.
+    pub fn differs(&self, fresh: &Identity) -> Result<bool> {
+        match &self.state.lock().identity {
+            Some(known)
+                if known.caller.account().is_some() && known.caller.account() == fresh.caller.account() =>
+            {
+                Ok(known.caller != fresh.caller)
+            }
+            _ => Err(Error::new(Code::InvalidToken, "the token is of another user than this socket")),
+        }
+    }
+
+    /// From now on it has this token, of the same user.
+    pub fn renew(&self, fresh: Identity) {
+        self.state.lock().identity = Some(fresh);
+    }
+
+    /// The rooms it is in.
+    pub fn rooms(&self) -> Vec<LocationId> {
+        self.state.lock().rooms.iter().copied().collect()
     }
 
     /// Notes that the socket is in a room; `false` if it has disconnected.

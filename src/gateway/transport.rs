@@ -23,7 +23,7 @@ use super::{
 use crate::net::accept::{Peer, freed};
 
 /// What a socket's handlers may want of the request it came by.
-const KEPT: [HeaderName; 1] = [HeaderName::from_static("x-forwarded-for")];
+const KEPT: [HeaderName; 2] = [HeaderName::from_static("x-forwarded-for"), header::AUTHORIZATION];
 
 /// The library, and what it is not left to do. `L` serves requests and ready-made WebSocket streams.
 #[derive(Clone)]

@@ -1,31 +1,44 @@
 //! Request bodies: JSON, at most 1 MiB, whatever their length header says.
 
+use crate::domain::error::{Code, Error, Result};
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, header};
-use warp::{Filter, Rejection};
-
-use crate::domain::error::{Code, Error, Result};
 
 const MAX_BYTES: usize = 1024 * 1024;
 /// A longer body is still read this far, so that an ordinary client has sent it and reads the answer.
 const DRAIN_BYTES: usize = 8 * MAX_BYTES;
 
-/// Extracts the body, or why it is refused: for the handler to answer.
-pub fn json() -> impl Filter<Extract = (Result<Bytes>,), Error = Rejection> + Clone {
-    warp::header::headers_cloned().and(warp::body::stream()).then(async |headers: HeaderMap, body| {
-        let bytes = read(body).await?;
-        let named_json = match headers.get(header::CONTENT_TYPE) {
-            Some(content_type) => content_type.to_str().is_ok_and(is_json),
-            // A page may send this to any server without a preflight; apps and curl name no origin.
-            None => !headers.contains_key(header::ORIGIN),
-        };
-        if !named_json {
-            let detail = "send JSON, with Content-Type: application/json or application/geo+json";
-            return Err(Error::new(Code::UnsupportedMediaType, detail));
-        }
-        Ok(bytes)
-    })
+/// The body, which must say that it is JSON.
+///
+/// # Errors
+/// `unsupported_media_type`, `payload_too_large`, `invalid_json`.
+pub async fn json<B: Buf, E>(
+    headers: &HeaderMap,
+    body: impl Stream<Item = std::result::Result<B, E>>,
+) -> Result<Bytes> {
+    let bytes = read(body).await?;
+    let named_json = match headers.get(header::CONTENT_TYPE) {
+        Some(content_type) => content_type.to_str().is_ok_and(is_json),
+        // A page may send this to any server without a preflight; apps and curl name no origin.
+        None => !headers.contains_key(header::ORIGIN),
+    };
+    if !named_json {
+        let detail = "send JSON, with Content-Type: application/json or application/geo+json";
+        return Err(Error::new(Code::UnsupportedMediaType, detail));
+    }
+    Ok(bytes)
+}
+
+/// Reads a body that nobody wants, so that an ordinary client has sent it and reads the answer.
+pub async fn discard<B: Buf, E>(body: impl Stream<Item = std::result::Result<B, E>>) {
+    let mut body = std::pin::pin!(body);
+    let mut length = 0;
+    while let Some(Ok(chunk)) = body.next().await
+        && length <= DRAIN_BYTES
+    {
+        length += chunk.remaining();
+    }
 }
 
 async fn read<B: Buf, E>(body: impl Stream<Item = std::result::Result<B, E>>) -> Result<Bytes> {

@@ -18,7 +18,13 @@ fn status(code: Code) -> StatusCode {
         Code::InvalidJson => StatusCode::BAD_REQUEST,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::NotInRoom => StatusCode::FORBIDDEN,
+        Code::Unauthorized
+        | Code::InvalidToken
+        | Code::TokenExpired
+        | Code::InvalidShare
+        | Code::ShareExpired
+        | Code::InvalidSharePassword => StatusCode::UNAUTHORIZED,
+        Code::Forbidden | Code::NotInRoom => StatusCode::FORBIDDEN,
         Code::PayloadTooLarge | Code::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::InvalidParameter
@@ -27,6 +33,10 @@ fn status(code: Code) -> StatusCode {
         | Code::InvalidId
         | Code::IdMismatch
         | Code::InvalidUserId
+        | Code::InvalidExpiresAt
+        | Code::InvalidMember
+        | Code::TooManyMembers
+        | Code::TooManyShares
         | Code::NothingToUpdate
         | Code::InvalidProperties
         | Code::PropertiesTooLarge
@@ -80,6 +90,10 @@ fn problem(error: &Error) -> Response<Bytes> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if status == StatusCode::UNAUTHORIZED {
+        // RFC 6750 §3; browsers ask nobody for a password because of it.
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
         headers.insert(header::RETRY_AFTER, RETRY_AFTER);
     }

@@ -1,10 +1,13 @@
 //! The `/location` routes.
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
-use super::{body, error::method_not_allowed, query, reply};
+use super::{
+    call::{Body, Call, call},
+    error::method_not_allowed,
+    query, reply,
+};
 use crate::{
     domain::{
         error::{Error, Result},
@@ -16,43 +19,43 @@ use crate::{
 
 /// `GET`, `POST`, `PUT /location`; `GET`, `PUT`, `DELETE /location/{id}`; `GET /location/{id}/history`.
 pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
-    let service = warp::any().map(move || service.clone());
+    let call = call(service);
     let read = warp::get().or(warp::head()).unify();
-    let raw_query = warp::query::raw().or(warp::any().map(String::new)).unify();
 
     let all = path!("location");
-    let create = all.and(warp::post()).and(service.clone()).and(body::json()).then(create);
+    let create = all.and(warp::post()).and(call.clone()).and(warp::body::stream()).then(create).boxed();
     let update_by_body = all
         .and(warp::put())
-        .and(service.clone())
-        .and(body::json())
-        .then(async |service, body| update(service, None, body).await);
-    let list = all.and(read).and(service.clone()).and(raw_query).then(list);
+        .and(call.clone())
+        .and(warp::body::stream())
+        .then(async |call, body| update(call, None, body).await)
+        .boxed();
+    let list = all.and(read).and(call.clone()).then(list).boxed();
     let other_on_all = all
         .and(warp::method())
         .map(|method: Method| method_not_allowed(&method, "GET, HEAD, POST, PUT, OPTIONS").into_response());
 
     // An id that cannot be is an unknown one.
     let one = path!("location" / String);
-    let get = one.and(read).and(service.clone()).and(raw_query).and(warp::header::headers_cloned()).then(get);
-    let update_by_path = one.and(warp::put()).and(service.clone()).and(body::json()).then(
-        async |id: String, service, body| match known(&id) {
-            Ok(id) => update(service, Some(id), body).await,
-            Err(error) => error.into_response(),
-        },
-    );
-    let delete = one.and(warp::delete()).and(service.clone()).and(raw_query).then(delete);
+    let get = one.and(read).and(call.clone()).then(get).boxed();
+    let update_by_path = one
+        .and(warp::put())
+        .and(call.clone())
+        .and(warp::body::stream())
+        .then(async |id, call, body| update(call, Some(id), body).await)
+        .boxed();
+    let delete = one.and(warp::delete()).and(call.clone()).then(delete).boxed();
     let other_on_one = one.and(warp::method()).map(|_, method: Method| {
         method_not_allowed(&method, "GET, HEAD, PUT, DELETE, OPTIONS").into_response()
     });
 
     let past = path!("location" / String / "history");
-    let history = past.and(read).and(service).and(raw_query).then(history);
+    let history = past.and(read).and(call).then(history).boxed();
     let other_on_past = past
         .and(warp::method())
         .map(|_, method: Method| method_not_allowed(&method, "GET, HEAD, OPTIONS").into_response());
 
-    // The hot path first.
+    // The hot path first. Each boxed: a tree of filters carries the futures of all its routes, by value.
     update_by_body
         .or(update_by_path)
         .unify()
@@ -75,29 +78,33 @@ pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = 
         .boxed()
 }
 
-async fn create(service: Service, body: Result<Bytes>) -> Response {
+async fn create(call: Call, body: impl Body) -> Response {
     let act = async {
-        let location = service.create_location(NewLocation::from_body(&body?)?).await?;
+        let (caller, body) = call.with_body(body).await?;
+        let location = call.service.create_location(NewLocation::from_body(&body, caller.as_ref())?).await?;
         let reply = reply::data(StatusCode::CREATED, "location", &location.to_feature());
         Ok(warp::reply::with_header(reply, header::LOCATION, format!("/location/{}", location.id)))
     };
     respond(act.await)
 }
 
-async fn update(service: Service, id: Option<LocationId>, body: Result<Bytes>) -> Response {
+async fn update(call: Call, id: Option<String>, body: impl Body) -> Response {
     let act = async {
-        let location = service.update_location(Update::from_body(&body?, id)?).await?;
+        let (caller, body) = call.with_body(body).await?;
+        let id = id.as_deref().map(known).transpose()?;
+        let location = call.service.update_location(Update::from_body(&body, id, caller.as_ref())?).await?;
         Ok(reply::data(StatusCode::CREATED, "updatedLocationResult", &location.to_feature()))
     };
     respond(act.await)
 }
 
-async fn get(id: String, service: Service, raw_query: String, headers: HeaderMap) -> Response {
+async fn get(id: String, call: Call) -> Response {
     let act = async {
-        query::user(&raw_query)?;
-        let location = service.location(known(&id)?).await?;
+        let by = call.caller().await?;
+        query::user(&call.query)?;
+        let location = call.service.location(&by, known(&id)?).await?;
         let etag = format!("\"{}\"", location.version);
-        let reply = match matches(&headers, &etag) {
+        let reply = match matches(call.headers(), &etag) {
             true => StatusCode::NOT_MODIFIED.into_response(),
             false => reply::geojson(location.feature).into_response(),
         };
@@ -106,10 +113,11 @@ async fn get(id: String, service: Service, raw_query: String, headers: HeaderMap
     respond(act.await)
 }
 
-async fn list(service: Service, raw_query: String) -> Response {
+async fn list(call: Call) -> Response {
     let act = async {
-        let query::List { page, per_page, query } = query::list(&raw_query)?;
-        let listed = service.list_locations(query).await?;
+        let by = call.caller().await?;
+        let query::List { page, per_page, query } = query::list(&call.query)?;
+        let listed = call.service.list_locations(&by, query).await?;
         let features = listed.features.join(",");
         let total = listed.total.map(|total| format!(r#","total":{total}"#)).unwrap_or_default();
         Ok(reply::geojson(format!(
@@ -119,10 +127,11 @@ async fn list(service: Service, raw_query: String) -> Response {
     respond(act.await)
 }
 
-async fn history(id: String, service: Service, raw_query: String) -> Response {
+async fn history(id: String, call: Call) -> Response {
     let act = async {
-        let query::History { since, limit } = query::history(&raw_query)?;
-        let Versions { features, head } = service.history(known(&id)?, since, limit).await?;
+        let by = call.caller().await?;
+        let query::History { since, limit } = query::history(&call.query)?;
+        let Versions { features, head } = call.service.history(&by, known(&id)?, since, limit).await?;
         let features = features.join(",");
         Ok(reply::geojson(format!(
             r#"{{"type":"FeatureCollection","features":[{features}],"version":{head}}}"#
@@ -131,23 +140,24 @@ async fn history(id: String, service: Service, raw_query: String) -> Response {
     respond(act.await)
 }
 
-async fn delete(id: String, service: Service, raw_query: String) -> Response {
+async fn delete(id: String, call: Call) -> Response {
     let act = async {
-        query::user(&raw_query)?;
-        service.delete_location(known(&id)?).await?;
+        let by = call.caller().await?;
+        query::user(&call.query)?;
+        call.service.delete_location(by, known(&id)?).await?;
         Ok(StatusCode::NO_CONTENT)
     };
     respond(act.await)
 }
 
-fn respond(result: Result<impl Reply>) -> Response {
+pub(super) fn respond(result: Result<impl Reply>) -> Response {
     match result {
         Ok(reply) => reply.into_response(),
         Err(error) => error.into_response(),
     }
 }
 
-fn known(id: &str) -> Result<LocationId> {
+pub(super) fn known(id: &str) -> Result<LocationId> {
     id.parse().map_err(|()| Error::no_location(id.chars().take(40).collect::<String>()))
 }
 

@@ -3,11 +3,14 @@
 //! The only room that imports warp. It decides nothing; it extracts, calls one act, replies.
 
 mod body;
+mod call;
 mod error;
 mod health;
 mod locations;
+mod members;
 mod query;
 mod reply;
+mod shares;
 
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
@@ -44,7 +47,11 @@ pub fn service(
 > + Clone
 + Send
 + use<> {
-    let routes = health::routes(service.clone()).or(locations::routes(service)).recover(error::recover);
+    let routes = locations::routes(service.clone())
+        .or(health::routes(service.clone()))
+        .or(members::routes(service.clone()))
+        .or(shares::routes(service))
+        .recover(error::recover);
     // The path without the query: that may hold a token.
     let span = move |request: &Request<Incoming>| {
         let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());

@@ -16,6 +16,7 @@ use crate::{
     storage::Page,
 };
 
+const SHARE: &str = "share";
 const DEFAULT_PER_PAGE: u64 = 20;
 const MAX_PER_PAGE: u64 = 100;
 /// Pages further than this are nobody's; also keeps the offset far from overflow.
@@ -87,9 +88,21 @@ pub fn user(query: &str) -> Result<UserId> {
     user.map_or(Ok(UserId::DEFAULT), |user| user.parse())
 }
 
+/// Reads `share`, which any request may have: the secret of a share link.
+///
+/// # Errors
+/// `invalid_parameter`.
+pub fn share(query: &str) -> Result<Option<String>> {
+    let mut shares = parse(query.as_bytes()).filter(|(name, _)| name == SHARE);
+    match (shares.next(), shares.next()) {
+        (_, Some(_)) => Err(invalid("share is given twice")),
+        (share, None) => Ok(share.map(|(_, share)| share.into_owned())),
+    }
+}
+
 fn parameters<const N: usize>(query: &str, names: [&str; N]) -> Result<[Option<String>; N]> {
     let mut values = [const { None }; N];
-    for (name, value) in parse(query.as_bytes()) {
+    for (name, value) in parse(query.as_bytes()).filter(|(name, _)| name != SHARE) {
         let Some(index) = names.iter().position(|known| *known == name) else {
             let name: String = name.chars().take(40).collect();
             return Err(invalid(format!("there is no parameter `{name}` here; known: {}", names.join(", "))));

@@ -1,6 +1,7 @@
 //! Answers made of JSON text that is already there: a Feature is written once and not parsed again.
 
 use http::{StatusCode, header};
+use serde::Serialize;
 use warp::{Reply, reply};
 
 const GEO_JSON: &str = "application/geo+json";
@@ -15,6 +16,12 @@ pub fn data(status: StatusCode, name: &str, feature: &str) -> impl Reply + use<>
 /// One Feature or FeatureCollection.
 pub fn geojson(body: String) -> impl Reply {
     reply::with_header(body, header::CONTENT_TYPE, GEO_JSON)
+}
+
+/// Any other JSON.
+pub fn json<T: Serialize>(body: &T) -> impl Reply + use<T> {
+    let body = serde_json::to_string(body).expect("answers are of strings and numbers");
+    reply::with_header(body, header::CONTENT_TYPE, JSON)
 }
 
 /// `{"status":"ok"}`.

@@ -3,5 +3,6 @@
 //! Knows nothing of locations; anyone may import it.
 
 pub mod accept;
+pub mod bearer;
 pub mod client;
 pub mod origins;

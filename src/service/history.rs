@@ -2,10 +2,13 @@
 
 use super::Service;
 use crate::domain::{
+    access::{Action, Caller},
     error::{Error, Result},
     id::LocationId,
     location::Location,
 };
+
+pub use crate::storage::Head;
 
 /// A page of versions, ascending.
 #[derive(Debug)]
@@ -21,7 +24,12 @@ impl Service {
     ///
     /// # Errors
     /// `not_found`, `storage_unavailable`, `internal`.
-    pub async fn history(&self, id: LocationId, since: u64, limit: u64) -> Result<Versions> {
+    pub async fn history(&self, by: &Caller, id: LocationId, since: u64, limit: u64) -> Result<Versions> {
+        self.permit(by, id, Action::See).await?;
+        let since = match by {
+            Caller::Guest(guest) => since.max(guest.from.saturating_sub(1)),
+            _ => since,
+        };
         let found = self.store.history(id, since, limit).await?;
         let (versions, head) = found.ok_or_else(|| Error::no_location(id))?;
         Ok(Versions { features: versions.iter().map(Location::to_feature).collect(), head })
@@ -36,11 +44,11 @@ impl Service {
         self.store.newest(id, from, limit).await?.ok_or_else(|| Error::no_location(id))
     }
 
-    /// The newest versions of those of some locations that are there.
+    /// Where those of some locations that are there stand.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn versions(&self, ids: &[LocationId]) -> Result<Vec<(LocationId, u64)>> {
+    pub async fn versions(&self, ids: &[LocationId]) -> Result<Vec<Head>> {
         self.store.versions(ids).await
     }
 }

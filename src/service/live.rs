@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::Service;
 use crate::domain::{
+    access::Caller,
     error::{Code, Result},
     id::LocationId,
 };
@@ -25,8 +26,8 @@ pub struct Current {
 
 /// Those who are told of every update.
 pub trait Live: std::fmt::Debug + Send + Sync {
-    /// A location somebody is listening to, as they were last told.
-    fn current(&self, id: LocationId) -> Option<Current>;
+    /// A location somebody is listening to, as they were last told; whether the caller may see it is known too.
+    fn current(&self, by: &Caller, id: LocationId) -> Option<Result<Current>>;
 }
 
 impl Service {
@@ -38,16 +39,17 @@ impl Service {
     /// What the database says, unless it is away or slow and a live room knows.
     pub(super) async fn or_live(
         &self,
+        by: &Caller,
         id: LocationId,
         stored: impl Future<Output = Result<Current>>,
     ) -> Result<Current> {
-        let live = || self.live.get()?.current(id);
+        let live = || self.live.get()?.current(by, id);
         let mut stored = pin!(stored);
         match timeout(PATIENCE, &mut stored).await {
-            Ok(Err(error)) if error.code == Code::StorageUnavailable => live().ok_or(error),
+            Ok(Err(error)) if error.code == Code::StorageUnavailable => live().unwrap_or(Err(error)),
             Ok(said) => said,
             Err(_) => match live() {
-                Some(current) => Ok(current),
+                Some(known) => known,
                 None => stored.await,
             },
         }

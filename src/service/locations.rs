@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::{Current, Service};
 use crate::{
     domain::{
+        access::{Action, Caller},
         area::Bbox,
         distance::Near,
-        error::{Error, Result},
+        error::{Code, Error, Result},
         id::LocationId,
         location::{Location, NewLocation, Update},
     },
@@ -46,7 +47,7 @@ impl Service {
     /// Moves a location or changes its properties; once committed, its room hears of it.
     ///
     /// # Errors
-    /// `not_found`, `properties_too_large`, `storage_unavailable`, `internal`.
+    /// `not_found`, `forbidden`, `properties_too_large`, `storage_unavailable`, `internal`.
     pub async fn update_location(&self, update: Update) -> Result<Arc<Location>> {
         self.writer.update(update).await
     }
@@ -54,41 +55,46 @@ impl Service {
     /// Removes a location; its room is closed.
     ///
     /// # Errors
-    /// `not_found`, `storage_unavailable`, `internal`.
-    pub async fn delete_location(&self, id: LocationId) -> Result<()> {
-        self.writer.delete(id).await.map(drop)
+    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
+    pub async fn delete_location(&self, by: Caller, id: LocationId) -> Result<()> {
+        self.writer.delete(by, id).await.map(drop)
     }
 
     /// A location as last committed; without the database, as its live room has it.
     ///
     /// # Errors
     /// `not_found`, `storage_unavailable`, `internal`.
-    pub async fn location(&self, id: LocationId) -> Result<Current> {
+    pub async fn location(&self, by: &Caller, id: LocationId) -> Result<Current> {
         let stored = async {
+            self.permit(by, id, Action::See).await?;
             let location = self.store.location(id).await?.ok_or_else(|| Error::no_location(id))?;
             Ok(Current { version: location.version, feature: location.to_feature() })
         };
-        self.or_live(id, stored).await
+        self.or_live(by, id, stored).await
     }
 
     /// A page of locations.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn list_locations(&self, query: Query) -> Result<Listed> {
+    pub async fn list_locations(&self, by: &Caller, query: Query) -> Result<Listed> {
+        if let Caller::Guest(guest) = by {
+            let detail = format!("the share link is of location {} and of no list", guest.location);
+            return Err(Error::new(Code::Forbidden, detail));
+        }
         let Query { page, bbox, near } = query;
         let features = |locations: Vec<Location>| locations.iter().map(Location::to_feature).collect();
         Ok(match (near, bbox) {
             (Some(near), bbox) => {
-                let found = self.store.locations_near(&near, bbox.as_ref(), page).await?;
+                let found = self.store.locations_near(by, &near, bbox.as_ref(), page).await?;
                 let features = found.iter().map(|(location, distance_m)| location.to_feature_at(*distance_m));
                 Listed { features: features.collect::<Result<_>>()?, total: None }
             }
             (None, Some(bbox)) => {
-                Listed { features: features(self.store.locations_in(&bbox, page).await?), total: None }
+                Listed { features: features(self.store.locations_in(by, &bbox, page).await?), total: None }
             }
             (None, None) => {
-                let (locations, total) = self.store.locations(page).await?;
+                let (locations, total) = self.store.locations(by, page).await?;
                 Listed { features: features(locations), total: Some(total) }
             }
         })

@@ -2,9 +2,14 @@
 //!
 //! Knows no HTTP and no sockets. Each act is one function; the doors extract, call it and reply.
 
+pub mod access;
 pub mod history;
+mod ledger;
 mod live;
 pub mod locations;
+pub mod members;
+mod passwords;
+pub mod shares;
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,9 +17,12 @@ use tokio::sync::mpsc;
 
 pub use live::{Current, Live};
 
+use ledger::Ledger;
+use passwords::Passwords;
+
 use crate::{
     config::History,
-    domain::{error::Result, event::Event},
+    domain::{error::Result, event::Event, token::Keys},
     storage::{Retention, Store, Writer},
 };
 
@@ -26,16 +34,48 @@ const EVENTS: usize = 1_024;
 pub struct Service {
     store: Store,
     writer: Writer,
+    /// To the rooms; the writer has the same way.
+    events: mpsc::Sender<Event>,
+    /// Held from a change of rights until it is on its way to the rooms.
+    granting: Arc<tokio::sync::Mutex<()>>,
+    /// `None`: open mode.
+    keys: Option<Arc<Keys>>,
     live: Arc<OnceLock<Box<dyn Live>>>,
+    ledger: Arc<Ledger>,
+    passwords: Arc<Passwords>,
 }
 
 impl Service {
     /// Starts the writer on a migrated database, and the removal of history that is no longer kept; also
     /// returns what the writer will say has happened.
-    pub fn start(store: Store, keep: History) -> (Self, mpsc::Receiver<Event>) {
+    pub fn start(store: Store, keep: History, keys: Option<Keys>) -> (Self, mpsc::Receiver<Event>) {
         let (events, happened) = mpsc::channel(EVENTS);
-        let writer = Writer::start(store.clone(), events, Retention::start(store.clone(), keep));
-        (Self { store, writer, live: Arc::default() }, happened)
+        let writer = Writer::start(store.clone(), events.clone(), Retention::start(store.clone(), keep));
+        let ledger = Arc::<Ledger>::default();
+        tokio::spawn(ledger::keep(Arc::downgrade(&ledger), store.clone()));
+        let service = Self {
+            store,
+            writer,
+            events,
+            granting: Arc::default(),
+            keys: keys.map(Arc::new),
+            live: Arc::default(),
+            ledger,
+            passwords: Arc::default(),
+        };
+        (service, happened)
+    }
+
+    /// Does nobody ask who is calling?
+    pub fn is_open(&self) -> bool {
+        self.keys.is_none()
+    }
+
+    /// Writes what has waited for a quiet moment.
+    pub async fn finish(&self) {
+        if let Err(error) = self.ledger.write(&self.store).await {
+            tracing::warn!(%error, "uses of share links and names of users were not written");
+        }
     }
 
     /// Is the database there?

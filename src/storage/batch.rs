@@ -5,7 +5,7 @@
 //! When to commit, what to try again and whom to tell is the writer's.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -21,13 +21,14 @@ use super::{
     entity::location::{self, ActiveModel, Entity},
     error::{is_deadlock, unreadable},
     geometry::{Altitudes, Plane},
-    history, locations,
+    history, locations, members,
     rows::{Cell, Rows, id_list},
 };
 use crate::domain::{
+    access::{Action, Caller, Role, may},
     area::{covers, roomy},
     error::{Code, Error, Result},
-    id::LocationId,
+    id::{LocationId, UserId},
     location::{Location, NewLocation, Update},
     time::Timestamp,
 };
@@ -37,7 +38,7 @@ use crate::domain::{
 pub enum Act {
     Create(NewLocation),
     Update(Update),
-    Delete(LocationId),
+    Delete { id: LocationId, by: Caller },
 }
 
 impl Act {
@@ -46,7 +47,16 @@ impl Act {
         match self {
             Self::Create(new) => new.size,
             Self::Update(update) => update.size,
-            Self::Delete(_) => 0,
+            Self::Delete { .. } => 0,
+        }
+    }
+
+    /// Which location it changes, and who wants that.
+    fn changes(&self) -> Option<(LocationId, &Caller)> {
+        match self {
+            Self::Create(_) => None,
+            Self::Update(update) => Some((update.id, &update.by)),
+            Self::Delete { id, by } => Some((*id, by)),
         }
     }
 }
@@ -130,6 +140,7 @@ impl Store {
         let tx = self.begin().await?;
         let mut rows = lock(&tx, acts, locked).await?;
         let now = Timestamp::now();
+        let roles = roles(&tx, acts, &rows, now).await?;
         let mut versions = Vec::with_capacity(acts.len());
         let mut areas = area::rows(self.backend());
         let mut removed = HashSet::new();
@@ -144,16 +155,22 @@ impl Store {
                     Ok(location)
                 }
                 Act::Update(update) => of(&mut rows, update.id).and_then(|row| {
+                    row.may(&update.by, Action::Move, &roles, now)?;
                     let version = row.update(update, now)?;
                     let location = version.location.clone();
                     row.newest = Some(versions.len());
                     versions.push(version);
                     Ok(location)
                 }),
-                Act::Delete(id) => of(&mut rows, *id).map(|row| row.location.clone()).inspect(|_| {
-                    rows.remove(id);
-                    removed.insert(*id);
-                }),
+                Act::Delete { id, by } => of(&mut rows, *id)
+                    .and_then(|row| {
+                        row.may(by, Action::Manage, &roles, now)?;
+                        Ok(row.location.clone())
+                    })
+                    .inspect(|_| {
+                        rows.remove(id);
+                        removed.insert(*id);
+                    }),
             });
         }
         let (mut locations, mut history) = (location_rows(self.backend()), history::rows(self.backend()));
@@ -183,7 +200,7 @@ impl Store {
     pub async fn fate(&self, acts: &[Act], outcomes: &[Outcome]) -> std::result::Result<Fate, DbErr> {
         let done =
             || acts.iter().zip(outcomes).filter_map(|(act, outcome)| Some((act, outcome.as_ref().ok()?)));
-        let removed = |id| done().any(|(act, was)| matches!(act, Act::Delete(_)) && was.id == id);
+        let removed = |id| done().any(|(act, was)| matches!(act, Act::Delete { .. }) && was.id == id);
         let Some((act, location)) = done().find(|(_, is)| !removed(is.id)).or_else(|| done().next()) else {
             return Ok(Fate::Committed);
         };
@@ -216,14 +233,7 @@ async fn lock(
     acts: &[Act],
     locked: Locked,
 ) -> std::result::Result<BTreeMap<LocationId, Option<Row>>, DbErr> {
-    let ids: BTreeSet<_> = acts
-        .iter()
-        .filter_map(|act| match act {
-            Act::Create(_) => None,
-            Act::Update(update) => Some(update.id),
-            Act::Delete(id) => Some(*id),
-        })
-        .collect();
+    let ids: BTreeSet<_> = acts.iter().filter_map(Act::changes).map(|(id, _)| id).collect();
     let mut rows = BTreeMap::new();
     if ids.is_empty() {
         return Ok(rows);
@@ -245,11 +255,26 @@ async fn lock(
         rows.insert(location.id, Some(Row { location, area, newest: None, left_area: false }));
     }
     if locked == Locked::Skip && rows.len() < ids.len() {
-        for (id, _) in locations::versions(tx, &ids).await? {
-            rows.entry(id).or_insert(None);
+        for head in locations::versions(tx, &ids).await? {
+            rows.entry(head.id).or_insert(None);
         }
     }
     Ok(rows)
+}
+
+/// The members' roles among those who want something changed. Asks the database only where that does not
+/// follow from the rows: after their lock, which every change of members takes too.
+async fn roles(
+    tx: &DatabaseTransaction,
+    acts: &[Act],
+    rows: &BTreeMap<LocationId, Option<Row>>,
+    now: Timestamp,
+) -> std::result::Result<HashMap<(LocationId, UserId), Role>, DbErr> {
+    let asked = acts.iter().filter_map(Act::changes).filter_map(|(id, by)| {
+        let row = rows.get(&id)?.as_ref()?;
+        by.role(id, row.location.owner, now).is_none().then_some((id, by.account()?))
+    });
+    members::roles(tx, asked.collect()).await
 }
 
 fn of(rows: &mut BTreeMap<LocationId, Option<Row>>, id: LocationId) -> Result<&mut Row> {
@@ -264,6 +289,18 @@ fn of(rows: &mut BTreeMap<LocationId, Option<Row>>, id: LocationId) -> Result<&m
 }
 
 impl Row {
+    fn may(
+        &self,
+        by: &Caller,
+        action: Action,
+        roles: &HashMap<(LocationId, UserId), Role>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let Location { id, owner, .. } = *self.location;
+        let role = by.role(id, owner, now).or_else(|| roles.get(&(id, by.account()?)).copied());
+        may(role, action, id)
+    }
+
     fn update(&mut self, update: &Update, now: Timestamp) -> Result<Version> {
         let location = Arc::new(self.location.updated(update, now)?);
         let plane = location.geometry.plane();
@@ -360,8 +397,12 @@ async fn insert(
     Ok((Version::new(Arc::new(new.to_location(id, now)), plane), area))
 }
 
-/// Removes a location. Its history goes later, in small steps.
+/// Removes a location, its members and its shares. Its history goes later, in small steps.
 async fn remove(tx: &DatabaseTransaction, id: i64) -> std::result::Result<(), DbErr> {
     Entity::delete_by_id(id).exec(tx).await?;
+    for table in ["member", "share"] {
+        let sql = format!("DELETE FROM {table} WHERE location_id = ?");
+        tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, [id.into()])).await?;
+    }
     area::delete(tx, id).await
 }

@@ -19,10 +19,11 @@ use sea_orm::{
     },
 };
 use sea_orm_migration::MigratorTrait;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::error::{
-    STATEMENT_TIMEOUT, TRIES, domain_error, is_broken, is_read_only, may_come_back, no_answer,
+    STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_read_only, is_silence, may_come_back,
+    no_answer,
 };
 use crate::domain::error::{Error, Result};
 
@@ -34,6 +35,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long SQLite waits for another process; shorter, so that it says what it waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// While it is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a connection may take to show that the next caller can have it.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -54,6 +57,9 @@ pub struct Store {
     writing_as: Arc<AtomicU64>,
     /// Connections that may have left a transaction open: written when one is given up, emptied by the next.
     abandoned: Arc<Mutex<Vec<u64>>>,
+    /// Held by a change of members, shares or accounts: they go one by one, so that at most one is in the
+    /// writer's way and none waits for the connection while its time runs.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// Whether the tables are there. Until then nobody gets a connection.
     is_migrated: Arc<AtomicBool>,
 }
@@ -88,6 +94,7 @@ impl Store {
             read: Pool::new(options(url, READ_CONNECTIONS, reading, Arc::default())).await?,
             abandoned: Arc::default(),
             writing_as,
+            turn: Arc::default(),
             is_migrated: Arc::default(),
         })
     }
@@ -120,6 +127,13 @@ impl Store {
         self.backend() == DatabaseBackend::MySql && may_come_back(error)
     }
 
+    /// Waits until the database says anything at all.
+    pub async fn answers(&self) {
+        while self.read.now().ping().await.is_err_and(|error| self.is_away(&error)) {
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Is the database there?
     ///
     /// # Errors
@@ -138,8 +152,7 @@ impl Store {
         self.is_ready().then(|| self.read.now()).ok_or_else(no_answer)
     }
 
-    /// What a read says, in time. A connection that broke while nobody used it says so at its next use, so
-    /// the read is tried with others.
+    /// What a read says, in time.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
@@ -147,23 +160,28 @@ impl Store {
     where
         F: Future<Output = std::result::Result<T, DbErr>>,
     {
+        self.read_with(in_time(tried(read))).await
+    }
+
+    /// What a read says that also computes, and waits for the database no longer than [`in_time`].
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub(super) async fn computed<T, F>(&self, read: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<T, DbErr>>,
+    {
+        self.read_with(tried(read)).await
+    }
+
+    /// Replaces connections that have fallen silent.
+    async fn read_with<T>(&self, read: impl Future<Output = std::result::Result<T, DbErr>>) -> Result<T> {
         let age = self.read.age();
-        let answer = async {
-            let mut tries = 1;
-            loop {
-                match read().await {
-                    Err(error) if is_broken(&error) && tries < TRIES => tries += 1,
-                    done => return done,
-                }
-            }
-        };
-        match timeout(STATEMENT_TIMEOUT, answer).await {
-            Ok(answer) => answer.map_err(domain_error),
-            Err(_) => {
-                self.read.renew(age).await;
-                Err(Error::database_away())
-            }
+        let answer = read.await;
+        if answer.as_ref().is_err_and(is_silence) {
+            self.read.renew(age).await;
         }
+        answer.map_err(domain_error)
     }
 
     /// A transaction that may write. Ends first what earlier connections may have left open.
@@ -238,6 +256,20 @@ impl Store {
             if let Err(e) = pool.now().close().await {
                 tracing::warn!(error = %Error::internal(e), "database pool did not close");
             }
+        }
+    }
+}
+
+/// A connection that broke while nobody used it says so at its next use, so a read is tried with others.
+async fn tried<T, F>(read: impl Fn() -> F) -> std::result::Result<T, DbErr>
+where
+    F: Future<Output = std::result::Result<T, DbErr>>,
+{
+    let mut tries = 1;
+    loop {
+        match read().await {
+            Err(error) if is_broken(&error) && tries < TRIES => tries += 1,
+            done => return done,
         }
     }
 }

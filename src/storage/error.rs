@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, sqlx};
+use tokio::time::timeout;
 
 use crate::domain::error::Error;
 
@@ -70,6 +71,18 @@ pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A database that does not answer.
 pub fn no_answer() -> DbErr {
     DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)
+}
+
+/// See [`no_answer`].
+pub fn is_silence(error: &DbErr) -> bool {
+    matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
+}
+
+/// What the database says, unless it says nothing for too long.
+pub async fn in_time<T>(
+    asked: impl Future<Output = std::result::Result<T, DbErr>>,
+) -> std::result::Result<T, DbErr> {
+    timeout(STATEMENT_TIMEOUT, asked).await.unwrap_or_else(|_| Err(no_answer()))
 }
 
 /// `storage_unavailable` where the database is away or busy, else `internal`.

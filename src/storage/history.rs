@@ -75,7 +75,7 @@ impl Store {
             let head = locations::versions(&tx, &[id]).await?.pop();
             let versions = run(&tx, id, since + 1, limit, Order::OldestFirst).await?;
             tx.commit().await?;
-            Ok(head.map(|(_, head)| (versions, head)))
+            Ok(head.map(|head| (versions, head.version)))
         };
         self.answered(read).await
     }

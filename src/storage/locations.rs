@@ -3,23 +3,26 @@
 //! Spatial pages go through the index first and are then tested exactly, row by row as they stream in;
 //! what is kept meanwhile is a few bytes a match, whatever the size of the geometries.
 
-use std::{cmp::Reverse, collections::HashMap, sync::Arc};
+use std::{cmp::Reverse, collections::HashMap, fmt::Write as _, sync::Arc};
 
 use futures_util::TryStreamExt;
 use geo::{CoordsIter, Geometry};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, PaginatorTrait, QueryFilter,
-    QueryOrder, QueryResult, QuerySelect, Statement, StreamTrait, TransactionTrait,
+    QueryOrder, QuerySelect, Statement, StreamTrait, TransactionTrait, Value,
 };
 
 use super::{
-    area,
+    access, area,
     connect::Store,
     entity::location::{self, Entity},
+    error::in_time,
     geometry::Plane,
     rows::id_list,
 };
-use crate::domain::{area::Bbox, distance::Near, error::Result, id::LocationId, location::Location};
+use crate::domain::{
+    access::Caller, area::Bbox, distance::Near, error::Result, id::LocationId, location::Location,
+};
 
 type DbResult<T> = std::result::Result<T, DbErr>;
 
@@ -40,6 +43,40 @@ impl Page {
     }
 }
 
+/// Where a location stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Head {
+    /// Which location.
+    pub id: LocationId,
+    /// Its newest version.
+    pub version: u64,
+    /// Counts the changes of its members and shares.
+    pub grants: u64,
+}
+
+/// The id of a user who sees in lists only what they own or are a member of; `None`: somebody who sees all.
+fn limited_to(by: &Caller) -> Option<Value> {
+    match by {
+        Caller::Anyone(_) | Caller::User { is_admin: true, .. } => None,
+        Caller::User { id, .. } => Some((id.get() as i64).into()),
+        // NULL is nobody's id.
+        Caller::Guest(_) => Some(None::<i64>.into()),
+    }
+}
+
+/// A query for `id` and `created_at` of what such a user sees, and its values. With `newest`, of their own
+/// not more than the newest so many.
+fn seen(user: Value, newest: Option<u64>) -> (String, Vec<Value>) {
+    let order = newest.map_or("", |_| "ORDER BY created_at DESC, id DESC LIMIT ?");
+    let sql = format!(
+        "SELECT id, created_at FROM \
+           (SELECT id, created_at FROM location WHERE owner_id = ? {order}) AS own \
+         UNION SELECT location.id, location.created_at \
+           FROM member JOIN location ON location.id = member.location_id WHERE member.user_id = ?"
+    );
+    (sql, [Some(user.clone()), newest.map(Value::from), Some(user)].into_iter().flatten().collect())
+}
+
 /// A geometry with more positions than this is tested off the threads that serve everybody else.
 const LARGE: usize = 1_000;
 
@@ -53,21 +90,27 @@ impl Store {
         self.answered(read).await?.map(Location::try_from).transpose()
     }
 
-    /// The newest versions of those of some locations that are there.
+    /// Where those of some locations stand that are there.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn versions(&self, ids: &[LocationId]) -> Result<Vec<(LocationId, u64)>> {
+    pub async fn versions(&self, ids: &[LocationId]) -> Result<Vec<Head>> {
         self.answered(|| async { versions(&self.reader()?, ids).await }).await
     }
 
-    /// A page of all locations, newest-created first, then higher id; and how many there are.
+    /// A page of the locations somebody may see among others, newest-created first, then higher id; and how
+    /// many there are.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn locations(&self, page: Page) -> Result<(Vec<Location>, u64)> {
+    pub async fn locations(&self, seen_by: &Caller, page: Page) -> Result<(Vec<Location>, u64)> {
         let read = || async {
             let tx = self.reader()?.begin().await?;
+            if let Some(user) = limited_to(seen_by) {
+                let total = count_seen(&tx, user.clone()).await?;
+                let ids = newest_seen(&tx, user, page).await?;
+                return Ok((finish(tx, ids).await?, total));
+            }
             let total = Entity::find().count(&tx).await?;
             let newest_first =
                 Entity::find().order_by_desc(location::Column::CreatedAt).order_by_desc(location::Column::Id);
@@ -79,72 +122,79 @@ impl Store {
         Ok((rows.into_iter().map(Location::try_from).collect::<Result<_>>()?, total))
     }
 
-    /// A page of the locations that touch the box, newest-created first, then higher id.
+    /// A page of the locations somebody may see among others that touch the box, newest-created first, then higher id.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn locations_in(&self, bbox: &Bbox, page: Page) -> Result<Vec<Location>> {
+    pub async fn locations_in(&self, seen_by: &Caller, bbox: &Bbox, page: Page) -> Result<Vec<Location>> {
         let read = || async {
-            let tx = self.reader()?.begin().await?;
+            let tx = in_time(self.reader()?.begin()).await?;
             let exact = bbox.clone();
             let test = move |geometry: &Geometry| exact.intersects(geometry).then_some(());
-            let mut found = self.passing(&tx, bbox.rects(), test).await?;
+            let mut found = self.passing(&tx, seen_by, bbox.rects(), test).await?;
             // Not ORDER BY: MySQL would sort the geometries along, and has not the memory for large ones.
             found.sort_unstable_by_key(|((), created_at, id)| Reverse((*created_at, *id)));
-            finish(tx, page.of(found).map(|(_, _, id)| id).collect()).await
+            in_time(finish(tx, page.of(found).map(|(_, _, id)| id).collect())).await
         };
-        let rows = self.answered(read).await?;
+        let rows = self.computed(read).await?;
         rows.into_iter().map(Location::try_from).collect()
     }
 
-    /// A page of the locations within the radius (and the box, if there is one), nearest first, then
-    /// higher id, each with its distance in metres.
+    /// A page of the locations somebody may see among others within the radius (and the box, if there is
+    /// one), nearest first, then higher id, each with its distance in metres.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn locations_near(
         &self,
+        seen_by: &Caller,
         near: &Near,
         bbox: Option<&Bbox>,
         page: Page,
     ) -> Result<Vec<(Location, f64)>> {
         let read = || async {
-            let tx = self.reader()?.begin().await?;
+            let tx = in_time(self.reader()?.begin()).await?;
             let (exact, bbox) = (near.clone(), bbox.cloned());
             let test = move |geometry: &Geometry| {
                 let distance_m = exact.distance_m(geometry)?;
                 bbox.as_ref().is_none_or(|bbox| bbox.intersects(geometry)).then_some(distance_m)
             };
-            let mut found = self.passing(&tx, &near.rects(), test).await?;
+            let mut found = self.passing(&tx, seen_by, &near.rects(), test).await?;
             found.sort_unstable_by(|(a_m, _, a), (b_m, _, b)| a_m.total_cmp(b_m).then(b.cmp(a)));
             let (distances, ids): (Vec<_>, Vec<_>) =
                 page.of(found).map(|(distance_m, _, id)| (distance_m, id)).unzip();
-            Ok((finish(tx, ids).await?, distances))
+            Ok((in_time(finish(tx, ids)).await?, distances))
         };
-        let (rows, distances) = self.answered(read).await?;
+        let (rows, distances) = self.computed(read).await?;
         let locations = rows.into_iter().map(Location::try_from);
         locations.zip(distances).map(|(location, distance_m)| Ok((location?, distance_m))).collect()
     }
 
-    /// What of the locations whose index box meets one of `rects` passes the exact test: what the test
+    /// What of the locations somebody may see whose index box meets one of `rects` passes the exact test: what the test
     /// says, time of creation, id. Between two candidates others get their turn, and a caller that has
     /// gone away ends it.
     async fn passing<T: Send + 'static>(
         &self,
         tx: &DatabaseTransaction,
+        seen_by: &Caller,
         rects: &[geo::Rect],
         test: impl Fn(&Geometry) -> Option<T> + Send + Sync + 'static,
     ) -> DbResult<Vec<(T, i64, i64)>> {
-        let (meeting, values) = area::meeting(self.backend(), rects);
-        let sql = format!(
+        let (meeting, mut values) = area::meeting(self.backend(), rects);
+        let mut sql = format!(
             "SELECT location.id, location.created_at, location.geometry FROM ({meeting}) AS met \
              JOIN location ON location.id = met.location_id"
         );
+        if let Some(user) = limited_to(seen_by) {
+            let (seen, more) = seen(user, None);
+            let _ = write!(sql, " JOIN ({seen}) AS seen ON seen.id = met.location_id");
+            values.extend(more);
+        }
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
-        let mut candidates = tx.stream_raw(statement).await?;
+        let mut candidates = in_time(tx.stream_raw(statement)).await?;
         let test = Arc::new(test);
         let mut passed = Vec::new();
-        while let Some(row) = candidates.try_next().await? {
+        while let Some(row) = in_time(candidates.try_next()).await? {
             let Plane(geometry) = row.try_get("", "geometry")?;
             let said = if geometry.coords_count() <= LARGE {
                 test(&geometry)
@@ -161,16 +211,35 @@ impl Store {
     }
 }
 
+/// How many locations such a user sees.
+async fn count_seen(db: &impl ConnectionTrait, user: Value) -> DbResult<u64> {
+    let (seen, values) = seen(user, None);
+    let sql = format!("SELECT COUNT(*) FROM ({seen}) AS seen");
+    access::count(db, Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await
+}
+
+/// The ids of a page of them.
+async fn newest_seen(db: &impl ConnectionTrait, user: Value, page: Page) -> DbResult<Vec<i64>> {
+    let (seen, mut values) = seen(user, Some(page.offset + page.limit));
+    let sql = format!("SELECT id FROM ({seen}) AS seen ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?");
+    values.extend([page.limit.into(), page.offset.into()]);
+    let rows =
+        db.query_all_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
 /// See [`Store::versions`].
-pub async fn versions(db: &impl ConnectionTrait, ids: &[LocationId]) -> DbResult<Vec<(LocationId, u64)>> {
+pub async fn versions(db: &impl ConnectionTrait, ids: &[LocationId]) -> DbResult<Vec<Head>> {
     let (placeholders, values) = id_list(ids);
-    let sql = format!("SELECT id, version FROM location WHERE id IN ({placeholders})");
+    let sql = format!("SELECT id, version, grants FROM location WHERE id IN ({placeholders})");
     let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    let version = |row: QueryResult| {
-        let (id, version): (i64, i64) = (row.try_get("", "id")?, row.try_get("", "version")?);
-        Ok(LocationId::new(id as u64).map(|id| (id, version as u64)))
-    };
-    db.query_all_raw(statement).await?.into_iter().filter_map(|row| version(row).transpose()).collect()
+    let mut heads = Vec::with_capacity(ids.len());
+    for row in db.query_all_raw(statement).await? {
+        let (id, version, grants): (i64, i64, i64) = row.try_get_many_by_index()?;
+        let (version, grants) = (version as u64, grants as u64);
+        heads.extend(LocationId::new(id as u64).map(|id| Head { id, version, grants }));
+    }
+    Ok(heads)
 }
 
 /// The rows of `ids`, in that order, from the snapshot they were found in; and the end of the transaction.

@@ -1,8 +1,11 @@
 //! The database, MySQL or SQLite, and nothing but: rows in, domain values out.
 //!
-//! The only floor that imports sea-orm. It decides nothing about rights and tells nobody what happened,
-//! except that the writer hands every commit, in order, to whoever it was given.
+//! The only floor that imports sea-orm. It has the domain decide about rights, where that must be under the
+//! lock of what is changed, and tells nobody what happened, except that the writer hands every commit, in
+//! order, to whoever it was given.
 
+mod access;
+mod accounts;
 mod area;
 mod batch;
 mod connect;
@@ -11,11 +14,15 @@ mod error;
 mod geometry;
 mod history;
 mod locations;
+mod members;
 mod retention;
 mod rows;
+mod shares;
 mod writer;
 
 pub use connect::{ConnectError, Store};
-pub use locations::Page;
+pub use locations::{Head, Page};
+pub use members::Member;
 pub use retention::Retention;
+pub use shares::{NewShare, Share, StoredShare};
 pub use writer::Writer;

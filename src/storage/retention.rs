@@ -62,7 +62,7 @@ impl Retention {
     pub fn committed(&self, act: &Act, location: &Location) {
         let id = location.id.get() as i64;
         let due = match act {
-            Act::Delete(_) => Due { id, head: None },
+            Act::Delete { .. } => Due { id, head: None },
             _ if location.version.is_multiple_of(EVERY) => Due { id, head: Some(location.version) },
             _ => return,
         };

@@ -25,7 +25,7 @@ pub enum Cell<'a> {
 }
 
 /// `INSERT INTO … VALUES (…), (…) …`, growing row by row.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rows {
     backend: DatabaseBackend,
     /// What stands before the rows and after them.

@@ -26,6 +26,7 @@ use super::{
     retention::Retention,
 };
 use crate::domain::{
+    access::Caller,
     error::{Code, Error, Result},
     event::Event,
     id::LocationId,
@@ -81,7 +82,7 @@ impl Writer {
     /// Commits an update; the answer has the version it became.
     ///
     /// # Errors
-    /// `not_found`, `properties_too_large`, `storage_unavailable`, `internal`.
+    /// `not_found`, `forbidden`, `properties_too_large`, `storage_unavailable`, `internal`.
     pub async fn update(&self, update: Update) -> Result<Arc<Location>> {
         self.send(Act::Update(update)).await
     }
@@ -89,9 +90,9 @@ impl Writer {
     /// Commits a removal; the answer is the location as it last stood.
     ///
     /// # Errors
-    /// `not_found`, `storage_unavailable`, `internal`.
-    pub async fn delete(&self, id: LocationId) -> Result<Arc<Location>> {
-        self.send(Act::Delete(id)).await
+    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
+    pub async fn delete(&self, by: Caller, id: LocationId) -> Result<Arc<Location>> {
+        self.send(Act::Delete { id, by }).await
     }
 
     async fn send(&self, act: Act) -> Result<Arc<Location>> {
@@ -251,7 +252,7 @@ impl Task {
             let event = match act {
                 Act::Create(_) => continue,
                 Act::Update(_) => Event::Updated(location.clone()),
-                Act::Delete(id) => Event::Deleted(*id),
+                Act::Delete { id, .. } => Event::Deleted(*id),
             };
             // Nobody listens any more only when the server has ended.
             let _ = self.events.send(event).await;

@@ -209,7 +209,7 @@ impl World {
     }
 
     fn delete(&mut self) {
-        let members = (0..CLIENTS).filter(|client| self.room.has(*client)).count();
+        let members = (0..CLIENTS).filter(|client| self.room.member(*client).is_some()).count();
         assert_eq!(self.room.close().count(), members);
         assert_eq!(self.room.entry(None, true), Entry::Closed);
         assert_eq!(self.room.entry(Some(0), false), Entry::Closed);
@@ -376,7 +376,7 @@ impl World {
             self.tick();
         }
         for (client, state) in self.clients.iter().enumerate() {
-            if self.room.has(client) {
+            if self.room.member(client).is_some() {
                 assert_eq!(state.last, Some(self.head), "client {client} is not current");
             }
         }

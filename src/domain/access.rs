@@ -1,0 +1,207 @@
+//! Who may do what: one pure decision, asked by both doors.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::{
+    error::{Code, Error, Result},
+    id::{LocationId, UserId},
+    time::Timestamp,
+};
+
+/// Who is calling.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Caller {
+    /// Open mode: everybody may do everything, and the id is only a label.
+    Anyone(UserId),
+    /// Whom a token names.
+    User {
+        /// The token's `sub`.
+        id: UserId,
+        /// The token's `role` is `admin`.
+        is_admin: bool,
+    },
+    /// Whoever has a share link.
+    Guest(Guest),
+}
+
+/// What a share link gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guest {
+    /// Of the share.
+    pub share: ShareId,
+    /// The one location it is of.
+    pub location: LocationId,
+    /// The location's version when the link was made: none before it may be seen.
+    pub from: u64,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// A share's id; the link itself is a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct ShareId(pub u64);
+
+/// What somebody is to a location, each having the rights of those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Has a share link.
+    Guest,
+    /// A member who may look.
+    Viewer,
+    /// A member who may move it.
+    Editor,
+    /// Made it, or is an admin.
+    Owner,
+}
+
+impl Role {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Guest => "guest",
+            Self::Viewer => "viewer",
+            Self::Editor => "editor",
+            Self::Owner => "owner",
+        }
+    }
+
+    /// What a member may be made.
+    pub fn of_member(name: &str) -> Option<Self> {
+        [Self::Viewer, Self::Editor].into_iter().find(|role| role.as_str() == name)
+    }
+}
+
+/// What somebody wants to do with a location.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// See it and its history, and join its room.
+    See,
+    /// See who else is there and talk to them: members, presence, `chat`.
+    Meet,
+    /// Move it, or change its properties.
+    Move,
+    /// Remove it; say who may see it: members, shares.
+    Manage,
+}
+
+impl Action {
+    /// The least role that may.
+    const fn needs(self) -> Role {
+        match self {
+            Self::See => Role::Guest,
+            Self::Meet => Role::Viewer,
+            Self::Move => Role::Editor,
+            Self::Manage => Role::Owner,
+        }
+    }
+}
+
+/// May somebody do this to a location? Who may not even see it learns nothing of it.
+///
+/// # Errors
+/// `not_found`, `forbidden`.
+pub fn may(role: Option<Role>, action: Action, id: LocationId) -> Result<()> {
+    match role {
+        None => Err(Error::no_location(id)),
+        Some(role) if role < action.needs() => {
+            Err(Error::new(Code::Forbidden, format!("you may see location {id}, but not do this to it")))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Whoever reaches a server in open mode and does not say who it is.
+impl Default for Caller {
+    fn default() -> Self {
+        Self::Anyone(UserId::DEFAULT)
+    }
+}
+
+impl Caller {
+    /// Who is written down as having done it. Guests do nothing that is.
+    pub fn user(&self) -> UserId {
+        match self {
+            Self::Anyone(id) | Self::User { id, .. } => *id,
+            Self::Guest(_) => UserId::DEFAULT,
+        }
+    }
+
+    /// Whose a location is that this caller makes. A share link is of one that is there.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn may_create(&self) -> Result<UserId> {
+        match self {
+            Self::Anyone(id) | Self::User { id, .. } => Ok(*id),
+            Self::Guest(guest) => {
+                let detail = format!("the share link is of location {} and makes no other", guest.location);
+                Err(Error::new(Code::Forbidden, detail))
+            }
+        }
+    }
+
+    /// Whom a token names: who can be a member.
+    pub fn account(&self) -> Option<UserId> {
+        match self {
+            Self::User { id, .. } => Some(*id),
+            Self::Anyone(_) | Self::Guest(_) => None,
+        }
+    }
+
+    /// What the caller is to a location without being a member of it.
+    pub fn role(&self, id: LocationId, owner: UserId, now: Timestamp) -> Option<Role> {
+        match self {
+            Self::Anyone(_) | Self::User { is_admin: true, .. } => Some(Role::Owner),
+            Self::User { id, .. } if *id == owner => Some(Role::Owner),
+            Self::Guest(guest) if guest.location == id && now < guest.expires_at => Some(Role::Guest),
+            Self::User { .. } | Self::Guest(_) => None,
+        }
+    }
+}
+
+/// A change of rights, committed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Change {
+    /// What a member now is; `None`: none any more.
+    Member(UserId, Option<Role>),
+    /// When a share ends; `None`: it has been revoked.
+    Share(ShareId, Option<Timestamp>),
+}
+
+/// Everybody who has to do with one location.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Access {
+    /// Who made it.
+    pub owner: UserId,
+    /// Viewers and editors.
+    pub members: HashMap<UserId, Role>,
+    /// Links that have not been revoked, and when they end.
+    pub shares: HashMap<ShareId, Timestamp>,
+    /// Counts the changes of members and shares.
+    pub grants: u64,
+}
+
+impl Access {
+    /// Takes over a change.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Member(user, Some(role)) => drop(self.members.insert(user, role)),
+            Change::Member(user, None) => drop(self.members.remove(&user)),
+            Change::Share(share, Some(expires_at)) => drop(self.shares.insert(share, expires_at)),
+            Change::Share(share, None) => drop(self.shares.remove(&share)),
+        }
+    }
+
+    /// What the caller is to the location.
+    pub fn role(&self, caller: &Caller, id: LocationId, now: Timestamp) -> Option<Role> {
+        match caller {
+            Caller::Guest(guest) if !self.shares.contains_key(&guest.share) => None,
+            Caller::User { id: user, .. } => {
+                caller.role(id, self.owner, now).or_else(|| self.members.get(user).copied())
+            }
+            _ => caller.role(id, self.owner, now),
+        }
+    }
+}

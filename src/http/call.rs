@@ -1,0 +1,103 @@
+//! One request: who sends it, and what its URL asks. Looked at once path and method are known to be there.
+
+use std::convert::Infallible;
+
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use http::{HeaderMap, HeaderValue};
+use warp::Filter;
+
+use super::{body, query};
+use crate::{
+    domain::{
+        access::Caller,
+        error::{Code, Error, Result},
+    },
+    net::bearer::bearer,
+    service::{Service, access::Credentials},
+};
+
+const SHARE: &str = "x-share-token";
+const SHARE_PASSWORD: &str = "x-share-password";
+
+/// A body on its way in.
+pub trait Body: Stream<Item = std::result::Result<Self::Part, warp::Error>> {
+    type Part: Buf;
+}
+
+impl<B: Buf, S: Stream<Item = std::result::Result<B, warp::Error>>> Body for S {
+    type Part = B;
+}
+
+/// A request on its way to an act.
+#[derive(Debug)]
+pub struct Call {
+    pub service: Service,
+    pub query: String,
+    headers: HeaderMap,
+}
+
+/// Extracts it.
+pub fn call(service: Service) -> impl Filter<Extract = (Call,), Error = Infallible> + Clone {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    query.and(warp::header::headers_cloned()).map(move |query, headers| Call {
+        service: service.clone(),
+        query,
+        headers,
+    })
+}
+
+impl Call {
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Who sends it.
+    ///
+    /// # Errors
+    /// As [`Service::identify`]; `invalid_parameter`.
+    pub async fn caller(&self) -> Result<Caller> {
+        Ok(self.known().await?.unwrap_or_default())
+    }
+
+    /// Who sends it and the body, in which open mode looks for a user.
+    ///
+    /// # Errors
+    /// As [`Service::identify`]; those of bodies.
+    pub async fn with_body(&self, body: impl Body) -> Result<(Option<Caller>, Bytes)> {
+        match self.known().await {
+            Ok(caller) => Ok((caller, body::json(&self.headers, body).await?)),
+            Err(error) => {
+                body::discard(body).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// `None`: open mode.
+    async fn known(&self) -> Result<Option<Caller>> {
+        if self.service.is_open() {
+            return Ok(None);
+        }
+        let identity = self.service.identify(&self.credentials()?).await?;
+        Ok(identity.map(|identity| identity.caller))
+    }
+
+    fn credentials(&self) -> Result<Credentials> {
+        let text = |name, code: Code| {
+            let mut values = self.headers.get_all(name).iter();
+            match (values.next().map(HeaderValue::to_str), values.next()) {
+                (None, _) => Ok(None),
+                (Some(Ok(text)), None) => Ok(Some(text.to_owned())),
+                (Some(Err(_)), None) => Err(Error::new(code, format!("{name} is not ASCII"))),
+                (_, Some(_)) => Err(Error::new(code, format!("{name} is given twice"))),
+            }
+        };
+        let share = match text(SHARE, Code::InvalidShare)? {
+            Some(share) => Some(share),
+            None => query::share(&self.query)?,
+        };
+        let token = bearer(&self.headers).map_err(|why| Error::new(Code::InvalidToken, why))?;
+        Ok(Credentials { token, share, password: text(SHARE_PASSWORD, Code::InvalidSharePassword)? })
+    }
+}

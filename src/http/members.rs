@@ -1,0 +1,99 @@
+//! The `/location/{id}/members` routes.
+
+use http::{Method, StatusCode};
+use serde::Serialize;
+use warp::{Filter, Rejection, Reply, path, reply::Response};
+
+use super::{
+    call::{Body, Call, call},
+    error::method_not_allowed,
+    locations::{known, respond},
+    query, reply,
+};
+use crate::{
+    domain::{
+        access::{Caller, Role},
+        error::{Code, Error, Result},
+        id::{LocationId, UserId},
+        json,
+        time::Timestamp,
+    },
+    service::Service,
+};
+
+/// `GET /location/{id}/members`; `PUT`, `DELETE /location/{id}/members/{userId}`.
+pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
+    let call = call(service);
+    let all = path!("location" / String / "members");
+    let list = all.and(warp::get().or(warp::head()).unify()).and(call.clone()).then(list).boxed();
+    let other_on_all = all
+        .and(warp::method())
+        .map(|_, method: Method| method_not_allowed(&method, "GET, HEAD, OPTIONS").into_response());
+    let one = path!("location" / String / "members" / String);
+    let set = one.and(warp::put()).and(call.clone()).and(warp::body::stream()).then(set).boxed();
+    let remove = one.and(warp::delete()).and(call).then(remove).boxed();
+    let other_on_one = one
+        .and(warp::method())
+        .map(|_, _, method: Method| method_not_allowed(&method, "PUT, DELETE, OPTIONS").into_response());
+    list.or(set).unify().or(remove).unify().or(other_on_all).unify().or(other_on_one).unify().boxed()
+}
+
+/// A member as the list has it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Member {
+    user_id: UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_name: Option<String>,
+    role: &'static str,
+    added_at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Members {
+    members: Vec<Member>,
+}
+
+async fn list(id: String, call: Call) -> Response {
+    let act = async {
+        let by = call.caller().await?;
+        query::user(&call.query)?;
+        members(&call, &by, known(&id)?).await
+    };
+    respond(act.await)
+}
+
+async fn members(call: &Call, by: &Caller, id: LocationId) -> Result<impl Reply + use<>> {
+    let members = call.service.members(by, id).await?.into_iter();
+    let members = members.map(|member| Member {
+        user_id: member.user,
+        user_name: member.name,
+        role: member.role.as_str(),
+        added_at: member.added_at,
+    });
+    Ok(reply::json(&Members { members: members.collect() }))
+}
+
+async fn set(id: String, user: String, call: Call, body: impl Body) -> Response {
+    let act = async {
+        let (by, body) = call.with_body(body).await?;
+        let role = json::object(&body)?.get("role").and_then(|role| Role::of_member(role.as_str()?));
+        let role = role.ok_or_else(|| {
+            Error::new(Code::InvalidMember, "role must be \"viewer\" or \"editor\"").at("/role")
+        })?;
+        let (by, id) = (by.unwrap_or_default(), known(&id)?);
+        call.service.set_member(by.clone(), id, user.parse()?, role).await?;
+        members(&call, &by, id).await
+    };
+    respond(act.await)
+}
+
+async fn remove(id: String, user: String, call: Call) -> Response {
+    let act = async {
+        let by = call.caller().await?;
+        query::user(&call.query)?;
+        call.service.remove_member(by, known(&id)?, user.parse()?).await?;
+        Ok(StatusCode::NO_CONTENT)
+    };
+    respond(act.await)
+}

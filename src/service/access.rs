@@ -1,0 +1,115 @@
+//! Who is calling, and may they?
+
+use super::{Service, shares};
+use crate::domain::{
+    access::{Access, Action, Caller, Role, may},
+    error::{Code, Error, Result},
+    id::{LocationId, UserId},
+    time::Timestamp,
+    token::Token,
+};
+
+/// What a caller shows, the same at both doors.
+#[derive(Default)]
+pub struct Credentials {
+    /// A JWT.
+    pub token: Option<String>,
+    /// The secret of a share link.
+    pub share: Option<String>,
+    /// Of the share link.
+    pub password: Option<String>,
+}
+
+/// Who a caller turned out to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// For every decision.
+    pub caller: Caller,
+    /// What they are called.
+    pub name: Option<String>,
+    /// When what they showed ends; `None`: never, in open mode.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Identity {
+    /// Open mode: whoever somebody says they are.
+    pub fn label(user: UserId) -> Self {
+        Self { caller: Caller::Anyone(user), name: None, expires_at: None }
+    }
+}
+
+impl Service {
+    /// Finds out who is calling. `None`: in open mode nobody asks.
+    ///
+    /// # Errors
+    /// `unauthorized`, `invalid_token`, `token_expired`, `invalid_share`, `share_expired`,
+    /// `invalid_share_password`, `storage_unavailable`, `internal`.
+    pub async fn identify(&self, shown: &Credentials) -> Result<Option<Identity>> {
+        if self.keys.is_none() {
+            return Ok(None);
+        }
+        match shown {
+            Credentials { token: Some(token), .. } => self.bearer(token).map(Some),
+            Credentials { share: Some(share), password, .. } => {
+                self.guest(share, password.as_deref()).await.map(Some)
+            }
+            _ => Err(Error::new(Code::Unauthorized, "a token or a share link is needed")),
+        }
+    }
+
+    /// Who has this token.
+    ///
+    /// # Errors
+    /// `invalid_token`, `token_expired`.
+    pub fn bearer(&self, token: &str) -> Result<Identity> {
+        let keys = self
+            .keys
+            .as_ref()
+            .ok_or_else(|| Error::new(Code::InvalidToken, "this server has no keys: it is in open mode"))?;
+        let Token { user: id, name, is_admin, expires_at } = keys.verify(token, Timestamp::now())?;
+        if let Some(name) = &name {
+            self.ledger.named(id, name);
+        }
+        Ok(Identity { caller: Caller::User { id, is_admin }, name, expires_at: Some(expires_at) })
+    }
+
+    async fn guest(&self, share: &str, password: Option<&str>) -> Result<Identity> {
+        let invalid = || Error::new(Code::InvalidShare, "there is no such share link");
+        let found = self.store.share_by_hash(&shares::hash(share)).await?.ok_or_else(invalid)?;
+        if found.guest.expires_at <= Timestamp::now() {
+            return Err(Error::new(Code::ShareExpired, "the share link has ended"));
+        }
+        if let Some(hash) = &found.password_hash {
+            self.passwords.check(password, hash).await?;
+        }
+        self.ledger.used(found.guest.share);
+        let expires_at = Some(found.guest.expires_at);
+        Ok(Identity { caller: Caller::Guest(found.guest), name: None, expires_at })
+    }
+
+    /// Everybody who has to do with a location.
+    ///
+    /// # Errors
+    /// `not_found`, `storage_unavailable`, `internal`.
+    pub async fn access(&self, id: LocationId) -> Result<Access> {
+        self.store.access(id).await?.ok_or_else(|| Error::no_location(id))
+    }
+
+    /// May the caller do this to a location? Reads no more than it takes to know.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
+    pub(super) async fn permit(&self, by: &Caller, id: LocationId, action: Action) -> Result<()> {
+        let role = match by {
+            // Whether it is there is said by what comes next.
+            Caller::Anyone(_) | Caller::User { is_admin: true, .. } => Some(Role::Owner),
+            // Looked up a moment ago.
+            Caller::Guest(guest) => (guest.location == id).then_some(Role::Guest),
+            Caller::User { id: user, .. } => match self.store.standing(id, *user).await? {
+                Some((owner, member)) => by.role(id, owner, Timestamp::now()).or(member),
+                None => None,
+            },
+        };
+        may(role, action, id)
+    }
+}

@@ -1,0 +1,67 @@
+//! Who may see a location besides its owner, and who may move it.
+
+use super::Service;
+use crate::{
+    domain::{
+        access::{Action, Caller, Change, Role},
+        error::{Error, Result},
+        event::Event,
+        id::{LocationId, UserId},
+    },
+    storage::Member,
+};
+
+impl Service {
+    /// The members of a location.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
+    pub async fn members(&self, by: &Caller, id: LocationId) -> Result<Vec<Member>> {
+        self.permit(by, id, Action::Meet).await?;
+        self.store.members(id).await
+    }
+
+    /// Makes a user a member of a location, or gives a member another role.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `invalid_member`, `too_many_members`, `storage_unavailable`, `internal`.
+    pub async fn set_member(&self, by: Caller, id: LocationId, user: UserId, role: Role) -> Result<()> {
+        let store = self.store.clone();
+        self.grant(id, async move {
+            let grants = store.set_member(&by, id, user, role).await?;
+            Ok(((), Change::Member(user, Some(role)), grants))
+        })
+        .await
+    }
+
+    /// Ends a membership, others' or one's own; once this returns, whoever it was is leaving the room.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
+    pub async fn remove_member(&self, by: Caller, id: LocationId, user: UserId) -> Result<()> {
+        let store = self.store.clone();
+        self.grant(id, async move {
+            let grants = store.remove_member(&by, id, user).await?;
+            Ok(((), Change::Member(user, None), grants))
+        })
+        .await
+    }
+
+    /// Makes a change of rights and tells the rooms, also if whoever asked for it has gone away.
+    pub(super) async fn grant<T: Send + 'static>(
+        &self,
+        id: LocationId,
+        commit: impl Future<Output = Result<(T, Change, u64)>> + Send + 'static,
+    ) -> Result<T> {
+        let (events, granting) = (self.events.clone(), self.granting.clone());
+        let done = tokio::spawn(async move {
+            // The rooms hear of changes in the order in which they were committed.
+            let _turn = granting.lock().await;
+            let (said, change, grants) = commit.await?;
+            // Closed at the end, when all sockets are told to go.
+            let _ = events.send(Event::Granted { id, change, grants }).await;
+            Ok(said)
+        });
+        done.await.unwrap_or_else(|e| Err(Error::internal(e)))
+    }
+}

@@ -1,0 +1,82 @@
+//! Passwords of share links: kept as argon2id hashes, which take a while and 19 MiB each to compute.
+
+use std::{collections::HashSet, sync::Arc};
+
+use argon2::{
+    Argon2,
+    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+};
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use crate::domain::error::{Code, Error, Result};
+
+/// Hashes computed at once.
+const AT_ONCE: usize = 2;
+/// Right passwords that need not be hashed again; over that all are forgotten.
+const REMEMBERED: usize = 1_024;
+/// Bytes of a password.
+pub const MAX_BYTES: usize = 1_024;
+
+/// Computes and checks hashes.
+#[derive(Debug)]
+pub struct Passwords {
+    /// A hash's own, not its caller's: who goes away leaves it running.
+    turns: Arc<Semaphore>,
+    /// Digests of hashes and the passwords they are of.
+    right: Mutex<HashSet<[u8; 32]>>,
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self { turns: Arc::new(Semaphore::new(AT_ONCE)), right: Mutex::default() }
+    }
+}
+
+impl Passwords {
+    /// What to keep of a password.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub async fn hash(&self, password: String) -> Result<String> {
+        let turn = self.turns.clone().acquire_owned().await.map_err(Error::internal)?;
+        let hash = move || {
+            let _turn = turn;
+            Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string())
+        };
+        spawn_blocking(hash).await.map_err(Error::internal)?.map_err(|e| Error::internal(e.to_string()))
+    }
+
+    /// Is it the password that this was made of?
+    ///
+    /// # Errors
+    /// `invalid_share_password`, `internal`.
+    pub async fn check(&self, password: Option<&str>, hash: &str) -> Result<()> {
+        let wrong = |detail: &'static str| Error::new(Code::InvalidSharePassword, detail);
+        let password = password.ok_or_else(|| wrong("the share link has a password"))?;
+        let digest = Sha256::new().chain_update(hash).chain_update([0]).chain_update(password).finalize();
+        if self.right.lock().contains(&digest[..]) {
+            return Ok(());
+        }
+        if password.len() > MAX_BYTES {
+            return Err(wrong("that is not the share link's password"));
+        }
+        let turn = self.turns.clone().acquire_owned().await.map_err(Error::internal)?;
+        let (password, hash) = (password.to_owned(), hash.to_owned());
+        let is_right = move || {
+            let _turn = turn;
+            let hash = PasswordHash::new(&hash).map_err(|e| Error::internal(e.to_string()))?;
+            Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+        };
+        if !spawn_blocking(is_right).await.map_err(Error::internal)?? {
+            return Err(wrong("that is not the share link's password"));
+        }
+        let mut right = self.right.lock();
+        if right.len() >= REMEMBERED {
+            right.clear();
+        }
+        right.insert(digest.into());
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+//! Share links: whoever has one may see a location until it ends, without an account.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
+
+use super::Service;
+use crate::{
+    domain::{
+        access::{Action, Caller, Change, ShareId},
+        error::Result,
+        id::LocationId,
+        share::NewShare,
+    },
+    storage,
+};
+
+/// Random bytes of a link's secret: 192 bits.
+const SECRET_BYTES: usize = 24;
+
+impl Service {
+    /// Makes a share link; returns its id and its secret, which is kept nowhere.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `too_many_shares`, `storage_unavailable`, `internal`.
+    pub async fn create_share(
+        &self,
+        by: Caller,
+        id: LocationId,
+        new: &NewShare,
+    ) -> Result<(ShareId, String)> {
+        // Before the password is hashed, which costs more than the question.
+        self.permit(&by, id, Action::Manage).await?;
+        let password_hash = match &new.password {
+            Some(password) => Some(self.passwords.hash(password.clone()).await?),
+            None => None,
+        };
+        let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; SECRET_BYTES]>());
+        let share = storage::NewShare {
+            location: id,
+            label: new.label.clone(),
+            expires_at: new.expires_at,
+            password_hash,
+            token_hash: hash(&secret),
+        };
+        let (store, expires_at) = (self.store.clone(), new.expires_at);
+        let share = self
+            .grant(id, async move {
+                let (share, grants) = store.create_share(&by, share).await?;
+                Ok((share, Change::Share(share, Some(expires_at)), grants))
+            })
+            .await?;
+        Ok((share, secret))
+    }
+
+    /// The share links of a location that have not ended.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
+    pub async fn shares(&self, by: &Caller, id: LocationId) -> Result<Vec<storage::Share>> {
+        self.permit(by, id, Action::Manage).await?;
+        if let Err(error) = self.ledger.write(&self.store).await {
+            tracing::debug!(%error, "uses not counted yet");
+        }
+        self.store.shares(id).await
+    }
+
+    /// Ends a share link; once this returns, whoever came by it is leaving the room.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
+    pub async fn revoke_share(&self, by: Caller, id: LocationId, share: ShareId) -> Result<()> {
+        let store = self.store.clone();
+        self.grant(id, async move {
+            let grants = store.revoke_share(&by, id, share).await?;
+            Ok(((), Change::Share(share, None), grants))
+        })
+        .await
+    }
+}
+
+/// What is kept of a link's secret. It is random and long: guessing it from the hash is as hopeless as guessing it.
+pub fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
