@@ -68,6 +68,19 @@ fn compose(environment: &HashMap<&str, &str>) -> Result<Value, String> {
     serde_json::to_value(yaml).map_err(|e| e.to_string())
 }
 
+/// The settings georoom is started with.
+fn starts(environment: &HashMap<&str, &str>) -> Config {
+    let compose = compose(environment).expect("parses");
+    let environment = compose["services"]["georoom"]["environment"].as_object().expect("an environment");
+    for name in environment.keys() {
+        assert!(SETTINGS.iter().any(|setting| setting.name == name), "{name} is no setting");
+    }
+    // What is empty after the substitution, compose passes as an empty string.
+    let value = |name: &str| Some(environment.get(name)?.as_str().unwrap_or_default().to_owned());
+    let config = Config::load(|name| Ok(value(name).map(|value| (Source::Environment, value))));
+    config.expect("settings the server takes")
+}
+
 #[test]
 fn compose_refuses_to_start_without_passwords() {
     let example = read(".env.example");
@@ -83,7 +96,12 @@ fn compose_refuses_to_start_without_passwords() {
 
 #[test]
 fn compose_publishes_nginx_alone_and_starts_georoom_with_settings_it_takes() {
-    let filled = HashMap::from([("MYSQL_PASSWORD", "aaa"), ("MYSQL_ROOT_PASSWORD", "bbb")]);
+    let mut filled = HashMap::from([("MYSQL_PASSWORD", "aaa"), ("MYSQL_ROOT_PASSWORD", "bbb")]);
+    assert!(starts(&filled).keys.is_none(), "open");
+    filled.extend([("JWT_SECRET", "0123456789abcdef0123456789abcdef"), ("OPEN_MODE", "false")]);
+    let config = starts(&filled);
+    assert!(config.keys.is_some(), "with a key");
+
     let compose = compose(&filled).expect("parses");
     let services = compose["services"].as_object().expect("services");
     for (name, service) in services {
@@ -94,15 +112,6 @@ fn compose_publishes_nginx_alone_and_starts_georoom_with_settings_it_takes() {
             _ => assert_eq!(published, None, "{name}"),
         }
     }
-    let environment = services["georoom"]["environment"].as_object().expect("an environment");
-    for name in environment.keys() {
-        assert!(SETTINGS.iter().any(|setting| setting.name == name), "{name} is no setting");
-    }
-    // What is empty after the substitution, compose passes as an empty string.
-    let value = |name: &str| Some(environment.get(name)?.as_str().unwrap_or_default().to_owned());
-    let config = Config::load(|name| Ok(value(name).map(|value| (Source::Environment, value))));
-    let config = config.expect("settings the server takes");
-
     // The file nginx gets is written for exactly these names and ports.
     let nginx = read("nginx/georoom.conf");
     assert!(nginx.contains(&format!("server georoom:{};", config.api_addr.port())));

@@ -9,8 +9,8 @@ use std::{
 /// A module imports only from lower floors and from itself.
 const FLOORS: &[&[&str]] = &[
     &["net", "telemetry"],
-    &["config"],
     &["domain"],
+    &["config"],
     &["storage"],
     &["service"],
     &["gateway", "http"],
@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Modules that everything else may stand on but that must not know what georoom is about.
-const INFRASTRUCTURE: &[&str] = &["net", "telemetry", "config"];
+const INFRASTRUCTURE: &[&str] = &["net", "telemetry"];
 
 /// Crates and the modules that may name them.
 const FRAMEWORKS: &[(&[&str], &[&str])] = &[
@@ -27,6 +27,7 @@ const FRAMEWORKS: &[(&[&str], &[&str])] = &[
     (&["warp"], &["http"]),
     (&["socketioxide", "socketioxide_core"], &["gateway"]),
     (&["hyper_util"], &["net"]),
+    (&["jsonwebtoken"], &["domain"]),
     (&["tokio"], &["net", "storage", "service", "gateway", "server", "main"]),
 ];
 

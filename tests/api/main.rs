@@ -4,6 +4,8 @@
 
 mod support;
 
+mod access;
+mod attacks;
 mod bad_bodies;
 mod clients;
 mod crash;
@@ -11,6 +13,7 @@ mod faults;
 mod history;
 mod http;
 mod locations;
+mod members;
 mod natural_earth;
 mod order;
 mod outages;
@@ -18,7 +21,11 @@ mod postman;
 mod process;
 mod recovery;
 mod rfc7946;
+mod rights;
 mod rooms;
+mod shares;
 mod spatial;
 mod stalls;
+mod tokens;
+mod withdrawal;
 mod writers;

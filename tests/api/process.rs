@@ -58,9 +58,9 @@ async fn a_bad_setting_stops_the_start_with_one_line_that_names_it() {
         ("RATE_LIMITS", "on"),
         ("LOG_FORMAT", "xml"),
         ("RUST_LOG", "georoom=loud"),
-        ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
-        ("JWT_SECRET_FILE", "/run/secrets/jwt"),
-        ("JWT_PUBLIC_KEY_FILE", "/run/secrets/jwt.pem"),
+        ("JWT_SECRET", "0123456789abcdef0123456789abcde"),
+        ("JWT_SECRET_FILE", "/nowhere/jwt"),
+        ("JWT_PUBLIC_KEY_FILE", "/nowhere/jwt.pem"),
         ("REDIS_URL", "redis://127.0.0.1"),
         ("ADMIN_UI_USERNAME", "admin"),
         ("ADMIN_UI_PASSWORD_HASH", "$2b$10$x"),
@@ -82,8 +82,6 @@ async fn a_bad_setting_stops_the_start_with_one_line_that_names_it() {
     }
     let ended = run(&[], &["--no-such-flag"]).await;
     assert_eq!(ended.code, Some(2));
-    let ended = run(&[], &["token", "--user", "7"]).await;
-    assert_ne!(ended.code, Some(0));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use tokio::{
 use super::process::signal;
 
 /// Longer than anything here takes on a busy machine; reached only by a test that fails.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The generations in use: Socket.IO 4, 3 and 2.
 pub const VERSIONS: [&str; 3] = ["4", "3", "2"];

@@ -12,6 +12,7 @@ pub mod problem;
 pub mod process;
 pub mod proxy;
 pub mod site;
+pub mod tokens;
 pub mod truth;
 pub mod websocket;
 pub mod writers;

@@ -28,6 +28,11 @@ impl Polling {
     }
 
     pub async fn connect_to(url: &str, path: &str) -> Self {
+        Self::connect_with(url, path, "").await
+    }
+
+    /// Who shows something in the handshake: the text of a JSON object.
+    pub async fn connect_with(url: &str, path: &str, auth: &str) -> Self {
         let http = reqwest::Client::new();
         let url = format!("{url}{path}?EIO=4&transport=polling");
         let mut polling = Self { http, url, session: String::new(), packets: VecDeque::new() };
@@ -35,7 +40,7 @@ impl Polling {
         let open: Value = serde_json::from_str(open.strip_prefix('0').expect("open")).expect("JSON");
         polling.session = open["sid"].as_str().expect("a sid").to_owned();
         polling.url += &format!("&sid={}", polling.session);
-        polling.send("40").await;
+        polling.send(&format!("40{auth}")).await;
         assert!(polling.next().await.starts_with("40{"));
         polling
     }
@@ -48,6 +53,13 @@ impl Polling {
     pub async fn send(&self, packet: &str) {
         let answer = self.http.post(&self.url).body(packet.to_owned()).send().await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::OK);
+    }
+
+    /// One poll, whatever the answer.
+    pub async fn poll(&self) -> (StatusCode, String) {
+        let answer = timeout(PATIENCE, self.http.get(&self.url).send()).await.expect("an answer");
+        let answer = answer.expect("an answer");
+        (answer.status(), answer.text().await.expect("text"))
     }
 
     /// The next packet that is no ping.

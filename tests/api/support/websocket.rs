@@ -45,6 +45,7 @@ pub enum Seen {
     Relayed(Value),
     Ack(u64, Value),
     Exception(Value),
+    RoomClosed(Value),
     /// The connection has ended.
     End,
 }
@@ -102,9 +103,13 @@ impl Seen {
                 None => Self::Relayed(serde_json::from_str(body).expect("a chat")),
             };
         }
-        if let Some(body) = packet.strip_prefix(r#"42["exception","#).and_then(|rest| rest.strip_suffix(']'))
+        for (event, seen) in
+            [("exception", Self::Exception as fn(Value) -> Self), ("room_closed", Self::RoomClosed)]
         {
-            return Self::Exception(serde_json::from_str(body).expect("JSON"));
+            let body = packet.strip_prefix("42[\"").and_then(|rest| rest.strip_prefix(event));
+            if let Some(body) = body.and_then(|rest| rest.strip_prefix("\",")?.strip_suffix(']')) {
+                return seen(serde_json::from_str(body).expect("JSON"));
+            }
         }
         let ack = packet.strip_prefix("43").and_then(|rest| rest.split_once('['));
         let (number, body) = ack.unwrap_or_else(|| panic!("{packet}"));
@@ -121,11 +126,16 @@ impl WebSocket {
 
     /// A narrow one has room for next to nothing on its way, as a slow road and not as loopback has.
     pub async fn connect_to(url: &str, path: &str, narrow: bool) -> Self {
+        Self::connect_with(url, path, narrow, "").await
+    }
+
+    /// Who shows something in the handshake: the text of a JSON object.
+    pub async fn connect_with(url: &str, path: &str, narrow: bool, auth: &str) -> Self {
         let mut client = Self::open(url, path, None, narrow).await;
         let open = client.text().await.expect("open");
         let open: Value = serde_json::from_str(open.strip_prefix('0').expect("open")).expect("JSON");
         client.id = open["sid"].as_str().expect("a sid").to_owned();
-        client.send("40").await;
+        client.send(&format!("40{auth}")).await;
         let connected = client.text().await.expect("connected");
         assert!(connected.starts_with("40{"), "{connected}");
         // That of the namespace is the one the log has.
@@ -164,6 +174,11 @@ impl WebSocket {
         assert!(client.unread.starts_with(b"HTTP/1.1 101 "), "{}", client.unread.escape_ascii());
         client.done = end;
         client
+    }
+
+    /// Of its own end of the connection.
+    pub fn port(&self) -> u16 {
+        self.from.local_addr().expect("an address").port()
     }
 
     /// Bytes as they are.
