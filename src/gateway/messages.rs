@@ -212,10 +212,10 @@ impl Client {
                 rooms.join(self, socket, location_id, since, reply).await?;
             }
             Message::LeaveRoom(LeaveRoom { location_id }) => {
-                self.outlet.forget(location_id);
                 if rooms.leave(socket.id, session, location_id) {
                     info!(socket = log_name(socket), room = %location_id, "leave");
                 }
+                self.outlet.forget(location_id);
                 reply.ack(&location_id.to_string());
             }
             Message::Chat(Chat { message, room_name }) => {

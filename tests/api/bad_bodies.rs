@@ -34,8 +34,18 @@ const GOOD: &str = r#"{"type":"Point","coordinates":[13.4,52.5]}"#;
 /// Longer than anything here takes on a busy machine; reached only by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What no HTTP request can bring about: faults of the server or the database, and the sockets' own.
-const NOT_BY_A_REQUEST: [Code; 7] = [
+/// What no HTTP request can bring about in open mode: faults of the server or the database, the sockets' own, and
+/// refusals of those who may not; nor one request alone.
+const NOT_BY_A_REQUEST: [Code; 16] = [
+    Code::Unauthorized,
+    Code::InvalidToken,
+    Code::TokenExpired,
+    Code::InvalidShare,
+    Code::ShareExpired,
+    Code::InvalidSharePassword,
+    Code::Forbidden,
+    Code::TooManyMembers,
+    Code::TooManyShares,
     Code::StorageUnavailable,
     Code::Internal,
     Code::RateLimited,
@@ -669,6 +679,14 @@ impl Table {
             [(Method::POST, "/locations"), (Method::PUT, "/"), (Method::PUT, "/location/{id}/geometry")]
         {
             self.row("no such path", method, path, &*good, (404, Code::NotFound, None));
+        }
+        let role = (422, Code::InvalidMember, Some("/role"));
+        for body in [r#"{"role":"owner"}"#, r#"{"role":2}"#, "{}"] {
+            self.row("a role of no member", Method::PUT, "/location/{id}/members/2", body, role);
+        }
+        let expires_at = (422, Code::InvalidExpiresAt, Some("/expiresAt"));
+        for body in ["{}", r#"{"expiresAt":"soon"}"#, r#"{"expiresAt":"2000-01-01T00:00:00Z"}"#] {
+            self.row("a share without end", Method::POST, "/location/{id}/shares", body, expires_at);
         }
         let bad_parameter = (422, Code::InvalidParameter, None);
         self.row("a bad parameter", Method::GET, "/location?perPage=101", "", bad_parameter);
