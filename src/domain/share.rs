@@ -14,7 +14,7 @@ const MAX_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 /// Characters of a label.
 const MAX_LABEL: usize = 255;
 /// Bytes of a password.
-const MAX_PASSWORD: usize = 1_024;
+pub const MAX_PASSWORD: usize = 1_024;
 
 /// A body of `POST /location/{id}/shares`.
 #[derive(Debug, PartialEq)]

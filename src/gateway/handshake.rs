@@ -28,13 +28,8 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>, proxies: Tru
     // In the middleware, before the client hears that it is connected: an event it sends the moment
     // after would find no handler.
     let on_connecting = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
-        let identity = async {
-            match rooms.service.is_open() {
-                true => Ok(None),
-                false => rooms.service.identify(&credentials(&socket, &auth.unwrap_or_default())?).await,
-            }
-        };
-        let identity = identity.await.map_err(|error| {
+        let shown = || credentials(&socket, &auth.unwrap_or_default());
+        let identity = rooms.service.identify(shown).await.map_err(|error| {
             info!(socket = log_name(&socket), code = error.code.as_str(), "refused");
             error.code.as_str()
         })?;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use socketioxide::{extract::SocketRef, socket::Sid};
@@ -161,13 +161,13 @@ impl Rooms {
         reply: &mut Reply,
     ) -> Result<()> {
         let Client { session, outlet, .. } = client;
-        // From here on the room hears of updates, so what commits after the read below is not missed.
         let caller = session.caller();
         // Of what was before a share link was made its guests learn nothing: that counts as not kept.
         let missed = since.filter(|since| match &caller {
             Caller::Guest(guest) => since + 1 >= guest.from,
             _ => true,
         });
+        // From here on the room hears of updates, so what commits after the read below is not missed.
         let visit = Visit::new(self, id, missed);
         let shared = &visit.shared;
         let role = shared.door.lock().role(&caller, id);
@@ -279,9 +279,7 @@ impl Rooms {
         if grants == access.grants + 1 {
             access.grants = grants;
         }
-        self.expel(&shared, &door);
-        drop(door);
-        self.drop_if_empty(&shared);
+        self.expel(&shared, door);
     }
 
     /// Reads rights to a room's location anew, and takes out who has none.
@@ -332,12 +330,12 @@ impl Rooms {
         let mut access = read?;
         heard.into_iter().for_each(|change| access.apply(change));
         door.access = Some(access);
-        self.expel(shared, &door);
+        self.expel(shared, door);
         Ok(())
     }
 
     /// Takes out of a room who has no right to be there.
-    fn expel(&self, shared: &Arc<Shared>, door: &Door) {
+    fn expel(&self, shared: &Arc<Shared>, door: MutexGuard<'_, Door>) {
         let id = shared.id;
         let gone = shared.room.lock().expel(|member| {
             // Not known: of nobody in the room does it matter.
@@ -347,15 +345,14 @@ impl Rooms {
             Caller::Guest(guest) if guest.expires_at <= Timestamp::now() => "expired",
             _ => "revoked",
         });
+        drop(door);
+        self.drop_if_empty(shared);
     }
 
     /// Somebody's time is over, or their token another: takes out who has no right to be in a room.
     pub fn recheck(&self, id: LocationId) {
         let Some(shared) = self.room(id) else { return };
-        let door = shared.door.lock();
-        self.expel(&shared, &door);
-        drop(door);
-        self.drop_if_empty(&shared);
+        self.expel(&shared, shared.door.lock());
     }
 
     /// Sends members what they could not be sent before; returns the rooms that lack versions themselves.

@@ -17,7 +17,7 @@ pub async fn json<B: Buf, E>(
     headers: &HeaderMap,
     body: impl Stream<Item = std::result::Result<B, E>>,
 ) -> Result<Bytes> {
-    let bytes = read(body).await?;
+    let bytes = read(body, MAX_BYTES).await?;
     let named_json = match headers.get(header::CONTENT_TYPE) {
         Some(content_type) => content_type.to_str().is_ok_and(is_json),
         // A page may send this to any server without a preflight; apps and curl name no origin.
@@ -32,16 +32,11 @@ pub async fn json<B: Buf, E>(
 
 /// Reads a body that nobody wants, so that an ordinary client has sent it and reads the answer.
 pub async fn discard<B: Buf, E>(body: impl Stream<Item = std::result::Result<B, E>>) {
-    let mut body = std::pin::pin!(body);
-    let mut length = 0;
-    while let Some(Ok(chunk)) = body.next().await
-        && length <= DRAIN_BYTES
-    {
-        length += chunk.remaining();
-    }
+    let _ = read(body, 0).await;
 }
 
-async fn read<B: Buf, E>(body: impl Stream<Item = std::result::Result<B, E>>) -> Result<Bytes> {
+/// Keeps up to `max` bytes.
+async fn read<B: Buf, E>(body: impl Stream<Item = std::result::Result<B, E>>, max: usize) -> Result<Bytes> {
     let mut body = std::pin::pin!(body);
     let mut bytes = Vec::new();
     let mut length = 0;
@@ -53,7 +48,7 @@ async fn read<B: Buf, E>(body: impl Stream<Item = std::result::Result<B, E>>) ->
         if length > DRAIN_BYTES {
             break;
         }
-        if length <= MAX_BYTES {
+        if length <= max {
             while chunk.has_remaining() {
                 let part = chunk.chunk();
                 bytes.extend_from_slice(part);
@@ -62,8 +57,8 @@ async fn read<B: Buf, E>(body: impl Stream<Item = std::result::Result<B, E>>) ->
             }
         }
     }
-    if length > MAX_BYTES {
-        let detail = format!("a body has at most {MAX_BYTES} bytes");
+    if length > max {
+        let detail = format!("a body has at most {max} bytes");
         return Err(Error::new(Code::PayloadTooLarge, detail));
     }
     Ok(bytes.into())

@@ -76,10 +76,7 @@ impl Call {
 
     /// `None`: open mode.
     async fn known(&self) -> Result<Option<Caller>> {
-        if self.service.is_open() {
-            return Ok(None);
-        }
-        let identity = self.service.identify(&self.credentials()?).await?;
+        let identity = self.service.identify(|| self.credentials()).await?;
         Ok(identity.map(|identity| identity.caller))
     }
 

@@ -39,19 +39,19 @@ impl Identity {
 }
 
 impl Service {
-    /// Finds out who is calling. `None`: in open mode nobody asks.
+    /// Finds out who is calling. `None`: in open mode nobody asks, and nobody looks at what is shown.
     ///
     /// # Errors
     /// `unauthorized`, `invalid_token`, `token_expired`, `invalid_share`, `share_expired`,
     /// `invalid_share_password`, `storage_unavailable`, `internal`.
-    pub async fn identify(&self, shown: &Credentials) -> Result<Option<Identity>> {
+    pub async fn identify(&self, shown: impl FnOnce() -> Result<Credentials>) -> Result<Option<Identity>> {
         if self.keys.is_none() {
             return Ok(None);
         }
-        match shown {
-            Credentials { token: Some(token), .. } => self.bearer(token).map(Some),
+        match shown()? {
+            Credentials { token: Some(token), .. } => self.bearer(&token).map(Some),
             Credentials { share: Some(share), password, .. } => {
-                self.guest(share, password.as_deref()).await.map(Some)
+                self.guest(&share, password.as_deref()).await.map(Some)
             }
             _ => Err(Error::new(Code::Unauthorized, "a token or a share link is needed")),
         }

@@ -66,11 +66,6 @@ impl Service {
         (service, happened)
     }
 
-    /// Does nobody ask who is calling?
-    pub fn is_open(&self) -> bool {
-        self.keys.is_none()
-    }
-
     /// Writes what has waited for a quiet moment.
     pub async fn finish(&self) {
         if let Err(error) = self.ledger.write(&self.store).await {

@@ -10,14 +10,15 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-use crate::domain::error::{Code, Error, Result};
+use crate::domain::{
+    error::{Code, Error, Result},
+    share::MAX_PASSWORD,
+};
 
 /// Hashes computed at once.
 const AT_ONCE: usize = 2;
 /// Right passwords that need not be hashed again; over that all are forgotten.
 const REMEMBERED: usize = 1_024;
-/// Bytes of a password.
-pub const MAX_BYTES: usize = 1_024;
 
 /// Computes and checks hashes.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl Passwords {
         if self.right.lock().contains(&digest[..]) {
             return Ok(());
         }
-        if password.len() > MAX_BYTES {
+        if password.len() > MAX_PASSWORD {
             return Err(wrong("that is not the share link's password"));
         }
         let turn = self.turns.clone().acquire_owned().await.map_err(Error::internal)?;

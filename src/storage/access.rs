@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{
     connect::Store,
-    error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_deadlock, may_try_again},
+    error::{DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, is_deadlock, may_try_again},
     members,
 };
 use crate::domain::{
@@ -19,8 +19,6 @@ use crate::domain::{
     id::{LocationId, UserId},
     time::Timestamp,
 };
-
-pub type DbResult<T> = std::result::Result<T, DbErr>;
 
 /// Why a change was not made.
 pub enum Fault {

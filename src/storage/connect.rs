@@ -22,8 +22,8 @@ use sea_orm_migration::MigratorTrait;
 use tokio::time::{sleep, timeout};
 
 use super::error::{
-    STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_read_only, is_silence, may_come_back,
-    no_answer,
+    DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_read_only, is_silence,
+    may_come_back, no_answer,
 };
 use crate::domain::error::{Error, Result};
 
@@ -109,7 +109,7 @@ impl Store {
         Ok(())
     }
 
-    async fn migrated(&self) -> std::result::Result<(), DbErr> {
+    async fn migrated(&self) -> DbResult<()> {
         let write = self.write.now();
         if self.backend() == DatabaseBackend::MySql {
             // One process at a time. The lock is the connection's, of which this pool has one.
@@ -148,7 +148,7 @@ impl Store {
     }
 
     /// The connections for reading, once the database was there.
-    pub(super) fn reader(&self) -> std::result::Result<DatabaseConnection, DbErr> {
+    pub(super) fn reader(&self) -> DbResult<DatabaseConnection> {
         self.is_ready().then(|| self.read.now()).ok_or_else(no_answer)
     }
 
@@ -158,7 +158,7 @@ impl Store {
     /// `storage_unavailable`, `internal`.
     pub(super) async fn answered<T, F>(&self, read: impl Fn() -> F) -> Result<T>
     where
-        F: Future<Output = std::result::Result<T, DbErr>>,
+        F: Future<Output = DbResult<T>>,
     {
         self.read_with(in_time(tried(read))).await
     }
@@ -169,13 +169,13 @@ impl Store {
     /// `storage_unavailable`, `internal`.
     pub(super) async fn computed<T, F>(&self, read: impl Fn() -> F) -> Result<T>
     where
-        F: Future<Output = std::result::Result<T, DbErr>>,
+        F: Future<Output = DbResult<T>>,
     {
         self.read_with(tried(read)).await
     }
 
     /// Replaces connections that have fallen silent.
-    async fn read_with<T>(&self, read: impl Future<Output = std::result::Result<T, DbErr>>) -> Result<T> {
+    async fn read_with<T>(&self, read: impl Future<Output = DbResult<T>>) -> Result<T> {
         let age = self.read.age();
         let answer = read.await;
         if answer.as_ref().is_err_and(is_silence) {
@@ -185,7 +185,7 @@ impl Store {
     }
 
     /// A transaction that may write. Ends first what earlier connections may have left open.
-    pub(super) async fn begin(&self) -> std::result::Result<DatabaseTransaction, DbErr> {
+    pub(super) async fn begin(&self) -> DbResult<DatabaseTransaction> {
         if !self.is_ready() {
             return Err(no_answer());
         }
@@ -219,10 +219,7 @@ impl Store {
     }
 
     /// What the connection that writes says, in time. One that breaks, is silent or read-only is given up.
-    pub(super) async fn written<T>(
-        &self,
-        write: impl Future<Output = std::result::Result<T, DbErr>>,
-    ) -> std::result::Result<T, DbErr> {
+    pub(super) async fn written<T>(&self, write: impl Future<Output = DbResult<T>>) -> DbResult<T> {
         let age = self.write.age();
         match timeout(STATEMENT_TIMEOUT, self.write.changed(write)).await {
             Ok(written) => written.inspect_err(|error| {
@@ -239,10 +236,7 @@ impl Store {
     }
 
     /// What is said to changes beside the writer.
-    pub(super) async fn changed<T>(
-        &self,
-        change: impl Future<Output = std::result::Result<T, DbErr>>,
-    ) -> std::result::Result<T, DbErr> {
+    pub(super) async fn changed<T>(&self, change: impl Future<Output = DbResult<T>>) -> DbResult<T> {
         self.read.changed(change).await
     }
 
@@ -261,9 +255,9 @@ impl Store {
 }
 
 /// A connection that broke while nobody used it says so at its next use, so a read is tried with others.
-async fn tried<T, F>(read: impl Fn() -> F) -> std::result::Result<T, DbErr>
+async fn tried<T, F>(read: impl Fn() -> F) -> DbResult<T>
 where
-    F: Future<Output = std::result::Result<T, DbErr>>,
+    F: Future<Output = DbResult<T>>,
 {
     let mut tries = 1;
     loop {
@@ -302,10 +296,7 @@ impl Pool {
     }
 
     /// What its connections say to a change.
-    async fn changed<T>(
-        &self,
-        change: impl Future<Output = std::result::Result<T, DbErr>>,
-    ) -> std::result::Result<T, DbErr> {
+    async fn changed<T>(&self, change: impl Future<Output = DbResult<T>>) -> DbResult<T> {
         let age = self.age();
         let changed = change.await;
         if changed.as_ref().is_err_and(is_read_only) {

@@ -7,6 +7,9 @@ use tokio::time::timeout;
 
 use crate::domain::error::Error;
 
+/// What the database says.
+pub type DbResult<T> = std::result::Result<T, DbErr>;
+
 /// Deadlock found: the transaction is rolled back and may simply be tried again.
 const MYSQL_DEADLOCK: u16 = 1213;
 /// Lock wait timeout exceeded.
@@ -79,9 +82,7 @@ pub fn is_silence(error: &DbErr) -> bool {
 }
 
 /// What the database says, unless it says nothing for too long.
-pub async fn in_time<T>(
-    asked: impl Future<Output = std::result::Result<T, DbErr>>,
-) -> std::result::Result<T, DbErr> {
+pub async fn in_time<T>(asked: impl Future<Output = DbResult<T>>) -> DbResult<T> {
     timeout(STATEMENT_TIMEOUT, asked).await.unwrap_or_else(|_| Err(no_answer()))
 }
 

@@ -3,12 +3,16 @@
 //! A row may be anything from a hundred bytes to a megabyte, so sizes are read first and then no more rows
 //! than memory is meant for.
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, FromQueryResult, Statement, TransactionTrait, Value};
+use sea_orm::{ConnectionTrait, DatabaseBackend, FromQueryResult, Statement, TransactionTrait, Value};
 
-use super::{connect::Store, entity::location, error::unreadable, locations, rows::Rows};
+use super::{
+    connect::Store,
+    entity::location,
+    error::{DbResult, unreadable},
+    locations,
+    rows::Rows,
+};
 use crate::domain::{error::Result, id::LocationId, location::Location};
-
-type DbResult<T> = std::result::Result<T, DbErr>;
 
 /// Geometries and properties of one page, in the database's bytes.
 const PAGE_BYTES: u64 = 4 * 1024 * 1024;

@@ -16,15 +16,13 @@ use super::{
     access, area,
     connect::Store,
     entity::location::{self, Entity},
-    error::in_time,
+    error::{DbResult, in_time},
     geometry::Plane,
     rows::id_list,
 };
 use crate::domain::{
     access::Caller, area::Bbox, distance::Near, error::Result, id::LocationId, location::Location,
 };
-
-type DbResult<T> = std::result::Result<T, DbErr>;
 
 /// Which part of a result: rows to pass over, rows to take.
 #[derive(Clone, Copy, Debug)]

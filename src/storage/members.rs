@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement, Value};
 
 use super::{
-    access::{DbResult, Granted, Held, Try, count, statement, user},
+    access::{Granted, Held, Try, count, statement, user},
     connect::Store,
+    error::DbResult,
 };
 use crate::domain::{
     access::{Caller, Role},

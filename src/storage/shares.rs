@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, FromQueryResult, Statement, Value};
 
 use super::{
-    access::{DbResult, Granted, Held, Try, count, statement},
+    access::{Granted, Held, Try, count, statement},
     connect::Store,
+    error::DbResult,
 };
 use crate::domain::{
     access::{Caller, Guest, ShareId},

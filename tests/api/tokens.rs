@@ -16,9 +16,9 @@ use tokio::{
 use crate::support::{
     Db, TestDatabase, TestServer,
     process::{Process, command, run, signal},
+    tokens::SECRET,
 };
 
-const SECRET: &str = "hunter2-hunter2-hunter2-hunter2-";
 const OLD: &str = "older-older-older-older-older-older";
 const ED25519: &str = "\
 -----BEGIN PUBLIC KEY-----
