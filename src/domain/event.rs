@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use super::{access::Change, id::LocationId, location::Location};
 
 /// One committed change, in the order of commits for each location.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Event {
     /// A PUT was committed: the location as it now stands.
     Updated(Arc<Location>),
@@ -20,4 +22,6 @@ pub enum Event {
         /// How many such changes there were, this included.
         grants: u64,
     },
+    /// Nothing: somebody wants to know when all before it has been taken in.
+    Asked(oneshot::Sender<()>),
 }

@@ -74,6 +74,8 @@ fn forward(rooms: &Rooms, event: Event) -> Option<LocationId> {
         },
         Event::Deleted(id) => rooms.deleted(id),
         Event::Granted { id, change, grants } => rooms.granted(id, change, grants),
+        // Whoever asked may have stopped waiting.
+        Event::Asked(by) => drop(by.send(())),
     }
     None
 }

@@ -29,7 +29,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The account of one socket.
 #[derive(Debug, Default)]
 pub struct Link {
-    /// Told when a socket that was sent nothing more has read.
+    /// Told when a socket that was sent nothing more, or nothing of what it has missed, has read.
     opened: Arc<Notify>,
     /// Written by whoever sends, and when confirmations come.
     account: Mutex<Account>,
@@ -55,6 +55,10 @@ impl Account {
     fn is_open(&self) -> bool {
         self.unread < WINDOW && self.asked.is_none_or(|(at, _)| at.elapsed() < PATIENCE)
     }
+
+    fn has_room(&self) -> bool {
+        self.unread < WINDOW / 2 && self.is_open()
+    }
 }
 
 impl Link {
@@ -65,6 +69,12 @@ impl Link {
     /// Has the socket read enough to be sent more?
     pub fn is_open(&self) -> bool {
         !self.is_cut() && self.account.lock().is_open()
+    }
+
+    /// Has the socket read so much that it may be sent what it has missed? The other half of what it may have
+    /// unread is for what is new.
+    pub fn has_room(&self) -> bool {
+        !self.is_cut() && self.account.lock().has_room()
     }
 
     /// So many bytes are on their way.
@@ -87,9 +97,9 @@ impl Link {
 
     fn read(&self, what: impl FnOnce(&mut Account)) {
         let mut account = self.account.lock();
-        let was_open = account.is_open();
+        let before = (account.is_open(), account.has_room());
         what(&mut account);
-        if !was_open && account.is_open() {
+        if (account.is_open(), account.has_room()) > before {
             self.opened.notify_one();
         }
     }

@@ -55,6 +55,11 @@ impl Outlet {
         self.waiting.lock().is_empty() && self.link.is_open() && self.emit(socket, "chat", chat)
     }
 
+    /// Has the socket read so much that it may be sent what it has missed?
+    pub fn has_room(&self) -> bool {
+        self.waiting.lock().is_empty() && self.link.has_room()
+    }
+
     /// Sends an event, now or in its turn.
     pub fn event(self: &Arc<Self>, socket: &SocketRef, event: &'static str, body: Arc<RawValue>) {
         self.send(socket, Waiting::Event(event, body));

@@ -41,6 +41,9 @@ pub struct Update {
 pub trait Sink {
     /// `false`: it is full for now.
     fn send(&self, update: &Update) -> bool;
+
+    /// Is it at most half full?
+    fn has_room(&self) -> bool;
 }
 
 #[derive(Debug)]
@@ -69,8 +72,8 @@ struct Member<S> {
     sink: S,
     /// The newest version it was sent.
     sent: u64,
-    /// It is owed every version since this one, not only the newest; when it was last seen to take some,
-    /// and up to which.
+    /// It is owed every version since this one, not only the newest, until it has read most of them; when it
+    /// was last seen to take some or be owed none, and up to which.
     replaying: Option<(Instant, u64)>,
 }
 
@@ -286,11 +289,11 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
 
     /// Sends every member what it is owed; `false`: somebody could not be sent everything.
     fn send(&mut self) -> bool {
-        let mut all = true;
+        let (mut all, head) = (true, self.head());
         self.is_replaying = false;
         for member in self.members.values_mut() {
             all &= member.send(&self.recent);
-            self.is_replaying |= member.replaying.is_some();
+            self.is_replaying |= member.replaying.is_some() && Some(member.sent) < head;
         }
         all
     }
@@ -330,19 +333,23 @@ impl<S: Sink> Member<S> {
         }
         let Some(next) = (self.sent + 1).checked_sub(first.version) else { return false };
         for update in recent.iter().skip(next as usize) {
-            if !self.sink.send(update) {
+            if !self.sink.has_room() || !self.sink.send(update) {
                 return false;
             }
             self.sent = update.version;
         }
-        self.replaying = None;
-        true
+        // Not before: what is new would find no room behind what it missed, and be left out.
+        if self.sink.has_room() {
+            self.replaying = None;
+        }
+        self.replaying.is_none()
     }
 
     /// Is it too slow to be sent every version it was promised?
     fn has_stalled(&mut self, recent: &VecDeque<Update>, now: Instant) -> bool {
         let Some((at, sent)) = &mut self.replaying else { return false };
-        if *sent < self.sent {
+        let is_owed_none = recent.back().is_some_and(|head| head.version <= self.sent);
+        if *sent < self.sent || is_owed_none {
             (*at, *sent) = (now, self.sent);
         }
         let is_forgotten = recent.front().is_some_and(|first| first.version > self.sent + 1);

@@ -117,6 +117,10 @@ impl Sink for Member {
     fn send(&self, update: &Update) -> bool {
         self.outlet.position(&self.socket, &update.chat)
     }
+
+    fn has_room(&self) -> bool {
+        self.outlet.has_room()
+    }
 }
 
 /// The ack of a `join_room` with `since`.

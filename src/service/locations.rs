@@ -52,12 +52,14 @@ impl Service {
         self.writer.update(update).await
     }
 
-    /// Removes a location; its room is closed.
+    /// Removes a location; once this returns, its room is closed.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn delete_location(&self, by: Caller, id: LocationId) -> Result<()> {
-        self.writer.delete(by, id).await.map(drop)
+        self.writer.delete(by, id).await?;
+        self.taken_in().await;
+        Ok(())
     }
 
     /// A location as last committed; without the database, as its live room has it.

@@ -34,7 +34,7 @@ impl Service {
         .await
     }
 
-    /// Ends a membership, others' or one's own; once this returns, whoever it was is leaving the room.
+    /// Ends a membership, others' or one's own; once this returns, whoever it was is out of the room.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
@@ -62,6 +62,8 @@ impl Service {
             let _ = events.send(Event::Granted { id, change, grants }).await;
             Ok(said)
         });
-        done.await.unwrap_or_else(|e| Err(Error::internal(e)))
+        let said = done.await.unwrap_or_else(|e| Err(Error::internal(e)))?;
+        self.taken_in().await;
+        Ok(said)
     }
 }

@@ -11,9 +11,15 @@ pub mod members;
 mod passwords;
 pub mod shares;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 pub use live::{Current, Live};
 
@@ -28,6 +34,8 @@ use crate::{
 
 /// Events on their way to the rooms. Full: the writer waits, and with it new commits.
 const EVENTS: usize = 1_024;
+/// How long an answer waits for the rooms.
+const TAKEN_IN: Duration = Duration::from_secs(1);
 
 /// Everything the doors can ask for. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -64,6 +72,19 @@ impl Service {
             passwords: Arc::default(),
         };
         (service, happened)
+    }
+
+    /// Waits until the rooms have taken in what has happened so far: who is then told that a location or a
+    /// right has ended finds nobody in the room who should not be.
+    async fn taken_in(&self) {
+        let (asked, answered) = oneshot::channel();
+        let answer = async {
+            // Closed at the end, when all sockets are told to go.
+            if self.events.send(Event::Asked(asked)).await.is_ok() {
+                let _ = answered.await;
+            }
+        };
+        let _ = timeout(TAKEN_IN, answer).await;
     }
 
     /// Writes what has waited for a quiet moment.

@@ -64,7 +64,7 @@ impl Service {
         self.store.shares(id).await
     }
 
-    /// Ends a share link; once this returns, whoever came by it is leaving the room.
+    /// Ends a share link; once this returns, whoever came by it is out of the room.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.

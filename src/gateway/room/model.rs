@@ -81,7 +81,8 @@ fn step() -> impl Strategy<Value = Step> {
 enum Sent {
     /// The ack of a join: how, and the head at that moment.
     Ack(Entry, u64),
-    Version(u64),
+    /// And whether newer ones may have been left out before it: the client did not keep up.
+    Version(u64, bool),
 }
 
 /// A socket's queue of bounded length; acks always fit.
@@ -89,8 +90,25 @@ enum Sent {
 struct Queue {
     waiting: VecDeque<Sent>,
     capacity: usize,
-    /// Something did not fit once.
+    /// Up to which version the client was promised every one when it joined.
+    promised: u64,
+    /// There was no room for something once.
     was_full: bool,
+    /// Nor for a version since the last one, and that was not because of a replay.
+    is_behind: bool,
+}
+
+impl Queue {
+    fn new(capacity: usize) -> Self {
+        Self { waiting: VecDeque::new(), capacity, promised: 0, was_full: false, is_behind: false }
+    }
+
+    /// What waits of a replay.
+    fn replayed(&self) -> usize {
+        let is_replayed =
+            |sent: &&Sent| matches!(sent, Sent::Version(version, _) if *version <= self.promised);
+        self.waiting.iter().filter(is_replayed).count()
+    }
 }
 
 type Pipe = Rc<RefCell<Queue>>;
@@ -100,11 +118,20 @@ impl Sink for Pipe {
         let mut queue = self.borrow_mut();
         let fits = queue.waiting.len() < queue.capacity;
         if fits {
-            queue.waiting.push_back(Sent::Version(update.version));
+            let is_behind = std::mem::take(&mut queue.is_behind);
+            queue.waiting.push_back(Sent::Version(update.version, is_behind));
         } else {
             queue.was_full = true;
+            queue.is_behind |= 2 * queue.replayed() <= queue.capacity;
         }
         fits
+    }
+
+    fn has_room(&self) -> bool {
+        let mut queue = self.borrow_mut();
+        let has_room = 2 * queue.waiting.len() < queue.capacity;
+        queue.was_full |= !has_room;
+        has_room
     }
 }
 
@@ -159,7 +186,7 @@ fn missed_bytes(since: u64, head: u64) -> usize {
 impl World {
     fn new(capacities: &[usize]) -> Self {
         let clients = capacities.iter().map(|&capacity| Client {
-            pipe: Rc::new(RefCell::new(Queue { waiting: VecDeque::new(), capacity, was_full: false })),
+            pipe: Rc::new(RefCell::new(Queue::new(capacity))),
             entry: None,
             last: None,
         });
@@ -266,7 +293,10 @@ impl World {
             (entry, _) => assert_eq!(entry, Entry::Current),
         }
         let pipe = self.clients[client].pipe.clone();
-        pipe.borrow_mut().waiting.push_back(Sent::Ack(entry, head));
+        let mut queue = pipe.borrow_mut();
+        queue.waiting.push_back(Sent::Ack(entry, head));
+        (queue.promised, queue.is_behind) = (if let Entry::After(_) = entry { head } else { 0 }, false);
+        drop(queue);
         self.room.enter(client, pipe, entry, self.now);
         self.room.depart(since, self.now);
     }
@@ -329,7 +359,7 @@ impl World {
         let count = count.min(queue.waiting.len());
         let was_full = queue.was_full;
         for sent in queue.waiting.drain(..count) {
-            let version = match sent {
+            let (version, is_behind) = match sent {
                 Sent::Ack(how, head) => {
                     *entry = Some((how, head));
                     *last = match how {
@@ -338,7 +368,7 @@ impl World {
                     };
                     continue;
                 }
-                Sent::Version(version) => version,
+                Sent::Version(version, is_behind) => (version, is_behind),
             };
             let (how, head) = entry.expect("an ack before everything else");
             match *last {
@@ -348,10 +378,11 @@ impl World {
                 ),
                 Some(last) => {
                     assert!(version > last, "{version} after {last}");
-                    // A replay is never conflated; later only who is slow is spared some, or what cannot be read is.
+                    // A replay is never conflated, nor what follows it before it is read; later only who is slow
+                    // is spared some, or what cannot be read is.
                     let is_promised = matches!(how, Entry::After(_)) && last < head;
                     assert!(
-                        version == last + 1 || !is_promised && (was_full || self.jumps.contains(&version)),
+                        version == last + 1 || !is_promised && (is_behind || self.jumps.contains(&version)),
                         "{version} after {last}"
                     );
                 }
