@@ -6,6 +6,8 @@ use std::{
     collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -21,6 +23,10 @@ use crate::{
 
 /// Far more than anybody can want; keeps sums of versions far from overflow.
 const MAX_HISTORY_VERSIONS: u64 = 1_000_000_000;
+/// Far more than a server has.
+const MAX_COUNT: u32 = 100_000_000;
+/// Less would not take every event, more not be kept waiting for.
+const MESSAGE_BYTES: RangeInclusive<usize> = 16 * 1024..=16 * 1024 * 1024;
 
 /// One setting: an environment variable and, secrets apart, a flag.
 #[derive(Debug)]
@@ -90,7 +96,40 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "How long a version is kept, such as 30d; the newest always is; unset: no limit",
     ),
-    setting("RATE_LIMITS", "off", "off; limits are not built yet"),
+    setting("RATE_LIMITS", "on", "on; off: none of the settings LIMIT_… counts"),
+    setting(
+        "LIMIT_USER_REQUESTS",
+        "100",
+        "HTTP requests and handshakes a second with tokens of one user; five times as many at once",
+    ),
+    setting(
+        "LIMIT_ADDRESS_REQUESTS",
+        "500",
+        "HTTP requests a second from one address that show no token, by share links or in open mode; five times as many at once",
+    ),
+    setting(
+        "LIMIT_ADDRESS_REFUSALS",
+        "20",
+        "HTTP requests and handshakes a second from one address that show nothing valid; five times as many at once",
+    ),
+    setting(
+        "LIMIT_SHARE_PASSWORDS",
+        "10",
+        "Passwords tried a minute for one share link, those that were right before not counted",
+    ),
+    setting("LIMIT_SOCKETS", "100000", "Sockets connected at once"),
+    setting("LIMIT_USER_SOCKETS", "100", "Sockets connected at once with tokens of one user"),
+    setting("LIMIT_SOCKET_EVENTS", "50", "Events a second from one socket; twenty times as many at once"),
+    setting("LIMIT_SOCKET_ROOMS", "1000", "Rooms that one socket may be in"),
+    setting("MAX_MESSAGE_BYTES", "131072", "Bytes of one message from a socket, and of its WebSocket frames"),
+    setting("MAX_POLL_BYTES", "1048576", "Bytes of one long-polling request, which may hold many messages"),
+    setting(
+        "HEADER_TIMEOUT",
+        "30s",
+        "How long a request's headers may take; also how long an HTTP connection may idle",
+    ),
+    setting("BODY_TIMEOUT", "30s", "How long a request's body may take"),
+    setting("HANDSHAKE_TIMEOUT", "10s", "How long a connection may take to become a Socket.IO socket"),
     setting("LOG_FORMAT", "text", "text or json"),
     setting("RUST_LOG", "info", "What is logged: error, warn, info, debug, or target=level,…"),
     Setting { secret: true, ..missing("REDIS_URL", "This process is one node of many") },
@@ -153,6 +192,44 @@ pub struct History {
     pub age: Option<Duration>,
 }
 
+/// How much one caller may ask for, in so much time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// `None`: as much as they like.
+    pub counts: Option<Counts>,
+    /// Of one message from a socket.
+    pub message_bytes: usize,
+    /// Of one long-polling request.
+    pub poll_bytes: usize,
+    /// For a request's headers, and between requests.
+    pub header_timeout: Duration,
+    /// For a request's body.
+    pub body_timeout: Duration,
+    /// From a connection to a socket.
+    pub handshake_timeout: Duration,
+}
+
+/// Limits of what comes too often, or is there too often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counts {
+    /// A second, with tokens of one user.
+    pub user_requests: NonZeroU32,
+    /// A second, from one address, without a token.
+    pub address_requests: NonZeroU32,
+    /// A second, from one address, with nothing valid.
+    pub address_refusals: NonZeroU32,
+    /// A minute, for one share link.
+    pub share_passwords: NonZeroU32,
+    /// At once.
+    pub sockets: NonZeroU32,
+    /// At once, with tokens of one user.
+    pub user_sockets: NonZeroU32,
+    /// A second, from one socket.
+    pub socket_events: NonZeroU32,
+    /// At once, for one socket.
+    pub socket_rooms: NonZeroU32,
+}
+
 /// Everything the server needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -172,6 +249,8 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     /// Of every location.
     pub history: History,
+    /// Of every caller.
+    pub limits: Limits,
     /// Text or JSON.
     pub log_format: LogFormat,
     /// A filter as tracing-subscriber reads it.
@@ -281,9 +360,40 @@ impl Config {
         };
         let history = History { versions, age };
 
-        if get("RATE_LIMITS") != "off" {
-            return Err(Invalid::new("RATE_LIMITS", "this version cannot limit yet; the only value is off"));
-        }
+        let count = |name: &str| {
+            let value = get(name).parse::<NonZeroU32>().ok().filter(|value| value.get() <= MAX_COUNT);
+            value.ok_or_else(|| Invalid::new(name, format!("must be an integer from 1 to {MAX_COUNT}")))
+        };
+        let bytes = |name: &str| {
+            let value = get(name).parse().ok().filter(|value| MESSAGE_BYTES.contains(value));
+            value.ok_or_else(|| {
+                let (least, most) = (MESSAGE_BYTES.start(), MESSAGE_BYTES.end());
+                Invalid::new(name, format!("must be a number of bytes from {least} to {most}"))
+            })
+        };
+        let counts = Counts {
+            user_requests: count("LIMIT_USER_REQUESTS")?,
+            address_requests: count("LIMIT_ADDRESS_REQUESTS")?,
+            address_refusals: count("LIMIT_ADDRESS_REFUSALS")?,
+            share_passwords: count("LIMIT_SHARE_PASSWORDS")?,
+            sockets: count("LIMIT_SOCKETS")?,
+            user_sockets: count("LIMIT_USER_SOCKETS")?,
+            socket_events: count("LIMIT_SOCKET_EVENTS")?,
+            socket_rooms: count("LIMIT_SOCKET_ROOMS")?,
+        };
+        let counts = match get("RATE_LIMITS").as_str() {
+            "on" => Some(counts),
+            "off" => None,
+            _ => return Err(Invalid::new("RATE_LIMITS", "must be on or off")),
+        };
+        let limits = Limits {
+            counts,
+            message_bytes: bytes("MAX_MESSAGE_BYTES")?,
+            poll_bytes: bytes("MAX_POLL_BYTES")?,
+            header_timeout: duration("HEADER_TIMEOUT")?,
+            body_timeout: duration("BODY_TIMEOUT")?,
+            handshake_timeout: duration("HANDSHAKE_TIMEOUT")?,
+        };
         let log_format = match get("LOG_FORMAT").as_str() {
             "text" => LogFormat::Text,
             "json" => LogFormat::Json,
@@ -301,6 +411,7 @@ impl Config {
             trusted_proxies: TrustedProxies::new(proxies),
             heartbeat,
             history,
+            limits,
             log_format,
             log_filter,
         })

@@ -10,6 +10,8 @@ pub mod net;
 
 pub mod telemetry;
 
+pub mod metrics;
+
 pub mod domain;
 
 pub mod config;

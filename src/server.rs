@@ -102,21 +102,23 @@ impl Server {
     /// committed, tells the sockets and closes the database.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { config, store, preparing, api, gateway } = self;
-        let (service, events) = Service::start(store.clone(), config.history, config.keys);
+        let (service, events) = Service::start(store.clone(), config.history, config.keys, &config.limits);
         let (mut forwarding, sockets) = Gateway::start(
             service.clone(),
             events,
             config.heartbeat,
             &config.origins,
             config.trusted_proxies.clone(),
+            &config.limits,
         );
         let requests = http::service(service.clone(), &config.origins, config.trusted_proxies);
+        let header_timeout = config.limits.header_timeout;
 
         // The API first: once it is done every acknowledged write has been published. The sockets go
         // on meanwhile; told to go they come back elsewhere, or here after the restart.
         let (api_done, api_is_done) = oneshot::channel::<()>();
         let api = async {
-            let connections = accept::serve(api, requests, stop).await;
+            let connections = accept::serve(api, requests, header_timeout, stop).await;
             info!("stopping");
             connections.drain(GRACE).await;
             drop(api_done);
@@ -127,7 +129,7 @@ impl Server {
                 drop(api_is_done.await);
                 forwarding.flush().await;
             };
-            let connections = accept::serve(gateway, sockets, stop).await;
+            let connections = accept::serve(gateway, sockets, header_timeout, stop).await;
             tokio::join!(connections.drain(GATEWAY_GRACE), forwarding.close());
         };
         tokio::join!(api, gateway);

@@ -8,7 +8,7 @@ use std::{
 /// The floors, lowest first; modules of one floor do not know each other.
 /// A module imports only from lower floors and from itself.
 const FLOORS: &[&[&str]] = &[
-    &["net", "telemetry"],
+    &["net", "telemetry", "metrics"],
     &["domain"],
     &["config"],
     &["storage"],
@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Modules that everything else may stand on but that must not know what georoom is about.
-const INFRASTRUCTURE: &[&str] = &["net", "telemetry"];
+const INFRASTRUCTURE: &[&str] = &["net", "telemetry", "metrics"];
 
 /// Crates and the modules that may name them.
 const FRAMEWORKS: &[(&[&str], &[&str])] = &[
@@ -28,7 +28,9 @@ const FRAMEWORKS: &[(&[&str], &[&str])] = &[
     (&["socketioxide", "socketioxide_core"], &["gateway"]),
     (&["hyper_util"], &["net"]),
     (&["jsonwebtoken"], &["domain"]),
-    (&["tokio"], &["net", "storage", "service", "gateway", "server", "main"]),
+    (&["prometheus_client"], &["metrics"]),
+    (&["governor"], &["service"]),
+    (&["tokio"], &["net", "storage", "service", "gateway", "http", "server", "main"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -3,7 +3,7 @@
 //! No HTTP status here (that is `http/error.rs`) and no wire format: only the code, what to tell the
 //! caller, and what only the log may know.
 
-use std::{borrow::Cow, error::Error as StdError, fmt};
+use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
 
 /// Declares the table: each code once, with its name on the wire and what it means.
 macro_rules! codes {
@@ -40,6 +40,8 @@ codes! {
     InvalidJson = "invalid_json",
     /// The body is over 1 MiB.
     PayloadTooLarge = "payload_too_large",
+    /// The body took too long to come.
+    RequestTimeout = "request_timeout",
     /// The `Content-Type` is not JSON.
     UnsupportedMediaType = "unsupported_media_type",
     /// No such path, or no such location.
@@ -58,6 +60,8 @@ codes! {
     InvalidSharePassword = "invalid_share_password",
     /// The location may be seen, but this may not be done to it.
     Forbidden = "forbidden",
+    /// The `Host` is none that an open server on loopback answers to.
+    MisdirectedRequest = "misdirected_request",
     /// The path exists, the method does not.
     MethodNotAllowed = "method_not_allowed",
     /// A query parameter is unknown, given twice, or has a bad value.
@@ -118,12 +122,27 @@ codes! {
     NotInRoom = "not_in_room",
     /// The message is over 16 KiB.
     MessageTooLarge = "message_too_large",
-    /// Too much at once; try again a little later.
+    /// Too many requests, events, sockets or rooms; try again a little later.
     RateLimited = "rate_limited",
     /// The database cannot be reached, or too many writes wait for it.
     StorageUnavailable = "storage_unavailable",
     /// A fault of the server; its log has the cause.
     Internal = "internal",
+}
+
+impl Code {
+    /// Is it about what a caller shows of who they are?
+    pub const fn is_of_credentials(self) -> bool {
+        matches!(
+            self,
+            Self::Unauthorized
+                | Self::InvalidToken
+                | Self::TokenExpired
+                | Self::InvalidShare
+                | Self::ShareExpired
+                | Self::InvalidSharePassword
+        )
+    }
 }
 
 /// A refusal or a fault: the code, what to tell the caller, where in the body, and the hidden cause.
@@ -135,13 +154,15 @@ pub struct Error {
     pub detail: Cow<'static, str>,
     /// JSON Pointer (RFC 6901) to the smallest thing at fault in the body.
     pub pointer: Option<String>,
+    /// After which time it may be tried again, where that is known.
+    pub retry_after: Option<Duration>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// A refusal of `code`, with one sentence for the caller.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), pointer: None, cause: None }
+        Self { code, detail: detail.into(), pointer: None, retry_after: None, cause: None }
     }
 
     /// The same, pointing at the thing at fault.
@@ -159,6 +180,11 @@ impl Error {
     /// A fault of the server: the caller learns nothing but that.
     pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Code::Internal, "the server failed; the request may be tried again").because(cause)
+    }
+
+    /// Too much of something in too little time.
+    pub fn limited(detail: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(Code::RateLimited, detail) }
     }
 
     /// The database is away or busy.

@@ -1,8 +1,6 @@
 //! What happened, as a value: the seam between the writer and everyone who must hear of it.
 
-use std::sync::Arc;
-
-use tokio::sync::oneshot;
+use std::{any::Any, sync::Arc};
 
 use super::{access::Change, id::LocationId, location::Location};
 
@@ -22,6 +20,6 @@ pub enum Event {
         /// How many such changes there were, this included.
         grants: u64,
     },
-    /// Nothing: somebody wants to know when all before it has been taken in.
-    Asked(oneshot::Sender<()>),
+    /// Nothing: somebody wants to know when all before it has been taken in, and is told by its being dropped.
+    Asked(Box<dyn Any + Send>),
 }

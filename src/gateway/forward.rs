@@ -74,8 +74,7 @@ fn forward(rooms: &Rooms, event: Event) -> Option<LocationId> {
         },
         Event::Deleted(id) => rooms.deleted(id),
         Event::Granted { id, change, grants } => rooms.granted(id, change, grants),
-        // Whoever asked may have stopped waiting.
-        Event::Asked(by) => drop(by.send(())),
+        Event::Asked(by) => drop(by),
     }
     None
 }

@@ -1,6 +1,9 @@
 //! Connecting and disconnecting: who may, and as whom.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use serde_json::Value;
 use socketioxide::{
@@ -13,24 +16,29 @@ use tracing::info;
 
 use super::{
     link::{Link, Links},
-    messages::Client,
+    messages,
     rooms::Rooms,
     session::log_name,
 };
 use crate::{
     domain::error::{Code, Error, Result},
-    net::{accept::Peer, bearer::bearer, client::TrustedProxies},
+    net::{bearer::bearer, client::Client},
     service::access::Credentials,
 };
 
 /// Takes sockets on the main namespace.
-pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>, proxies: TrustedProxies) {
+pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
     // In the middleware, before the client hears that it is connected: an event it sends the moment
     // after would find no handler.
     let on_connecting = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
-        let shown = || credentials(&socket, &auth.unwrap_or_default());
-        let identity = rooms.service.identify(shown).await.map_err(|error| {
-            info!(socket = log_name(&socket), code = error.code.as_str(), "refused");
+        let admitted = async {
+            let shown = || credentials(&socket, &auth.unwrap_or_default());
+            let identity = rooms.service.identify(from(&socket), shown).await?;
+            let user = identity.as_ref().and_then(|identity| identity.caller.account());
+            Ok((identity, rooms.service.limits.seat(user)?))
+        };
+        let (identity, seat) = admitted.await.map_err(|error: Error| {
+            info!(socket = log_name(&socket), client = %from(&socket), code = error.code.as_str(), "refused");
             error.code.as_str()
         })?;
         // A WebSocket's from the start is in its request; one that begins by polling has a session first.
@@ -42,7 +50,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>, proxies: Tru
             }
             None => links.of(session),
         };
-        let client = Client::install(&socket, identity, link, rooms.clone());
+        let client = messages::Client::install(&socket, identity, seat, link, rooms.clone());
         socket.extensions.insert(client.clone());
         let links = links.clone();
         socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
@@ -52,12 +60,10 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>, proxies: Tru
         });
         Ok::<(), &str>(())
     };
-    let on_connected = async move |socket: SocketRef, Extension(client): Extension<Arc<Client>>| {
-        let request = socket.req_parts();
-        let peer = request.extensions.get::<Peer>().map(|peer| peer.0.ip());
+    let on_connected = async move |socket: SocketRef, Extension(client): Extension<Arc<messages::Client>>| {
         info!(
             socket = log_name(&socket),
-            client = peer.map(|peer| tracing::field::display(proxies.client(peer, &request.headers))),
+            client = %from(&socket),
             transport = match socket.transport_type() {
                 TransportType::Websocket => "websocket",
                 TransportType::Polling => "polling",
@@ -73,6 +79,12 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>, proxies: Tru
         client.work(&socket).await;
     };
     io.ns("/", on_connected.with(on_connecting));
+}
+
+/// The address it came from.
+fn from(socket: &SocketRef) -> IpAddr {
+    let client = socket.req_parts().extensions.get::<Client>();
+    client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0)
 }
 
 /// What a socket shows: in the handshake's `auth`, in the query (clients 2.x, Postman), or as a header.

@@ -30,7 +30,10 @@ use crate::{
         id::{LocationId, MAX_SAFE_INTEGER, UserId},
         time::Timestamp,
     },
-    service::access::Identity,
+    service::{
+        access::Identity,
+        limits::{Events, Seat},
+    },
 };
 
 /// A relayed message as JSON text.
@@ -131,7 +134,11 @@ pub struct Client {
     pub session: Arc<Session>,
     pub outlet: Arc<Outlet>,
     inbox: Inbox<(Result<Message>, Reply)>,
+    /// How many events it may send; `None`: any number.
+    events: Option<Events>,
     rooms: Arc<Rooms>,
+    /// Given back when it disconnects.
+    seat: Mutex<Option<Seat>>,
     /// Ends the socket with its token. Written once it is connected.
     expiry: Mutex<Option<AbortHandle>>,
 }
@@ -141,12 +148,15 @@ impl Client {
     pub fn install(
         socket: &SocketRef,
         identity: Option<Identity>,
+        seat: Seat,
         link: Arc<Link>,
         rooms: Arc<Rooms>,
     ) -> Arc<Self> {
         let outlet = Arc::new(Outlet::new(link, rooms.blocked.clone()));
         let session = Arc::new(Session::new(identity));
-        let client = Arc::new(Self { session, outlet, inbox: Inbox::new(), rooms, expiry: Mutex::default() });
+        let (inbox, events) = (Inbox::new(), rooms.service.limits.events());
+        let (seat, expiry) = (Mutex::new(Some(seat)), Mutex::default());
+        let client = Arc::new(Self { session, outlet, inbox, events, rooms, seat, expiry });
         client.on(socket, "join_room", Message::JoinRoom);
         client.on(socket, "leave_room", Message::LeaveRoom);
         client.on(socket, "chat", Message::Chat);
@@ -182,16 +192,28 @@ impl Client {
         message: Result<Message>,
         reply: Reply,
     ) -> impl Future<Output = ()> + Send {
-        let mine = self.inbox.push((message, reply)).unwrap_or_else(|(_, mut reply)| {
-            let detail = "too many events of this socket wait; send fewer at once";
-            reply.refuse(&Error::new(Code::RateLimited, detail));
-            false
-        });
+        let mine = self.receive(message, reply);
         async move {
             if mine {
                 self.work(&socket).await;
             }
         }
+    }
+
+    /// Puts an event in its turn, unless there are too many. `true`: the caller is to work the queue off.
+    fn receive(&self, message: Result<Message>, mut reply: Reply) -> bool {
+        let refused = match self.events.as_ref().map_or(Ok(()), Events::take) {
+            Ok(()) => match self.inbox.push((message, reply)) {
+                Ok(mine) => return mine,
+                Err((_, unheard)) => {
+                    reply = unheard;
+                    Error::new(Code::RateLimited, "too many events of this socket wait; send fewer at once")
+                }
+            },
+            Err(error) => error,
+        };
+        reply.refuse(&refused);
+        false
     }
 
     /// Lets what the socket has sent take effect, one after the other.
@@ -294,6 +316,7 @@ impl Client {
             expiry.abort();
         }
         self.rooms.leave_all(socket.id, &self.session);
+        self.seat.lock().take();
         self.session.user()
     }
 }

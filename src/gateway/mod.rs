@@ -33,19 +33,18 @@ use tower::{Service as TowerService, ServiceBuilder, service_fn};
 
 use self::{link::Links, rooms::Rooms, transport::Transport};
 use crate::{
-    config::Heartbeat,
+    config::{Heartbeat, Limits},
     domain::event::Event,
-    net::{client::TrustedProxies, origins::Origins},
+    net::{
+        client::TrustedProxies,
+        origins::{NOT_FOR_US, Origins},
+    },
     service::Service,
 };
 
 /// Packets that may wait for one socket: more than `link.rs` lets be under way. Memory is taken as they
 /// come, not beforehand.
 const SOCKET_QUEUE: usize = 4_096;
-/// One inbound message: a 16 KiB `chat` in which every byte is escaped, and its envelope.
-const MAX_MESSAGE_BYTES: usize = 128 * 1024;
-/// One long-polling request: many messages in one body, as clients that cannot be told a limit send them.
-const MAX_POLL_BYTES: u64 = 1024 * 1024;
 /// How long sockets may take over their goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long rooms may take over what they lack.
@@ -72,34 +71,41 @@ impl Gateway {
         heartbeat: Heartbeat,
         origins: &Origins,
         proxies: TrustedProxies,
+        limits: &Limits,
     ) -> (Self, impl Served) {
         let (socketio, io) = SocketIo::builder()
             .ping_interval(heartbeat.interval)
             .ping_timeout(heartbeat.timeout)
             .max_buffer_size(SOCKET_QUEUE)
-            .max_payload(MAX_POLL_BYTES)
-            .ws_max_message_size(MAX_MESSAGE_BYTES)
-            .ws_max_frame_size(MAX_MESSAGE_BYTES)
+            .max_payload(limits.poll_bytes as u64)
+            .ws_max_message_size(limits.message_bytes)
+            .ws_max_frame_size(limits.message_bytes)
+            .connect_timeout(limits.handshake_timeout)
             .with_parser(ParserConfig::common())
             .build_svc();
         let rooms = Arc::new(Rooms::new(service.clone()));
         service.know(Arc::downgrade(&rooms));
         let links = Arc::<Links>::default();
-        handshake::install(&io, rooms.clone(), links.clone(), proxies);
+        handshake::install(&io, rooms.clone(), links.clone());
 
         let (stop_forwarding, stopped) = oneshot::channel();
         let sweeper = rooms.clone();
         let sweep = tokio::spawn(async move { sweeper.sweep().await }).abort_handle();
         let forwarder = tokio::spawn(forward::run(rooms, events, links.opened.clone(), stopped));
 
-        let transport = Transport::new(socketio, links.clone(), heartbeat.timeout);
+        let transport = Transport::new(socketio, links.clone(), heartbeat.timeout, limits.body_timeout);
         let policy = origins.clone();
-        let checked = service_fn(move |request: Request<Incoming>| {
-            let admitted = policy.admits(request.headers()).then(|| transport.clone());
+        let checked = service_fn(move |mut request: Request<Incoming>| {
+            proxies.note(&mut request);
+            let admitted = match (policy.is_for_us(request.headers()), policy.admits(request.headers())) {
+                (false, _) => Err((StatusCode::MISDIRECTED_REQUEST, NOT_FOR_US)),
+                (_, false) => Err((StatusCode::FORBIDDEN, "this origin is not allowed")),
+                _ => Ok(transport.clone()),
+            };
             async move {
                 match admitted {
-                    Some(transport) => transport.serve(request).await,
-                    None => Ok(refused(StatusCode::FORBIDDEN, "this origin is not allowed")),
+                    Ok(transport) => transport.serve(request).await,
+                    Err((status, why)) => Ok(refused(status, why)),
                 }
             }
         });

@@ -155,7 +155,7 @@ impl Rooms {
     /// Lets a socket in: ack, then the current state or every update after `since`, then everything newer.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
+    /// `rate_limited`, `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn join(
         &self,
         client: &Client,
@@ -166,6 +166,7 @@ impl Rooms {
     ) -> Result<()> {
         let Client { session, outlet, .. } = client;
         let caller = session.caller();
+        self.service.limits.room(session.rooms_besides(id))?;
         // Of what was before a share link was made its guests learn nothing: that counts as not kept.
         let missed = since.filter(|since| match &caller {
             Caller::Guest(guest) => since + 1 >= guest.from,

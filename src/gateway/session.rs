@@ -101,6 +101,12 @@ impl Session {
         self.state.lock().rooms.iter().copied().collect()
     }
 
+    /// How many other rooms it is in.
+    pub fn rooms_besides(&self, room: LocationId) -> usize {
+        let state = self.state.lock();
+        state.rooms.len() - usize::from(state.rooms.contains(&room))
+    }
+
     /// Notes that the socket is in a room; `false` if it has disconnected.
     pub fn enter(&self, room: LocationId) -> bool {
         let mut state = self.state.lock();

@@ -4,12 +4,13 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::{
     body::{Body, Incoming},
     upgrade,
 };
+use tokio::time::timeout;
 use tower::{Service, ServiceExt};
 use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
@@ -20,10 +21,7 @@ use super::{
     refused,
     stream::Stream,
 };
-use crate::net::accept::{Peer, freed};
-
-/// What a socket's handlers may want of the request it came by.
-const KEPT: [HeaderName; 2] = [HeaderName::from_static("x-forwarded-for"), header::AUTHORIZATION];
+use crate::net::{accept::freed, client::Client};
 
 /// The library, and what it is not left to do. `L` serves requests and ready-made WebSocket streams.
 #[derive(Clone)]
@@ -32,6 +30,8 @@ pub struct Transport<L> {
     links: Arc<Links>,
     /// How long a WebSocket may take nothing, and half of how long a client may read nothing.
     patience: Duration,
+    /// How long a request's body may take.
+    body_timeout: Duration,
 }
 
 impl<L, B> Transport<L>
@@ -43,8 +43,8 @@ where
         + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    pub fn new(library: L, links: Arc<Links>, patience: Duration) -> Self {
-        Self { library, links, patience }
+    pub fn new(library: L, links: Arc<Links>, patience: Duration, body_timeout: Duration) -> Self {
+        Self { library, links, patience, body_timeout }
     }
 
     pub async fn serve(self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
@@ -69,7 +69,16 @@ where
         {
             link.polled();
         }
-        let response = Service::<Request<Incoming>>::call(&mut { self.library }, request).await?;
+        let is_sent = request.method() == Method::POST;
+        let response = Service::<Request<Incoming>>::call(&mut { self.library }, request);
+        let response = match is_sent {
+            // What a poll waits for is not its body.
+            false => response.await?,
+            true => match timeout(self.body_timeout, response).await {
+                Ok(response) => response?,
+                Err(_) => return Ok(refused(StatusCode::REQUEST_TIMEOUT, "the body took too long to come")),
+            },
+        };
         Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
     }
 
@@ -80,7 +89,7 @@ where
         session: Option<String>,
         accept: HeaderValue,
     ) -> Response<ResponseBody> {
-        let Self { library, links, patience } = self;
+        let Self { library, links, patience, .. } = self;
         let is_upgrade = session.is_some();
         let link = session.map_or_else(|| links.nameless(), |session| links.of(&session));
         let upgrading = upgrade::on(&mut request);
@@ -125,15 +134,13 @@ fn accepted(request: &Request<Incoming>) -> Option<HeaderValue> {
 fn small(request: &Request<Incoming>, link: &Arc<Link>) -> Request<()> {
     let mut small = Request::new(());
     *small.uri_mut() = request.uri().to_string().parse().unwrap_or_default();
-    for name in KEPT {
-        for value in request.headers().get_all(&name) {
-            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-                small.headers_mut().append(&name, value);
-            }
+    for value in request.headers().get_all(header::AUTHORIZATION) {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            small.headers_mut().append(header::AUTHORIZATION, value);
         }
     }
-    if let Some(peer) = request.extensions().get::<Peer>() {
-        small.extensions_mut().insert(*peer);
+    if let Some(client) = request.extensions().get::<Client>() {
+        small.extensions_mut().insert(*client);
     }
     small.extensions_mut().insert(link.clone());
     small

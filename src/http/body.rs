@@ -1,9 +1,13 @@
 //! Request bodies: JSON, at most 1 MiB, whatever their length header says.
 
-use crate::domain::error::{Code, Error, Result};
+use std::time::Duration;
+
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, header};
+use tokio::time::timeout;
+
+use crate::domain::error::{Code, Error, Result};
 
 const MAX_BYTES: usize = 1024 * 1024;
 /// A longer body is still read this far, so that an ordinary client has sent it and reads the answer.
@@ -12,12 +16,13 @@ const DRAIN_BYTES: usize = 8 * MAX_BYTES;
 /// The body, which must say that it is JSON.
 ///
 /// # Errors
-/// `unsupported_media_type`, `payload_too_large`, `invalid_json`.
+/// `unsupported_media_type`, `payload_too_large`, `request_timeout`, `invalid_json`.
 pub async fn json<B: Buf, E>(
     headers: &HeaderMap,
     body: impl Stream<Item = std::result::Result<B, E>>,
+    time: Duration,
 ) -> Result<Bytes> {
-    let bytes = read(body, MAX_BYTES).await?;
+    let bytes = in_time(time, read(body, MAX_BYTES)).await?;
     let named_json = match headers.get(header::CONTENT_TYPE) {
         Some(content_type) => content_type.to_str().is_ok_and(is_json),
         // A page may send this to any server without a preflight; apps and curl name no origin.
@@ -31,8 +36,13 @@ pub async fn json<B: Buf, E>(
 }
 
 /// Reads a body that nobody wants, so that an ordinary client has sent it and reads the answer.
-pub async fn discard<B: Buf, E>(body: impl Stream<Item = std::result::Result<B, E>>) {
-    let _ = read(body, 0).await;
+pub async fn discard<B: Buf, E>(body: impl Stream<Item = std::result::Result<B, E>>, time: Duration) {
+    let _ = in_time(time, read(body, 0)).await;
+}
+
+async fn in_time(time: Duration, read: impl Future<Output = Result<Bytes>>) -> Result<Bytes> {
+    let late = |_| Error::new(Code::RequestTimeout, "the body took too long to come");
+    timeout(time, read).await.map_err(late)?
 }
 
 /// Keeps up to `max` bytes.

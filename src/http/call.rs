@@ -1,6 +1,9 @@
 //! One request: who sends it, and what its URL asks. Looked at once path and method are known to be there.
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
@@ -13,7 +16,7 @@ use crate::{
         access::Caller,
         error::{Code, Error, Result},
     },
-    net::bearer::bearer,
+    net::{bearer::bearer, client::Client},
     service::{Service, access::Credentials},
 };
 
@@ -35,16 +38,22 @@ pub struct Call {
     pub service: Service,
     pub query: String,
     headers: HeaderMap,
+    /// Its sender's address.
+    from: IpAddr,
 }
 
 /// Extracts it.
 pub fn call(service: Service) -> impl Filter<Extract = (Call,), Error = Infallible> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
-    query.and(warp::header::headers_cloned()).map(move |query, headers| Call {
-        service: service.clone(),
-        query,
-        headers,
-    })
+    let client = warp::ext::optional::<Client>();
+    query.and(warp::header::headers_cloned()).and(client).map(
+        move |query, headers, client: Option<Client>| Call {
+            service: service.clone(),
+            query,
+            headers,
+            from: client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0),
+        },
+    )
 }
 
 impl Call {
@@ -66,18 +75,30 @@ impl Call {
     /// As [`Service::identify`]; those of bodies.
     pub async fn with_body(&self, body: impl Body) -> Result<(Option<Caller>, Bytes)> {
         match self.known().await {
-            Ok(caller) => Ok((caller, body::json(&self.headers, body).await?)),
+            Ok(caller) => {
+                Ok((caller, body::json(&self.headers, body, self.service.limits.body_timeout).await?))
+            }
             Err(error) => {
-                body::discard(body).await;
+                body::discard(body, self.service.limits.body_timeout).await;
                 Err(error)
             }
         }
     }
 
+    /// Nobody is asked who they are, but not any number of times.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn anonymous(&self) -> Result<()> {
+        self.service.limits.address(self.from)
+    }
+
     /// `None`: open mode.
     async fn known(&self) -> Result<Option<Caller>> {
-        let identity = self.service.identify(|| self.credentials()).await?;
-        Ok(identity.map(|identity| identity.caller))
+        match self.service.identify(self.from, || self.credentials()).await? {
+            Some(identity) => Ok(Some(identity.caller)),
+            None => self.anonymous().map(|()| None),
+        }
     }
 
     fn credentials(&self) -> Result<Credentials> {

@@ -10,9 +10,6 @@ use warp::{Rejection, Reply, http::Method};
 
 use crate::domain::error::{Code, Error};
 
-/// Seconds after which to try again what a database that is away refused.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
-
 fn status(code: Code) -> StatusCode {
     match code {
         Code::InvalidJson => StatusCode::BAD_REQUEST,
@@ -25,6 +22,8 @@ fn status(code: Code) -> StatusCode {
         | Code::ShareExpired
         | Code::InvalidSharePassword => StatusCode::UNAUTHORIZED,
         Code::Forbidden | Code::NotInRoom => StatusCode::FORBIDDEN,
+        Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+        Code::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
         Code::PayloadTooLarge | Code::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::InvalidParameter
@@ -95,7 +94,9 @@ fn problem(error: &Error) -> Response<Bytes> {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        // Whole seconds, and none would be at once.
+        let seconds = error.retry_after.map_or(1, |after| after.as_secs_f64().ceil().max(1.0) as u64);
+        headers.insert(header::RETRY_AFTER, seconds.into());
     }
     response
 }

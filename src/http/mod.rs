@@ -12,7 +12,7 @@ mod query;
 mod reply;
 mod shares;
 
-use std::{convert::Infallible, net::IpAddr, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, Request, Response};
@@ -23,12 +23,17 @@ use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
     trace::TraceLayer,
+    validate_request::ValidateRequestHeaderLayer,
 };
 use tracing::{Span, field, info, info_span};
-use warp::Filter;
+use warp::{Filter, Reply};
 
 use crate::{
-    net::{accept::Peer, client::TrustedProxies, origins::Origins},
+    domain::error::{Code, Error},
+    net::{
+        client::{Client, TrustedProxies},
+        origins::{NOT_FOR_US, Origins},
+    },
     service::Service,
 };
 
@@ -54,8 +59,7 @@ pub fn service(
         .recover(error::recover);
     // The path without the query: that may hold a token.
     let span = move |request: &Request<Incoming>| {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-        let client = peer.map(|peer: IpAddr| proxies.client(peer, request.headers()));
+        let client = request.extensions().get::<Client>().map(|client| client.0);
         let request_id = request.headers().get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
         info_span!(
             "http",
@@ -68,8 +72,17 @@ pub fn service(
     let answered = |response: &Response<_>, elapsed: Duration, _: &Span| {
         info!(status = response.status().as_u16(), elapsed_us = elapsed.as_micros() as u64, "request");
     };
+    let policy = origins.clone();
+    #[expect(clippy::result_large_err, reason = "an answer, as the layer wants it")]
+    let is_for_us = move |request: &mut Request<Incoming>| match policy.is_for_us(request.headers()) {
+        true => Ok(()),
+        false => Err(Error::new(Code::MisdirectedRequest, NOT_FOR_US).into_response()),
+    };
     ServiceBuilder::new()
-        .map_request(without_bad_request_id)
+        .map_request(move |mut request: Request<Incoming>| {
+            proxies.note(&mut request);
+            without_bad_request_id(request)
+        })
         .layer(SetRequestIdLayer::new(X_REQUEST_ID, MakeRequestUuid))
         .layer(
             TraceLayer::new_for_http()
@@ -83,6 +96,7 @@ pub fn service(
         .layer(PropagateRequestIdLayer::new(X_REQUEST_ID))
         .layer(origins.cors())
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(ValidateRequestHeaderLayer::custom(is_for_us))
         .service(warp::service(routes))
 }
 

@@ -21,8 +21,6 @@ use tokio::{
 };
 use tower::{Service, ServiceExt};
 
-/// How long a client may take over its request line and headers; also how long a connection may idle.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A pause when the process is out of file descriptors or the like: those return by themselves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// While it lasts it is said so often.
@@ -32,8 +30,14 @@ const SAY_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// Accepts and serves until `stop`; what is returned still holds the connections.
-pub async fn serve<S, B>(listener: TcpListener, service: S, stop: impl Future<Output = ()>) -> Connections
+/// Accepts and serves until `stop`; what is returned still holds the connections. A request line and its headers
+/// may take `header_timeout`, as may the time until the next.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    header_timeout: Duration,
+    stop: impl Future<Output = ()>,
+) -> Connections
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -43,7 +47,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    http.timer(TokioTimer::new()).header_read_timeout(header_timeout);
     // Every connection holds a receiver: the last one gone is the last connection ended.
     let (stopping, stopped) = watch::channel(Phase::Serve);
     let mut stop = pin!(stop);

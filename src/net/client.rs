@@ -2,10 +2,16 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Request};
 use ipnet::IpNet;
 
+use super::accept::Peer;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Who sent a request, in its extensions: as [`TrustedProxies::note`] finds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Client(pub IpAddr);
 
 /// Proxies whose `X-Forwarded-For` is believed. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,9 +23,17 @@ impl TrustedProxies {
         Self(networks.into_iter().collect())
     }
 
+    /// Notes in a request's extensions who sent it.
+    pub fn note<B>(&self, request: &mut Request<B>) {
+        if let Some(Peer(peer)) = request.extensions().get() {
+            let client = self.client(peer.ip(), request.headers());
+            request.extensions_mut().insert(Client(client));
+        }
+    }
+
     /// The address nearest to the caller that is not itself a trusted proxy, read from the right:
     /// everything further left may have been made up by the caller.
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         let hops = headers.get_all(X_FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
         for hop in hops.flat_map(|value| value.rsplit(',')) {

@@ -3,11 +3,15 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::Authority};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// How long a browser may remember a preflight.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(3600);
+
+/// Why a request is refused that is not for this server.
+pub const NOT_FOR_US: &str = "in open mode on loopback requests must be for localhost or an address, not for another \
+                              name; see OPEN_MODE";
 
 /// The rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +37,20 @@ impl Origins {
     /// May this request be answered? Apps, Postman and curl name no origin.
     pub fn admits(&self, headers: &HeaderMap) -> bool {
         headers.get(header::ORIGIN).is_none_or(|origin| self.allows(origin))
+    }
+
+    /// Is a request meant for this server? Without authentication on loopback, a page whose name was made to
+    /// resolve to this machine (DNS rebinding) is of the same origin for its browser, and would be let do
+    /// everything. So: addresses, and names that nobody elsewhere can make resolve.
+    pub fn is_for_us(&self, headers: &HeaderMap) -> bool {
+        let Self::Localhost = self else { return true };
+        headers.get(header::HOST).is_none_or(|host| {
+            let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+            authority.is_some_and(|authority| {
+                let host = authority.host();
+                !host.contains('.') || is_localhost_name(host) || address(host).is_some()
+            })
+        })
     }
 
     /// Answers preflights, and lets allowed pages read the answers.
@@ -69,10 +87,17 @@ impl Origins {
 
 fn is_localhost(origin: &HeaderValue) -> bool {
     let Some(uri) = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok()) else { return false };
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host.ends_with(".localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    let host = uri.host().unwrap_or_default();
+    is_localhost_name(host) || address(host).is_some_and(|address| address.is_loopback())
+}
+
+fn is_localhost_name(host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 #[cfg(test)]
@@ -90,6 +115,25 @@ mod tests {
             "http://map.localhost",
         ] {
             assert!(allows(origin), "{origin}");
+        }
+        for host in [
+            "localhost:3000",
+            "LocalHost",
+            "127.0.0.1:3000",
+            "[::1]:3000",
+            "192.0.2.1",
+            "x.localhost",
+            "georoom",
+        ] {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+            assert!(Origins::Localhost.is_for_us(&headers), "{host}");
+        }
+        for host in
+            ["evil.example", "localhost.evil.example:3000", "1.2.3.4.evil.example", "a@evil.example", ""]
+        {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+            assert!(!Origins::Localhost.is_for_us(&headers), "{host}");
+            assert!(Origins::Any.is_for_us(&headers), "{host}");
         }
         for origin in [
             "null",

@@ -1,5 +1,7 @@
 //! Who is calling, and may they?
 
+use std::net::IpAddr;
+
 use super::{Service, shares};
 use crate::domain::{
     access::{Access, Action, Caller, Role, may},
@@ -39,22 +41,37 @@ impl Identity {
 }
 
 impl Service {
-    /// Finds out who is calling. `None`: in open mode nobody asks, and nobody looks at what is shown.
+    /// Finds out who is calling, and whether that is not too often. `None`: in open mode nobody asks, and nobody
+    /// looks at what is shown.
     ///
     /// # Errors
     /// `unauthorized`, `invalid_token`, `token_expired`, `invalid_share`, `share_expired`,
-    /// `invalid_share_password`, `storage_unavailable`, `internal`.
-    pub async fn identify(&self, shown: impl FnOnce() -> Result<Credentials>) -> Result<Option<Identity>> {
+    /// `invalid_share_password`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn identify(
+        &self,
+        from: IpAddr,
+        shown: impl FnOnce() -> Result<Credentials>,
+    ) -> Result<Option<Identity>> {
         if self.keys.is_none() {
             return Ok(None);
         }
-        match shown()? {
-            Credentials { token: Some(token), .. } => self.bearer(&token).map(Some),
-            Credentials { share: Some(share), password, .. } => {
-                self.guest(&share, password.as_deref()).await.map(Some)
+        let identity = match shown() {
+            Ok(Credentials { token: Some(token), .. }) => self.bearer(&token),
+            Ok(Credentials { share: Some(share), password, .. }) => {
+                self.limits.address(from)?;
+                self.guest(&share, password.as_deref()).await
             }
-            _ => Err(Error::new(Code::Unauthorized, "a token or a share link is needed")),
+            Ok(_) => Err(Error::new(Code::Unauthorized, "a token or a share link is needed")),
+            Err(error) => Err(error),
+        };
+        match &identity {
+            Ok(Identity { caller: Caller::User { id, .. }, .. }) => self.limits.user(*id)?,
+            Ok(_) => {}
+            // Only after the token was looked at: others at this address may have a good one.
+            Err(error) if error.code.is_of_credentials() => self.limits.refused(from)?,
+            Err(_) => {}
         }
+        identity.map(Some)
     }
 
     /// Who has this token.
@@ -80,7 +97,7 @@ impl Service {
             return Err(Error::new(Code::ShareExpired, "the share link has ended"));
         }
         if let Some(hash) = &found.password_hash {
-            self.passwords.check(password, hash).await?;
+            self.passwords.check(password, hash, || self.limits.password(found.guest.share)).await?;
         }
         self.ledger.used(found.guest.share);
         let expires_at = Some(found.guest.expires_at);

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod history;
 mod ledger;
+pub mod limits;
 mod live;
 pub mod locations;
 pub mod members;
@@ -24,11 +25,13 @@ use tokio::{
 pub use live::{Current, Live};
 
 use ledger::Ledger;
+use limits::Limits;
 use passwords::Passwords;
 
 use crate::{
-    config::History,
+    config::{self, History},
     domain::{error::Result, event::Event, token::Keys},
+    metrics::Metrics,
     storage::{Retention, Store, Writer},
 };
 
@@ -51,12 +54,22 @@ pub struct Service {
     live: Arc<OnceLock<Box<dyn Live>>>,
     ledger: Arc<Ledger>,
     passwords: Arc<Passwords>,
+    /// On every caller.
+    pub limits: Arc<Limits>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Service {
     /// Starts the writer on a migrated database, and the removal of history that is no longer kept; also
     /// returns what the writer will say has happened.
-    pub fn start(store: Store, keep: History, keys: Option<Keys>) -> (Self, mpsc::Receiver<Event>) {
+    pub fn start(
+        store: Store,
+        keep: History,
+        keys: Option<Keys>,
+        limits: &config::Limits,
+    ) -> (Self, mpsc::Receiver<Event>) {
+        let metrics = Metrics::default();
         let (events, happened) = mpsc::channel(EVENTS);
         let writer = Writer::start(store.clone(), events.clone(), Retention::start(store.clone(), keep));
         let ledger = Arc::<Ledger>::default();
@@ -70,6 +83,8 @@ impl Service {
             live: Arc::default(),
             ledger,
             passwords: Arc::default(),
+            limits: Limits::start(limits, &metrics),
+            metrics: Arc::new(metrics),
         };
         (service, happened)
     }
@@ -77,10 +92,10 @@ impl Service {
     /// Waits until the rooms have taken in what has happened so far: who is then told that a location or a
     /// right has ended finds nobody in the room who should not be.
     async fn taken_in(&self) {
-        let (asked, answered) = oneshot::channel();
+        let (asked, answered) = oneshot::channel::<()>();
         let answer = async {
             // Closed at the end, when all sockets are told to go.
-            if self.events.send(Event::Asked(asked)).await.is_ok() {
+            if self.events.send(Event::Asked(Box::new(asked))).await.is_ok() {
                 let _ = answered.await;
             }
         };

@@ -35,8 +35,8 @@ const GOOD: &str = r#"{"type":"Point","coordinates":[13.4,52.5]}"#;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What no HTTP request can bring about in open mode: faults of the server or the database, the sockets' own, and
-/// refusals of those who may not; nor one request alone.
-const NOT_BY_A_REQUEST: [Code; 16] = [
+/// refusals of those who may not; nor one whole request alone.
+const NOT_BY_A_REQUEST: [Code; 18] = [
     Code::Unauthorized,
     Code::InvalidToken,
     Code::TokenExpired,
@@ -49,6 +49,8 @@ const NOT_BY_A_REQUEST: [Code; 16] = [
     Code::StorageUnavailable,
     Code::Internal,
     Code::RateLimited,
+    Code::RequestTimeout,
+    Code::MisdirectedRequest,
     Code::InvalidPayload,
     Code::UnknownEvent,
     Code::NotInRoom,

@@ -317,10 +317,10 @@ async fn five_thousand_joins_at_once_share_the_reads_and_hold_up_nobody(db: Db) 
     {
         let mut there = pin!(followers.reach(&heads));
         loop {
-            let get = timeout(Duration::from_secs(1), site.get(other));
+            let get = timeout(Duration::from_secs(3), site.get(other));
             tokio::select! {
                 () = &mut there => break,
-                answer = get => drop(answer.expect("an answer within a second")),
+                answer = get => drop(answer.expect("an answer in time")),
             }
             answered += 1;
         }

@@ -64,7 +64,6 @@ async fn an_unknown_path_is_404_for_every_method() {
         "/Healthz",
         "/readyz.txt",
         "/socket.io/",
-        "/metrics",
         "/openapi.json",
         "/favicon.ico",
         &format!("/location//{id}"),

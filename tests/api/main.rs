@@ -12,6 +12,7 @@ mod crash;
 mod faults;
 mod history;
 mod http;
+mod limits;
 mod locations;
 mod members;
 mod natural_earth;

@@ -194,6 +194,20 @@ impl Client {
         }
     }
 
+    /// Waits for these acks, in any order; returns them in this one, and the events seen meanwhile.
+    pub async fn acks_seeing(&mut self, acks: &[u64]) -> (Vec<Value>, Vec<Value>) {
+        let (mut found, mut events) = (vec![None; acks.len()], Vec::new());
+        while found.contains(&None) {
+            let mut saw = self.next().await;
+            let argument = saw["args"][0].take();
+            match acks.iter().position(|ack| saw["kind"] == "ack" && saw["ack"] == *ack) {
+                Some(at) => found[at] = Some(argument),
+                None => events.push(argument),
+            }
+        }
+        (found.into_iter().flatten().collect(), events)
+    }
+
     /// Joins a room; returns the `chat` with its current state.
     pub async fn join(&mut self, location: u64) -> Value {
         let ack = self.ask("join_room", json!({"locationId": location})).await;

@@ -34,6 +34,9 @@ use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
 
+/// One machine sends as much as a town. Tests of limits say so.
+pub const UNLIMITED: (&str, &str) = ("RATE_LIMITS", "off");
+
 /// Which database a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Db {
@@ -150,6 +153,7 @@ impl TestServer {
             ("DATABASE_URL", database.url.as_str()),
             ("API_ADDR", "127.0.0.1:0"),
             ("GATEWAY_ADDR", "127.0.0.1:0"),
+            UNLIMITED,
         ]);
         values.extend(settings.iter().copied());
         let config =

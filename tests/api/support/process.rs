@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Db, TestDatabase, TestServer};
+use super::{Db, TestDatabase, TestServer, UNLIMITED};
 
 /// Longer than any start or stop on a busy machine; reached only by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -103,7 +103,8 @@ pub struct Process {
 impl Process {
     /// Starts on free ports and waits until it says where it listens.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
-        let own = [("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0"), ("LOG_FORMAT", "json")];
+        let own =
+            [("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0"), ("LOG_FORMAT", "json"), UNLIMITED];
         Self::launch(command(&[&own, settings].concat(), &[])).await
     }
 

@@ -186,7 +186,8 @@ impl WebSocket {
         self.try_raw(bytes).await.expect("a connection");
     }
 
-    async fn try_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    /// The same; an error where the connection has ended.
+    pub async fn try_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         timeout(PATIENCE, self.to.write_all(bytes)).await.expect("to be read")
     }
 

@@ -1,0 +1,285 @@
+//! How much one caller may ask for: budgets that refill by themselves, and how much may be there at once.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use governor::{
+    NotUntil, Quota, RateLimiter,
+    clock::{Clock, MonotonicClock, Reference},
+    state::{InMemoryState, NotKeyed, keyed::DashMapStateStore},
+};
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+use crate::{
+    config::{self, Counts},
+    domain::{
+        access::ShareId,
+        error::{Error, Result},
+        id::UserId,
+    },
+    metrics::{Counter, Metrics},
+};
+
+/// Seconds' worth of requests that may come at once, after a pause: a map that opens, a phone back on line.
+const REQUESTS_BURST: u32 = 5;
+/// And of events of a socket: one that is back joins all its rooms.
+const EVENTS_BURST: u32 = 20;
+/// How often budgets that are full again are forgotten.
+const FORGET: Duration = Duration::from_secs(10);
+/// Of an IPv6 address, what one customer has at least.
+const NETWORK: u32 = 64;
+
+/// Every limit on callers.
+#[derive(Debug)]
+pub struct Limits {
+    user: Budgets<UserId>,
+    address: Budgets<IpAddr>,
+    refused: Budgets<IpAddr>,
+    password: Budgets<ShareId>,
+    /// `None`: no limit.
+    events: Option<Quota>,
+    events_limited: Counter,
+    rooms: Most,
+    sockets: Most,
+    user_sockets: Most,
+    /// How long a request's body may take.
+    pub body_timeout: Duration,
+    /// Written when sockets come and go.
+    seats: Mutex<Seats>,
+}
+
+#[derive(Debug, Default)]
+struct Seats {
+    all: u32,
+    by_user: HashMap<UserId, u32>,
+}
+
+/// How much there may be of something at once.
+#[derive(Debug)]
+struct Most {
+    most: Option<u32>,
+    limited: Counter,
+}
+
+/// A budget for each key; `None`: no limit.
+struct Budgets<K: Hash + Eq + Clone> {
+    of: Option<RateLimiter<K, DashMapStateStore<K>, MonotonicClock>>,
+    limited: Counter,
+}
+
+/// The budget of one socket.
+pub struct Events {
+    of: RateLimiter<NotKeyed, InMemoryState, MonotonicClock>,
+    limited: Counter,
+}
+
+/// A socket's place among those connected, given back with it.
+#[derive(Debug)]
+pub struct Seat {
+    limits: Arc<Limits>,
+    user: Option<UserId>,
+}
+
+impl Limits {
+    /// As configured.
+    pub fn start(limits: &config::Limits, metrics: &Metrics) -> Arc<Self> {
+        let counts = limits.counts.as_ref();
+        let most = |of: fn(&Counts) -> NonZeroU32, name| Most {
+            most: counts.map(|counts| of(counts).get()),
+            limited: metrics.limited(name),
+        };
+        let a_second = |of: fn(&Counts) -> NonZeroU32| {
+            let of = counts.map(of);
+            of.map(|of| Quota::per_second(of).allow_burst(times(of, REQUESTS_BURST)))
+        };
+        let events = counts.map(|counts| counts.socket_events);
+        let limits = Arc::new(Self {
+            user: Budgets::new(a_second(|counts| counts.user_requests), metrics.limited("user_requests")),
+            address: Budgets::new(
+                a_second(|counts| counts.address_requests),
+                metrics.limited("address_requests"),
+            ),
+            refused: Budgets::new(
+                a_second(|counts| counts.address_refusals),
+                metrics.limited("address_refusals"),
+            ),
+            password: Budgets::new(
+                counts.map(|counts| Quota::per_minute(counts.share_passwords)),
+                metrics.limited("share_passwords"),
+            ),
+            events: events.map(|of| Quota::per_second(of).allow_burst(times(of, EVENTS_BURST))),
+            events_limited: metrics.limited("socket_events"),
+            rooms: most(|counts| counts.socket_rooms, "socket_rooms"),
+            sockets: most(|counts| counts.sockets, "sockets"),
+            user_sockets: most(|counts| counts.user_sockets, "user_sockets"),
+            body_timeout: limits.body_timeout,
+            seats: Mutex::default(),
+        });
+        tokio::spawn(forget(Arc::downgrade(&limits)));
+        limits
+    }
+
+    /// A request with a token of this user.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn user(&self, user: UserId) -> Result<()> {
+        self.user.take(&user, "too many requests of this user")
+    }
+
+    /// A request from this address without a token.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn address(&self, from: IpAddr) -> Result<()> {
+        self.address.take(&network(from), "too many requests from this address")
+    }
+
+    /// A request from this address that shows nothing valid.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn refused(&self, from: IpAddr) -> Result<()> {
+        self.refused.take(&network(from), "too many requests from this address that had to be refused")
+    }
+
+    /// A password tried for a share link.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn password(&self, share: ShareId) -> Result<()> {
+        self.password.take(&share, "too many passwords were tried for this share link")
+    }
+
+    /// The budget of a socket that connects; `None`: no limit.
+    pub fn events(&self) -> Option<Events> {
+        let of = self.events.map(|events| RateLimiter::direct_with_clock(events, MonotonicClock));
+        of.map(|of| Events { of, limited: self.events_limited.clone() })
+    }
+
+    /// May a socket that is in so many rooms enter another?
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn room(&self, rooms: usize) -> Result<()> {
+        self.rooms.check(rooms, "rooms of one socket")
+    }
+
+    /// A socket connects; with a token of `user`, if any.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn seat(self: &Arc<Self>, user: Option<UserId>) -> Result<Seat> {
+        let mut seats = self.seats.lock();
+        self.sockets.check(seats.all as usize, "sockets")?;
+        if let Some(user) = user {
+            let of_user = seats.by_user.entry(user).or_default();
+            self.user_sockets.check(*of_user as usize, "sockets of one user")?;
+            *of_user += 1;
+        }
+        seats.all += 1;
+        Ok(Seat { limits: self.clone(), user })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.limits.seats.lock();
+        seats.all -= 1;
+        if let Some(user) = self.user
+            && let Some(of_user) = seats.by_user.get_mut(&user)
+        {
+            *of_user -= 1;
+            if *of_user == 0 {
+                seats.by_user.remove(&user);
+            }
+        }
+    }
+}
+
+impl Events {
+    /// An event of the socket.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn take(&self) -> Result<()> {
+        self.of.check().map_err(|until| limited(&self.limited, "too many events of this socket", &until))
+    }
+}
+
+impl<K: Hash + Eq + Clone> Budgets<K> {
+    fn new(quota: Option<Quota>, limited: Counter) -> Self {
+        let of = quota.map(|quota| RateLimiter::new(quota, DashMapStateStore::default(), MonotonicClock));
+        Self { of, limited }
+    }
+
+    fn take(&self, key: &K, detail: &'static str) -> Result<()> {
+        let Some(of) = &self.of else { return Ok(()) };
+        of.check_key(key).map_err(|until| limited(&self.limited, detail, &until))
+    }
+
+    fn forget(&self) {
+        if let Some(of) = &self.of {
+            of.retain_recent();
+            of.shrink_to_fit();
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone> fmt::Debug for Budgets<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budgets").finish_non_exhaustive()
+    }
+}
+
+impl Most {
+    fn check(&self, there: usize, what: &str) -> Result<()> {
+        match self.most {
+            Some(most) if there >= most as usize => {
+                self.limited.inc();
+                // Nobody knows when there will be fewer.
+                Err(Error::limited(format!("at most {most} {what} at once"), Duration::from_secs(1)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn limited<P: Reference>(count: &Counter, detail: &'static str, until: &NotUntil<P>) -> Error
+where
+    MonotonicClock: Clock<Instant = P>,
+{
+    count.inc();
+    Error::limited(detail, until.wait_time_from(MonotonicClock.now()))
+}
+
+fn times(of: NonZeroU32, more: u32) -> NonZeroU32 {
+    of.saturating_mul(NonZeroU32::new(more).expect("a burst"))
+}
+
+/// Whom an address stands for.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !(u128::MAX >> NETWORK)).into(),
+        v4 => v4,
+    }
+}
+
+async fn forget(limits: Weak<Limits>) {
+    loop {
+        sleep(FORGET).await;
+        let Some(limits) = limits.upgrade() else { return };
+        limits.user.forget();
+        limits.address.forget();
+        limits.refused.forget();
+        limits.password.forget();
+    }
+}

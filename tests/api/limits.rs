@@ -1,0 +1,522 @@
+//! Too much of something: who sends it is told so, nobody else notices, and an honest fleet never meets a limit.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use georoom::domain::error::Code;
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header::RETRY_AFTER};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{interval, timeout},
+};
+
+use crate::{
+    on_both_databases,
+    support::{
+        Db, TestServer,
+        clients::{Clients, KINDS},
+        point,
+        polling::Polling,
+        problem::Problem,
+        tokens::{KEY, LOCKED, Pass, code, refusal, token},
+        websocket::{Seen, WebSocket, frame},
+    },
+};
+
+on_both_databases!(
+    too_many_requests_of_a_user_are_refused_and_change_nothing,
+    passwords_of_share_links_cannot_be_tried_for_long,
+);
+
+const ON: (&str, &str) = ("RATE_LIMITS", "on");
+const OWNER: u64 = 10;
+const OTHER: u64 = 11;
+/// Longer than anything here takes on a busy machine; reached only by a test that fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// With a key, limits and settings of its own.
+async fn locked(db: Db, settings: &[(&str, &str)]) -> TestServer {
+    TestServer::start_with(db, &[LOCKED, &[ON], settings].concat()).await
+}
+
+/// How often a limit was met, as a scrape reads it.
+async fn counted(server: &TestServer, limit: &str) -> usize {
+    let answer = server.http.get(format!("{}/metrics", server.api)).send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::OK);
+    let text = answer.text().await.expect("text");
+    let name = format!("georoom_limited_total{{limit=\"{limit}\"}} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+}
+
+/// The refusal of an answer; after how many seconds to try again.
+async fn limited(answer: Response) -> u64 {
+    let after = answer.headers().get(RETRY_AFTER).expect("Retry-After").to_str().expect("ASCII").to_owned();
+    Problem::check(Problem::of(answer).await, StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, "too many");
+    let after = after.parse().expect("seconds");
+    assert!((1..=60).contains(&after), "{after}");
+    after
+}
+
+/// Sends all at once; which were let through.
+async fn flood(requests: impl IntoIterator<Item = RequestBuilder>) -> Vec<Response> {
+    let answers = join_all(requests.into_iter().map(RequestBuilder::send)).await;
+    answers.into_iter().map(|answer| answer.expect("an answer")).collect()
+}
+
+async fn too_many_requests_of_a_user_are_refused_and_change_nothing(db: Db) {
+    let server = locked(db, &[("LIMIT_USER_REQUESTS", "5")]).await;
+    let (owner, other) = (Pass::user(OWNER), Pass::user(OTHER));
+    let id = owner.create(&server).await;
+    let mv = |n: u32| {
+        let body = json!({"id": id, "geometry": point(f64::from(n) / 100.0, 0.5)});
+        owner.on(server.http.put(format!("{}/location", server.api))).json(&body)
+    };
+    let started = Instant::now();
+    let (mut moved, mut refused) = (0, 0);
+    for answer in flood((0..100).map(mv)).await {
+        match answer.status() {
+            StatusCode::CREATED => moved += 1,
+            _ => {
+                limited(answer).await;
+                refused += 1;
+            }
+        }
+    }
+    // Five seconds' worth at once, less the POST, and what has come back meanwhile.
+    let most = 25 + 5 * (1 + started.elapsed().as_secs());
+    assert!((24..=most).contains(&moved), "{moved} of at most {most}");
+    assert_eq!(counted(&server, "user_requests").await, refused);
+    let location = other.get(&server, "/location").await;
+    assert_eq!(location.0, StatusCode::OK, "another user at the same address");
+
+    // Who waits as told is let in again, and finds what was let through.
+    let body = loop {
+        let answer = owner.send(&server, Method::GET, &format!("/location/{id}"), None).await;
+        if answer.status() == StatusCode::OK {
+            break answer.json::<Value>().await.expect("JSON");
+        }
+        assert!(started.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_secs(limited(answer).await)).await;
+    };
+    assert_eq!(body["properties"]["version"], moved + 1);
+    server.stop().await;
+}
+
+/// At both doors, and without taking it out on those at the same address who are known.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_nothing_valid_is_soon_refused_without_being_told_why() {
+    let server = locked(Db::Sqlite, &[("LIMIT_ADDRESS_REFUSALS", "1")]).await;
+    let owner = Pass::user(OWNER);
+    let id = owner.create(&server).await;
+    let get = |pass: &Pass, from: &str| {
+        let request = pass.on(server.http.get(format!("{}/location/{id}", server.api)));
+        request.header("X-Forwarded-For", from)
+    };
+    let bad = Pass::Token(format!("{}x", token(OWNER)));
+    for (stranger, neighbour, other) in [
+        ("192.0.2.7", "192.0.2.7", "192.0.2.8"),
+        // Whoever has one address of an IPv6 network of 64 bits has all of them.
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1"),
+    ] {
+        let answers = flood((0..40).map(|n| get(if n % 2 == 0 { &bad } else { &Pass::Nothing }, stranger)));
+        let mut refused = 0;
+        for answer in answers.await {
+            if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+                limited(answer).await;
+                refused += 1;
+            } else {
+                assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+            }
+        }
+        assert!((20..=35).contains(&refused), "{refused} of 40");
+        limited(get(&Pass::Nothing, neighbour).send().await.expect("an answer")).await;
+        let answer = get(&Pass::Nothing, other).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "another address");
+        let answer = get(&owner, neighbour).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "a good token from the same address");
+    }
+
+    let clients = Clients::start();
+    let mut said = Vec::new();
+    for n in 0..12 {
+        let mut client = bad.open(&clients, KINDS[n % KINDS.len()], &server.gateway);
+        said.push(refusal(&mut client).await);
+        client.kill();
+    }
+    let invalid = said.iter().filter(|code| *code == "invalid_token").count();
+    let limited = said.iter().filter(|code| *code == "rate_limited").count();
+    assert!(invalid >= 5 && limited >= 1 && invalid + limited == 12, "{said:?}");
+    owner.connect(&clients, &server.gateway).await.join(id).await;
+    assert!(counted(&server, "address_refusals").await > limited);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_open_mode_and_by_share_links_an_address_has_its_limit() {
+    let settings = [ON, ("LIMIT_ADDRESS_REQUESTS", "2")];
+    let open = TestServer::start_with(Db::Sqlite, &settings).await;
+    let id = open.create_at(0.5, 0.5).await;
+    let locked = locked(Db::Sqlite, &settings).await;
+    let owner = Pass::user(OWNER);
+    let shared = owner.create(&locked).await;
+    let guest = owner.guest(&locked, shared).await;
+    for (server, pass, id) in [(&open, Pass::Nothing, id), (&locked, guest, shared)] {
+        let get = |path: &str, from: &str| {
+            let request = pass.on(server.http.get(format!("{}{path}", server.api)));
+            request.header("X-Forwarded-For", from.to_owned())
+        };
+        let path = format!("/location/{id}");
+        let answers = flood((0..30).map(|_| get(&path, "192.0.2.7"))).await;
+        let refused =
+            answers.iter().filter(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS).count();
+        let seen = answers.iter().filter(|answer| answer.status() == StatusCode::OK).count();
+        assert!(refused >= 10 && seen >= 10 && refused + seen == 30, "{seen} and {refused}");
+        assert_eq!(counted(server, "address_requests").await, refused);
+        let status = async |path: &str, from: &str| get(path, from).send().await.expect("an answer").status();
+        assert_eq!(status(&path, "192.0.2.8").await, StatusCode::OK);
+        // Who asks nobody but the process is not counted; who asks the database is.
+        assert_eq!(status("/healthz", "192.0.2.7").await, StatusCode::OK);
+        flood((0..15).map(|_| get("/readyz", "192.0.2.9"))).await;
+        assert_eq!(status("/readyz", "192.0.2.9").await, StatusCode::TOO_MANY_REQUESTS);
+    }
+    open.stop().await;
+    locked.stop().await;
+}
+
+async fn passwords_of_share_links_cannot_be_tried_for_long(db: Db) {
+    const PASSWORD: &str = "correct-horse";
+    let server = locked(db, &[("LIMIT_SHARE_PASSWORDS", "4")]).await;
+    let owner = Pass::user(OWNER);
+    let id = owner.create(&server).await;
+    let shares = [
+        owner.share(&server, id, json!({"password": PASSWORD})).await,
+        owner.share(&server, id, json!({"password": PASSWORD})).await,
+        owner.share(&server, id, json!({"password": PASSWORD})).await,
+    ];
+    let shares: Vec<&str> = shares.iter().map(|share| share["token"].as_str().expect("a token")).collect();
+    let get = |share: &str, password: &str| {
+        let pass = Pass::Share(share.to_owned(), Some(password.to_owned()));
+        pass.on(server.http.get(format!("{}/location/{id}", server.api)))
+    };
+    let statuses = async |requests: Vec<RequestBuilder>| -> Vec<u16> {
+        flood(requests).await.iter().map(|answer| answer.status().as_u16()).collect()
+    };
+
+    // All viewers come back at once, and nobody has shown the password before.
+    assert_eq!(statuses((0..30).map(|_| get(shares[0], PASSWORD)).collect()).await, [200; 30]);
+
+    let said = statuses((0..30).map(|n| get(shares[1], &format!("{PASSWORD}{n}"))).collect()).await;
+    let (wrong, refused) =
+        (said.iter().filter(|status| **status == 401).count(), said.iter().filter(|s| **s == 429).count());
+    assert!((4..=6).contains(&wrong) && wrong + refused == 30, "{said:?}");
+    assert_eq!(counted(&server, "share_passwords").await, refused);
+    let answer = get(shares[1], PASSWORD).send().await.expect("an answer");
+    assert!(limited(answer).await > 1, "one comes back every 15 seconds");
+    let clients = Clients::start();
+    let guest = Pass::Share(shares[1].to_owned(), Some("wrong".to_owned()));
+    assert_eq!(refusal(&mut guest.open(&clients, KINDS[0], &server.gateway)).await, "rate_limited");
+
+    // Nobody else pays for it: not the guests of another link, nor who has shown the right one before.
+    assert_eq!(statuses(vec![get(shares[2], PASSWORD)]).await, [200]);
+    statuses((0..30).map(|n| get(shares[0], &format!("{PASSWORD}{n}"))).collect()).await;
+    assert_eq!(statuses(vec![get(shares[0], PASSWORD)]).await, [200]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_events_of_a_socket_are_refused_one_by_one() {
+    let server = TestServer::start_with(Db::Sqlite, &[ON, ("LIMIT_SOCKET_EVENTS", "2")]).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    for kind in KINDS {
+        let before = counted(&server, "socket_events").await;
+        let mut client = clients.connect_as(kind.0, kind.1, &server.gateway).await;
+        client.join(id).await;
+        let acks: Vec<u64> =
+            (0..80).map(|n| client.emit_for_ack("chat", json!({"message": n, "roomName": id}))).collect();
+        let (answers, chats) = client.acks_seeing(&acks).await;
+        let (refused, relayed): (Vec<_>, Vec<_>) =
+            answers.iter().enumerate().partition(|(_, answer)| answer["status"] == "error");
+        assert!(refused.iter().all(|(_, answer)| code(answer) == "rate_limited"), "{refused:?}");
+        assert!((30..=41).contains(&refused.len()), "{} of 80", refused.len());
+        assert_eq!(counted(&server, "socket_events").await, before + refused.len());
+        // What was let through has come, and nothing else.
+        assert!(relayed.iter().all(|(n, answer)| answer["message"] == *n), "{relayed:?}");
+        assert_eq!(chats, relayed.into_iter().map(|(_, chat)| chat.clone()).collect::<Vec<_>>(), "{kind:?}");
+        // Another socket has a budget of its own, and this one goes on getting positions.
+        let mut other = clients.connect(&server.gateway).await;
+        other.join(id).await;
+        let version = server.move_to(id, 1.5, 1.5).await["properties"]["version"].clone();
+        assert_eq!(client.event("chat").await["version"], version);
+        other.kill();
+        client.kill();
+    }
+    server.stop().await;
+}
+
+/// Who sends without end and reads nothing holds up nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_events_is_cut_off() {
+    let server = TestServer::start_with(Db::Sqlite, &[ON]).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    let mut resident = clients.connect(&server.gateway).await;
+    resident.join(id).await;
+    let mut flooders = Vec::new();
+    for _ in 0..4 {
+        let gateway = server.gateway.clone();
+        flooders.push(tokio::spawn(async move {
+            let mut flooder = WebSocket::connect(&gateway).await;
+            let event = frame(1, true, format!(r#"427["join_room",{{"locationId":{id}}}]"#).as_bytes());
+            let started = Instant::now();
+            while flooder.try_raw(&event.repeat(100)).await.is_ok() {
+                assert!(started.elapsed() < PATIENCE, "cut off");
+            }
+        }));
+    }
+    // And one whose every request is as many packets as fit.
+    let polling = Polling::connect(&server.gateway).await;
+    let bomb = vec![format!(r#"42["join_room",{{"locationId":{id}}}]"#); 20_000].join("\u{1e}");
+    let bomber = async {
+        for _ in 0..5 {
+            let url =
+                format!("{}/socket.io/?EIO=4&transport=polling&sid={}", server.gateway, polling.session);
+            let answer = server.http.post(url).body(bomb.clone()).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_client_error()) {
+                return;
+            }
+        }
+        panic!("never cut off");
+    };
+    let mut version = 1;
+    while flooders.iter().any(|flooder| !flooder.is_finished()) {
+        version += 1;
+        let moved = timeout(Duration::from_secs(2), server.move_to(id, 1.5, 1.5)).await.expect("in time");
+        assert_eq!(moved["properties"]["version"], version);
+        resident.follow(id, version - 1, version).await;
+    }
+    for flooder in flooders {
+        flooder.await.expect("cut off");
+    }
+    bomber.await;
+    server.move_to(id, 1.5, 1.5).await;
+    resident.follow(id, version, version + 1).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_and_the_server_have_so_many_sockets() {
+    let settings = [("LIMIT_USER_SOCKETS", "3"), ("LIMIT_SOCKETS", "5")];
+    let server = locked(Db::Sqlite, &settings).await;
+    let clients = Clients::start();
+    let (owner, other) = (Pass::user(OWNER), Pass::user(OTHER));
+    let id = owner.create(&server).await;
+    let mut mine = Vec::new();
+    for kind in &KINDS[..3] {
+        mine.push(owner.connect_as(&clients, *kind, &server.gateway).await);
+    }
+    for kind in KINDS {
+        assert_eq!(refusal(&mut owner.open(&clients, kind, &server.gateway)).await, "rate_limited");
+    }
+    assert_eq!(counted(&server, "user_sockets").await, KINDS.len());
+    let mut others = vec![other.connect(&clients, &server.gateway).await];
+    others.push(other.connect(&clients, &server.gateway).await);
+    assert_eq!(refusal(&mut other.open(&clients, KINDS[0], &server.gateway)).await, "rate_limited");
+    let guest = owner.guest(&server, id).await;
+    assert_eq!(refusal(&mut guest.open(&clients, KINDS[0], &server.gateway)).await, "rate_limited");
+    assert_eq!(counted(&server, "sockets").await, 2);
+    // They are where they were, and a place that is given up can be taken.
+    mine[0].join(id).await;
+    others.pop().expect("a socket").disconnect();
+    mine.pop().expect("a socket").kill();
+    for pass in [&owner, &guest] {
+        let started = Instant::now();
+        loop {
+            let mut client = pass.open(&clients, KINDS[0], &server.gateway);
+            let saw = client.next().await;
+            if saw["kind"] == "connect" {
+                break;
+            }
+            assert!(started.elapsed() < PATIENCE, "{saw}");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_may_be_in_so_many_rooms() {
+    let server = TestServer::start_with(Db::Sqlite, &[ON, ("LIMIT_SOCKET_ROOMS", "2")]).await;
+    let clients = Clients::start();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(server.create_at(0.5, 0.5).await);
+    }
+    let mut client = clients.connect(&server.gateway).await;
+    client.join(ids[0]).await;
+    client.join(ids[1]).await;
+    let refused = client.ask("join_room", json!({"locationId": ids[2]})).await;
+    assert_eq!(code(&refused), "rate_limited", "{refused}");
+    assert!(refused["message"].as_str().is_some_and(|message| message.contains("at most 2 rooms")));
+    assert_eq!(counted(&server, "socket_rooms").await, 1);
+    client.join(ids[1]).await;
+    client.leave(ids[0]).await;
+    client.join(ids[2]).await;
+    server.stop().await;
+}
+
+/// What comes over a connection until its end.
+async fn rest(mut stream: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset is an end too.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("an end");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+async fn sent(addr: std::net::SocketAddr, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.expect("a connection");
+    stream.write_all(text.as_bytes()).await.expect("to write");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_never_comes_to_its_end_is_not_waited_for() {
+    let settings = [("HEADER_TIMEOUT", "1s"), ("BODY_TIMEOUT", "300ms"), ("HANDSHAKE_TIMEOUT", "300ms"), ON];
+    let server = TestServer::start_with(Db::Sqlite, &settings).await;
+    let id = server.create_at(0.5, 0.5).await;
+    let (api, gateway) = server.addrs;
+
+    let head = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n";
+    for (method, path) in [("PUT", "/location".to_owned()), ("POST", "/location".to_owned())] {
+        let said = rest(sent(api, &format!("{method} {path} HTTP/1.1\r\n{head}{{\"id\":{id},")).await).await;
+        assert!(said.starts_with("HTTP/1.1 408 ") && said.contains("request_timeout"), "{method}: {said}");
+    }
+    assert_eq!(server.get(&format!("/location/{id}")).await.1["properties"]["version"], 1);
+    assert_eq!(server.get("/location").await.1["total"], 1);
+
+    for addr in [api, gateway] {
+        assert_eq!(rest(sent(addr, "GET /healthz HTTP/1.1\r\nHost: loc").await).await, "");
+    }
+
+    let mut polling = Polling::connect(&server.gateway).await;
+    let path = format!("/socket.io/?EIO=4&transport=polling&sid={}", polling.session);
+    let post = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n42[");
+    let said = rest(sent(gateway, &post).await).await;
+    assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+    let ack = polling.ask("join_room", &json!({"locationId": id})).await;
+    assert!(ack.contains(&id.to_string()), "still there: {ack}");
+
+    // A connection that does not become a socket.
+    let mut mute = WebSocket::open(&server.gateway, "/socket.io/", None, false).await;
+    assert!(mute.text().await.expect("open").starts_with('0'));
+    assert_eq!(mute.text().await.as_deref(), Some("1"), "closed");
+    assert_eq!(mute.text().await, None, "the end");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_not_read() {
+    const MIB: usize = 1024 * 1024;
+    let settings = [("MAX_MESSAGE_BYTES", "20000"), ("MAX_POLL_BYTES", "40000"), ON];
+    let server = TestServer::start_with(Db::Sqlite, &settings).await;
+    let id = server.create_at(0.5, 0.5).await;
+    let chat = |length: usize| {
+        let message = "x".repeat(length);
+        format!(r#"42["chat",{{"message":"{message}","roomName":{id}}}]"#)
+    };
+    let mut fits = WebSocket::connect(&server.gateway).await;
+    fits.join(&[id]).await;
+    fits.send(&chat(16_000)).await;
+    assert!(matches!(fits.next().await, Seen::Relayed(_)));
+    // In one frame, in two, and in a frame that says it is 64 MiB long.
+    let large = chat(20_000);
+    let (first, second) = large.as_bytes().split_at(10_000);
+    for bytes in [
+        frame(1, true, large.as_bytes()),
+        [frame(1, false, first), frame(0, true, second)].concat(),
+        [&[0x81, 0xff][..], &(64 * MIB as u64).to_be_bytes(), &[0; 4]].concat(),
+    ] {
+        let mut socket = WebSocket::connect(&server.gateway).await;
+        // It may end before all of it is sent.
+        let _ = socket.try_raw(&bytes).await;
+        while socket.try_raw(&[0; 4096]).await.is_ok() {}
+        while !matches!(socket.next().await, Seen::End) {}
+    }
+    let polling = Polling::connect(&server.gateway).await;
+    let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={}", server.gateway, polling.session);
+    let answer = server.http.post(url).body(vec![b'4'; 64 * MIB]).send().await;
+    // Or the connection has ended before the answer could be read.
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status().is_client_error()));
+    fits.send(&chat(16_000)).await;
+    assert!(matches!(fits.next().await, Seen::Relayed(_)));
+    server.stop().await;
+}
+
+/// Phones that send every second, maps with 200 rooms that come back again and again, many people in one house.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_honest_fleet_meets_no_limit() {
+    const PHONES: u64 = 100;
+    const ROOMS: usize = 200;
+    let server = locked(Db::Sqlite, &[]).await;
+    let admin = Pass::admin(1);
+    let mut ids = Vec::new();
+    for user in 0..ROOMS as u64 {
+        ids.push(Pass::user(100 + user % PHONES).create(&server).await);
+    }
+    let clients = Clients::start();
+    let maps = async {
+        for kind in KINDS {
+            let mut map = admin.connect_as(&clients, kind, &server.gateway).await;
+            let joins: Vec<u64> =
+                ids.iter().map(|id| map.emit_for_ack("join_room", json!({"locationId": id}))).collect();
+            let (answers, _) = map.acks_seeing(&joins).await;
+            for (answer, id) in answers.iter().zip(&ids) {
+                assert_eq!(*answer, id.to_string(), "{kind:?}");
+            }
+            map.kill();
+        }
+    };
+    let phones = async {
+        let mut second = interval(Duration::from_secs(1));
+        for _ in 0..4 {
+            second.tick().await;
+            let moves = (0..PHONES).map(|user| {
+                let body = json!({"id": ids[user as usize], "geometry": point(1.5, 1.5)});
+                let request = server.http.put(format!("{}/location", server.api)).json(&body);
+                Pass::user(100 + user).on(request)
+            });
+            for answer in flood(moves).await {
+                assert_eq!(answer.status(), StatusCode::CREATED);
+            }
+        }
+    };
+    tokio::join!(maps, phones);
+    for limit in ["user_requests", "address_requests", "address_refusals", "socket_events", "socket_rooms"] {
+        assert_eq!(counted(&server, limit).await, 0, "{limit}");
+    }
+    server.stop().await;
+}
+
+/// A page whose name was made to resolve to this machine is no other origin for its browser.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_mode_on_loopback_answers_to_no_foreign_name() {
+    let open = TestServer::start(Db::Sqlite).await;
+    let asked = TestServer::start_with(Db::Sqlite, &[("OPEN_MODE", "true")]).await;
+    let locked = TestServer::start_with(Db::Sqlite, &[KEY]).await;
+    let (api, gateway) = ("/location?perPage=1", "/socket.io/?EIO=4&transport=polling");
+    for (host, is_served) in [("evil.example:3000", false), ("localhost:3000", true), ("127.0.0.1", true)] {
+        for server in [&open, &asked, &locked] {
+            let is_refused = !is_served && std::ptr::eq(server, &raw const open);
+            for (addr, path) in [(server.addrs.0, api), (server.addrs.1, gateway)] {
+                let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+                let said = rest(sent(addr, &request).await).await;
+                assert_eq!(said.starts_with("HTTP/1.1 421 "), is_refused, "{host} {path}: {said}");
+            }
+        }
+    }
+    for server in [open, asked, locked] {
+        server.stop().await;
+    }
+}
