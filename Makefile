@@ -1,6 +1,6 @@
 # The same words at home and in CI.
 
-.PHONY: run test soak lint
+.PHONY: run test soak fuzz lint
 
 # Builds and starts the server: SQLite in ./data, loopback, open mode.
 run:
@@ -18,6 +18,10 @@ soak:
 	tests/services/install
 	GEOROOM_KILLS=20 GEOROOM_OUTAGES=10 GEOROOM_SLOW=10000 GEOROOM_STALLED=1000 GEOROOM_STALL_SECONDS=60 \
 		tests/services/run cargo test --locked --test api -- crash:: outages:: stalls:: --show-output
+
+# Throws bytes at what reads bodies, events and tokens (tests/fuzz): FUZZ_SECONDS each.
+fuzz:
+	tests/fuzz/run
 
 lint:
 	cargo fmt --all --check

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     error::{Code, Error, Result},
     id::{LocationId, UserId},
+    json,
     time::Timestamp,
 };
 
@@ -70,6 +71,17 @@ impl Role {
     /// What a member may be made.
     pub fn of_member(name: &str) -> Option<Self> {
         [Self::Viewer, Self::Editor].into_iter().find(|role| role.as_str() == name)
+    }
+
+    /// Reads `{role}`, what a member is to be.
+    ///
+    /// # Errors
+    /// `invalid_json`, `invalid_body`, `duplicate_member`, `invalid_member`.
+    pub fn from_body(body: &[u8]) -> Result<Self> {
+        let role = json::object(body)?.get("role").and_then(|role| Self::of_member(role.as_str()?));
+        role.ok_or_else(|| {
+            Error::new(Code::InvalidMember, "role must be \"viewer\" or \"editor\"").at("/role")
+        })
     }
 }
 

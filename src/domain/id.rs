@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::error::{Code, Error, Result};
+use super::{
+    error::{Code, Error, Result},
+    json::Plain,
+};
 
 /// Number.MAX_SAFE_INTEGER.
 pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
@@ -57,7 +60,7 @@ impl FromStr for LocationId {
 /// A number or its decimal string, as events carry it.
 impl<'de> Deserialize<'de> for LocationId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let id = match Value::deserialize(deserializer)? {
+        let id = match Plain::deserialize(deserializer)?.0 {
             Value::Number(number) => number.as_u64().and_then(Self::new),
             Value::String(text) => text.parse().ok(),
             _ => None,
@@ -121,7 +124,7 @@ impl FromStr for UserId {
 
 impl<'de> Deserialize<'de> for UserId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
+        let Plain(value) = Plain::deserialize(deserializer)?;
         let id = value.as_u64().and_then(Self::new);
         id.ok_or_else(|| serde::de::Error::custom("a userId is an integer from 0 to 2^53-1"))
     }

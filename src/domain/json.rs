@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::error::{Code, Error, Result};
@@ -38,6 +38,17 @@ pub fn object(body: &[u8]) -> Result<Map<String, Value>> {
     match value {
         Value::Object(members) => Ok(members),
         _ => Err(Error::new(Code::InvalidBody, "the body must be a JSON object").at("")),
+    }
+}
+
+/// Any JSON as it was sent: to `serde_json::Value` the name `$serde_json::private::RawValue` is a command,
+/// to parse text again inside the text, each time with a fresh limit of depth.
+#[derive(Debug, Default)]
+pub struct Plain(pub Value);
+
+impl<'de> Deserialize<'de> for Plain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Tree { path: Path::Root, duplicate: &mut None }.deserialize(deserializer).map(Self)
     }
 }
 

@@ -21,7 +21,10 @@ use super::{
     session::log_name,
 };
 use crate::{
-    domain::error::{Code, Error, Result},
+    domain::{
+        error::{Code, Error, Result},
+        json::Plain,
+    },
     net::{bearer::bearer, client::Client},
     service::access::Credentials,
 };
@@ -30,9 +33,9 @@ use crate::{
 pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
     // In the middleware, before the client hears that it is connected: an event it sends the moment
     // after would find no handler.
-    let on_connecting = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
+    let on_connecting = async move |socket: SocketRef, TryData(auth): TryData<Plain>| {
         let admitted = async {
-            let shown = || credentials(&socket, &auth.unwrap_or_default());
+            let shown = || credentials(&socket, &auth.unwrap_or_default().0);
             let identity = rooms.service.identify(from(&socket), shown).await?;
             let user = identity.as_ref().and_then(|identity| identity.caller.account());
             Ok((identity, rooms.service.limits.seat(user)?))

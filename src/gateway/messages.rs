@@ -1,5 +1,7 @@
 //! What clients may send, and what it does.
 
+pub mod fuzz;
+
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
@@ -28,6 +30,7 @@ use crate::{
         access::Caller,
         error::{Code, Error, Result},
         id::{LocationId, MAX_SAFE_INTEGER, UserId},
+        json::Plain,
         time::Timestamp,
     },
     service::{
@@ -38,6 +41,8 @@ use crate::{
 
 /// A relayed message as JSON text.
 const MAX_CHAT_BYTES: usize = 16 * 1024;
+/// In characters, what is wrong with a payload: some reasons repeat it.
+const MAX_REASON: usize = 200;
 /// How long the time a token has left is believed.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -67,7 +72,7 @@ struct JoinRoom {
 
 /// A version, as far as a JavaScript client can count; `null` is none.
 fn version<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<u64>, D::Error> {
-    let version = Value::deserialize(deserializer)?;
+    let Plain(version) = Plain::deserialize(deserializer)?;
     match version.as_u64() {
         _ if version.is_null() => Ok(None),
         Some(version) if version <= MAX_SAFE_INTEGER => Ok(Some(version)),
@@ -86,7 +91,7 @@ struct LeaveRoom {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Chat {
-    message: Value,
+    message: Plain,
     room_name: LocationId,
 }
 
@@ -241,12 +246,7 @@ impl Client {
                 reply.ack(&location_id.to_string());
             }
             Message::Chat(Chat { message, room_name }) => {
-                let message = message.to_string();
-                if message.len() > MAX_CHAT_BYTES {
-                    let detail = format!("a message has at most {MAX_CHAT_BYTES} bytes of JSON");
-                    return Err(Error::new(Code::MessageTooLarge, detail));
-                }
-                let relayed = Arc::from(relayed(session.user(), &message, room_name)?);
+                let relayed = Arc::from(relayed(session.user(), &message.0, room_name)?);
                 rooms.relay(socket.id, room_name, &relayed)?;
                 reply.ack(&relayed);
             }
@@ -325,11 +325,16 @@ impl Client {
 fn invalid_payload(error: &ParserError) -> Error {
     let reason = error.to_string();
     let reason = reason.split(" at line ").next().unwrap_or_default();
-    Error::new(Code::InvalidPayload, reason.to_owned())
+    Error::new(Code::InvalidPayload, reason.chars().take(MAX_REASON).collect::<String>())
 }
 
 /// The body of a relayed `chat`: never with `version`, which only a stored Feature has.
-fn relayed(user: UserId, message: &str, room: LocationId) -> Result<Box<RawValue>> {
+fn relayed(user: UserId, message: &Value, room: LocationId) -> Result<Box<RawValue>> {
+    let message = message.to_string();
+    if message.len() > MAX_CHAT_BYTES {
+        let detail = format!("a message has at most {MAX_CHAT_BYTES} bytes of JSON");
+        return Err(Error::new(Code::MessageTooLarge, detail));
+    }
     let text = format!(r#"{{"userId":{user},"message":{message},"roomName":"{room}"}}"#);
     RawValue::from_string(text).map_err(Error::internal)
 }
@@ -347,4 +352,39 @@ struct Joined<'a> {
 struct Authenticated {
     /// When the token ends, in seconds since 1970-01-01T00:00:00Z, as in the token.
     exp: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command to `serde_json::Value`, a name like any other to everybody else.
+    const RAW: &str = "$serde_json::private::RawValue";
+
+    #[test]
+    fn a_chat_is_relayed_as_it_was_sent() {
+        let message = format!(r#"{{"{RAW}":"[1]"}}"#);
+        let payload = format!(r#"{{"message":{message},"roomName":7}}"#);
+        let Object(chat) = serde_json::from_str::<Object<Chat>>(&payload).unwrap();
+        assert_eq!(chat.message.0.to_string(), message);
+    }
+
+    #[test]
+    fn an_object_is_no_number_whatever_it_is_called() {
+        let is_join = |id: &str, user: &str, since: &str| {
+            let payload = format!(r#"{{"locationId":{id},"userId":{user},"since":{since}}}"#);
+            serde_json::from_str::<Object<JoinRoom>>(&payload).is_ok()
+        };
+        let seven = format!(r#"{{"{RAW}":"7"}}"#);
+        assert!(is_join("7", "7", "7"));
+        assert!(!is_join(&seven, "7", "7") && !is_join("7", &seven, "7") && !is_join("7", "7", &seven));
+    }
+
+    #[test]
+    fn a_refusal_does_not_repeat_all_that_was_sent() {
+        let payload = format!("\"{}\"", "é".repeat(MAX_CHAT_BYTES));
+        let error = serde_json::from_str::<Object<Chat>>(&payload).err().unwrap();
+        let error = invalid_payload(&ParserError::new(error));
+        assert!(error.detail.chars().count() <= MAX_REASON, "{}", error.detail.len());
+    }
 }

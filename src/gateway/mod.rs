@@ -31,6 +31,8 @@ use tokio::{
 };
 use tower::{Service as TowerService, ServiceBuilder, service_fn};
 
+#[doc(hidden)]
+pub use self::messages::fuzz;
 use self::{link::Links, rooms::Rooms, transport::Transport};
 use crate::{
     config::{Heartbeat, Limits},

@@ -13,9 +13,8 @@ use super::{
 use crate::{
     domain::{
         access::{Caller, Role},
-        error::{Code, Error, Result},
+        error::Result,
         id::{LocationId, UserId},
-        json,
         time::Timestamp,
     },
     service::Service,
@@ -77,10 +76,7 @@ async fn members(call: &Call, by: &Caller, id: LocationId) -> Result<impl Reply 
 async fn set(id: String, user: String, call: Call, body: impl Body) -> Response {
     let act = async {
         let (by, body) = call.with_body(body).await?;
-        let role = json::object(&body)?.get("role").and_then(|role| Role::of_member(role.as_str()?));
-        let role = role.ok_or_else(|| {
-            Error::new(Code::InvalidMember, "role must be \"viewer\" or \"editor\"").at("/role")
-        })?;
+        let role = Role::from_body(&body)?;
         let (by, id) = (by.unwrap_or_default(), known(&id)?);
         call.service.set_member(by.clone(), id, user.parse()?, role).await?;
         members(&call, &by, id).await
