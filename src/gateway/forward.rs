@@ -7,13 +7,14 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use tracing::error;
 
 use super::rooms::Rooms;
-use crate::domain::{event::Event, id::LocationId};
+use crate::domain::{event::Event, id::LocationId, location::Location};
 
 /// How often what could not be sent or read is tried again.
 const CATCH_UP: Duration = Duration::from_millis(100);
+/// Events taken at once: what waits for one room goes to its members together.
+const BATCH: usize = 256;
 /// At least so long after the last time, however many sockets read again.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -28,6 +29,7 @@ pub async fn run(
     catch_up.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut not_before = Instant::now();
     let mut stopping = false;
+    let mut batch = Vec::with_capacity(BATCH);
     // Beside this task: what one room lacks holds up no other.
     let mut reads = JoinSet::new();
     let read = |id: LocationId| {
@@ -41,14 +43,12 @@ pub async fn run(
             tokio::select! { _ = catch_up.tick() => {}, () = opened.notified() => {} }
         };
         tokio::select! {
-            event = events.recv() => match event {
-                Some(event) => {
-                    if let Some(lacking) = forward(&rooms, event) {
-                        reads.spawn(read(lacking));
-                    }
+            taken = events.recv_many(&mut batch, BATCH) => {
+                if taken == 0 {
+                    break;
                 }
-                None => break,
-            },
+                forward(&rooms, &mut batch, |lacking| drop(reads.spawn(read(lacking))));
+            }
             () = is_due => {
                 rooms.catch_up().into_iter().for_each(|lacking| drop(reads.spawn(read(lacking))));
                 not_before = Instant::now() + PAUSE;
@@ -63,18 +63,32 @@ pub async fn run(
     reads.join_all().await;
 }
 
-/// Returns the room, if it has begun to lack versions.
-fn forward(rooms: &Rooms, event: Event) -> Option<LocationId> {
-    match event {
-        Event::Updated(location) => match rooms.updated(&location) {
-            Ok(lacking) => return lacking.then_some(location.id),
-            Err(e) => {
-                error!(room = %location.id, error = %e, cause = std::error::Error::source(&e), "forward");
+/// Carries a batch over to the rooms; `lacking` is told of those that have begun to lack versions.
+fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(LocationId)) {
+    // Versions of one location go together, as long as nothing but versions comes between.
+    let mut updated: Vec<Arc<Location>> = Vec::new();
+    let mut send = |updated: &mut Vec<Arc<Location>>| {
+        updated.sort_by_key(|location| location.id);
+        for versions in updated.chunk_by(|one, next| one.id == next.id) {
+            let id = versions[0].id;
+            if rooms.updated(id, versions) {
+                lacking(id);
             }
-        },
-        Event::Deleted(id) => rooms.deleted(id),
-        Event::Granted { id, change, grants } => rooms.granted(id, change, grants),
-        Event::Asked(by) => drop(by),
+        }
+        updated.clear();
+    };
+    for event in batch.drain(..) {
+        if let Event::Updated(location) = event {
+            updated.push(location);
+            continue;
+        }
+        send(&mut updated);
+        match event {
+            Event::Updated(_) => {}
+            Event::Deleted(id) => rooms.deleted(id),
+            Event::Granted { id, change, grants } => rooms.granted(id, change, grants),
+            Event::Asked(by) => drop(by),
+        }
     }
-    None
+    send(&mut updated);
 }

@@ -6,15 +6,19 @@
 
 use std::{
     collections::HashMap,
+    io::{self, IoSlice},
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    task::Waker,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use tokio::{net::TcpStream, sync::Notify, time::sleep};
+
+use super::{frames::PING, road::Road};
 
 /// A socket may owe the confirmation of so many bytes, for so long.
 const WINDOW: usize = 64 * 1024;
@@ -26,17 +30,32 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// While something is waited for that nobody tells.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The account of one socket.
+/// The account of one socket, and its way out if it has a WebSocket.
 #[derive(Debug, Default)]
 pub struct Link {
     /// Told when a socket that was sent nothing more, or nothing of what it has missed, has read.
     opened: Arc<Notify>,
-    /// Written by whoever sends, and when confirmations come.
-    account: Mutex<Account>,
-    /// Its WebSocket, if it has one.
-    stream: OnceLock<Weak<TcpStream>>,
+    /// Written by whoever sends, and when confirmations come; held while frames go to the kernel.
+    state: Mutex<State>,
     /// Nothing more goes over it.
     is_cut: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    account: Account,
+    road: Road,
+}
+
+/// What became of frames.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sent {
+    /// They are on their way.
+    Yes,
+    /// The socket is to be sent nothing for now.
+    No,
+    /// They would overtake something, or there is no WebSocket: the library is to send them.
+    Elsewhere,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +78,26 @@ impl Account {
     fn has_room(&self) -> bool {
         self.unread < WINDOW / 2 && self.is_open()
     }
+
+    /// So many bytes are on their way.
+    fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+        self.unread += bytes;
+    }
+
+    /// Is it time to ask for confirmation? Then it counts as asked.
+    fn asks(&mut self) -> bool {
+        let is_due = self.asked.is_none()
+            && self.unread > 0
+            && (self.unread >= ASK_EVERY_BYTES
+                || self.last_asked.is_none_or(|last| last.elapsed() >= ASK_EVERY));
+        if is_due {
+            let now = Instant::now();
+            self.asked = Some((now, self.unread));
+            self.last_asked = Some(now);
+        }
+        is_due
+    }
 }
 
 impl Link {
@@ -66,98 +105,149 @@ impl Link {
         Arc::new(Self { opened: opened.clone(), ..Self::default() })
     }
 
+    /// Of a WebSocket that is no session's.
+    pub(super) fn of_its_own(stream: &Arc<TcpStream>) -> Arc<Self> {
+        let link = Arc::<Self>::default();
+        link.has_stream(stream, false);
+        link
+    }
+
     /// Has the socket read enough to be sent more?
     pub fn is_open(&self) -> bool {
-        !self.is_cut() && self.account.lock().is_open()
+        !self.is_cut() && self.state.lock().account.is_open()
     }
 
     /// Has the socket read so much that it may be sent what it has missed? The other half of what it may have
     /// unread is for what is new.
     pub fn has_room(&self) -> bool {
-        !self.is_cut() && self.account.lock().has_room()
+        !self.is_cut() && self.state.lock().account.has_room()
     }
 
-    /// So many bytes are on their way.
-    pub fn sent(&self, bytes: usize) {
-        let mut account = self.account.lock();
-        account.sent += bytes as u64;
-        account.unread += bytes;
-        if self.stream.get().is_none() && account.asked.is_none() {
+    /// Sends whole frames, all or none.
+    pub fn send(&self, frames: &[IoSlice<'_>]) -> Sent {
+        if self.is_cut() {
+            return Sent::No;
+        }
+        let mut state = self.state.lock();
+        let State { account, road } = &mut *state;
+        if !account.is_open() {
+            return Sent::No;
+        }
+        if !road.is_clear() {
+            return Sent::Elsewhere;
+        }
+        account.sent(frames.iter().map(|frame| frame.len()).sum());
+        road.put(frames);
+        state.ask();
+        Sent::Yes
+    }
+
+    /// The library is about to be given an event or an ack of so many bytes.
+    pub fn give(&self, bytes: usize) {
+        let State { account, road } = &mut *self.state.lock();
+        road.give();
+        account.sent(bytes);
+        if !road.was_opened() && account.asked.is_none() {
             // The client polls again by itself.
             account.asked = Some((Instant::now(), 0));
         }
     }
 
-    /// A poll has come: whatever was answered to earlier ones is read.
-    pub fn polled(&self) {
-        if self.stream.get().is_none() {
-            self.read(|account| *account = Account { sent: account.sent, ..Account::default() });
-        }
+    /// How often that was.
+    #[cfg(test)]
+    pub fn given(&self) -> u64 {
+        self.state.lock().road.given()
     }
 
-    fn read(&self, what: impl FnOnce(&mut Account)) {
-        let mut account = self.account.lock();
-        let before = (account.is_open(), account.has_room());
-        what(&mut account);
-        if (account.is_open(), account.has_room()) > before {
+    /// The library did not take it.
+    pub fn take_back(&self) {
+        self.state.lock().road.take_back();
+    }
+
+    /// A poll has come: whatever was answered to earlier ones is read.
+    pub fn polled(&self) {
+        self.read(|State { account, road }| {
+            if !road.was_opened() {
+                *account = Account { sent: account.sent, ..Account::default() };
+            }
+        });
+    }
+
+    /// A poll is answered.
+    pub fn answered(&self, body: &[u8]) {
+        self.state.lock().road.polled(body);
+    }
+
+    fn read(&self, what: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        let before = (state.account.is_open(), state.account.has_room());
+        what(&mut state);
+        if (state.account.is_open(), state.account.has_room()) > before {
             self.opened.notify_one();
         }
     }
 
     /// Asks for confirmation soon; returns a mark behind all that was sent, for [`Link::has_read_to`].
     pub fn mark(&self) -> u64 {
-        let mut account = self.account.lock();
+        let account = &mut self.state.lock().account;
         account.last_asked = None;
         account.sent
     }
 
     /// Has the socket read everything before this mark, as far as is known?
     pub fn has_read_to(&self, mark: u64) -> bool {
-        let account = self.account.lock();
+        let account = &self.state.lock().account;
         account.sent - account.unread as u64 >= mark
     }
 
     /// Has the socket read everything, as far as is known?
     pub fn has_read(&self) -> bool {
-        self.account.lock().unread == 0
+        self.state.lock().account.unread == 0
     }
 
     /// From now on there is a WebSocket; `false`: there was one before, which counts.
-    pub(super) fn has_stream(&self, stream: &Arc<TcpStream>) -> bool {
-        let is_first = self.stream.set(Arc::downgrade(stream)).is_ok();
+    pub(super) fn has_stream(&self, stream: &Arc<TcpStream>, is_upgrade: bool) -> bool {
+        let State { account, road } = &mut *self.state.lock();
+        let is_first = road.open(stream, is_upgrade);
         if is_first {
-            self.account.lock().asked = None;
+            account.asked = None;
         }
         is_first
     }
 
-    /// Is it time to ask for confirmation? Then it counts as asked.
-    pub(super) fn asks(&self) -> bool {
-        let mut account = self.account.lock();
-        let is_due = account.asked.is_none()
-            && account.unread > 0
-            && (account.unread >= ASK_EVERY_BYTES
-                || account.last_asked.is_none_or(|last| last.elapsed() >= ASK_EVERY));
-        if is_due {
-            let now = Instant::now();
-            account.asked = Some((now, account.unread));
-            account.last_asked = Some(now);
-        }
-        is_due
+    /// The WebSocket is gone, and with it the session.
+    pub(super) fn lost_stream(&self) {
+        self.cut();
+        self.state.lock().road.close();
     }
 
-    /// What was asked for is confirmed.
-    pub(super) fn confirmed(&self) {
-        self.read(|account| {
-            if let Some((_, bytes)) = account.asked.take() {
-                account.unread = account.unread.saturating_sub(bytes);
+    /// What the library has to write.
+    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.state.lock();
+        let written = state.road.write(bytes)?;
+        state.ask();
+        Ok(written)
+    }
+
+    /// Is there nothing of ours that waits for the kernel? If there will be, `reader` is woken.
+    pub(super) fn is_drained(&self, reader: &Waker) -> bool {
+        self.state.lock().road.is_drained(reader)
+    }
+
+    /// Messages of the client, and confirmations, have come.
+    pub(super) fn heard(&self, messages: usize, is_confirmed: bool) {
+        self.read(|state| {
+            (0..messages).for_each(|_| state.road.heard());
+            if is_confirmed && let Some((_, bytes)) = state.account.asked.take() {
+                state.account.unread = state.account.unread.saturating_sub(bytes);
             }
+            state.ask();
         });
     }
 
     /// Has confirmation been missing for so long?
     pub(super) fn is_unanswered_for(&self, time: Duration) -> bool {
-        self.account.lock().asked.is_some_and(|(at, _)| at.elapsed() > time)
+        self.state.lock().account.asked.is_some_and(|(at, _)| at.elapsed() > time)
     }
 
     /// Was it ended by [`Link::cut`]?
@@ -169,8 +259,17 @@ impl Link {
     /// disconnect, which waits in the same queue and tells the client to stay away.
     pub fn cut(&self) {
         self.is_cut.store(true, Ordering::Relaxed);
-        if let Some(stream) = self.stream.get().and_then(Weak::upgrade) {
-            cut(&stream);
+        if let Some(stream) = self.state.lock().road.stream() {
+            cut(stream);
+        }
+    }
+}
+
+impl State {
+    /// Asks for confirmation between two frames, if it is time.
+    fn ask(&mut self) {
+        if self.road.is_between() && self.account.asks() {
+            self.road.put(&[IoSlice::new(&PING)]);
         }
     }
 }
@@ -213,7 +312,8 @@ impl Links {
 
     /// Waits until those who poll have everything.
     pub async fn polled(&self) {
-        let is_waiting = |link: Arc<Link>| link.stream.get().is_none() && !link.has_read() && !link.is_cut();
+        let is_waiting =
+            |link: Arc<Link>| !link.state.lock().road.was_opened() && !link.has_read() && !link.is_cut();
         while self.by_session.lock().values().filter_map(Weak::upgrade).any(is_waiting) {
             sleep(LOOK_AGAIN).await;
         }

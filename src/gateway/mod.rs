@@ -5,12 +5,14 @@
 //! under one lock, and no client can enter one except through a handler that checked.
 
 mod forward;
+mod frames;
 mod handshake;
 mod inbox;
 mod link;
 mod messages;
 mod outlet;
 mod reply;
+mod road;
 mod room;
 mod rooms;
 mod session;

@@ -2,7 +2,7 @@
 //!
 //! Positions never wait: a room sends the newest one as soon as the outlet takes it (`room.rs`).
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io::IoSlice, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -14,7 +14,11 @@ use socketioxide::{
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use super::{link::Link, session::log_name};
+use super::{
+    link::{Link, Sent},
+    room::Update,
+    session::log_name,
+};
 use crate::domain::id::LocationId;
 
 /// Events and acks that may wait; one more ends the connection.
@@ -50,9 +54,29 @@ impl Outlet {
         Self { link, waiting: Mutex::default(), blocked }
     }
 
-    /// Sends a position; `false`: the socket does not keep up, and gets the newest one later.
-    pub fn position(&self, socket: &SocketRef, chat: &RawValue) -> bool {
-        self.waiting.lock().is_empty() && self.link.is_open() && self.emit(socket, "chat", chat)
+    /// Sends positions, all or none; `false`: the socket does not keep up, and gets the newest one later.
+    pub fn positions(&self, socket: &SocketRef, updates: &[Update]) -> bool {
+        if !self.waiting.lock().is_empty() {
+            return false;
+        }
+        let sent = match updates {
+            [update] => self.link.send(&[IoSlice::new(update.frame())]),
+            updates => {
+                let frames: Vec<_> = updates.iter().map(|update| IoSlice::new(update.frame())).collect();
+                self.link.send(&frames)
+            }
+        };
+        match sent {
+            Sent::Yes => true,
+            Sent::No => false,
+            Sent::Elsewhere => {
+                if !updates.iter().all(|update| self.emit(socket, "chat", update.chat())) {
+                    // Far more than the window: some may have been taken, so none can be sent again.
+                    self.link.cut();
+                }
+                true
+            }
+        }
     }
 
     /// Has the socket read so much that it may be sent what it has missed?
@@ -139,9 +163,11 @@ impl Outlet {
                     self.emit(socket, event, &body);
                 }
                 Waiting::Ack(ack, body) => {
-                    self.link.sent(body.get().len() + ENVELOPE);
-                    // Gone, or so far behind that it is about to be cut.
-                    let _ = ack.send(&body);
+                    self.link.give(body.get().len() + ENVELOPE);
+                    if ack.send(&body).is_err() {
+                        // Gone, or so far behind that it is about to be cut.
+                        self.link.take_back();
+                    }
                 }
             }
         }
@@ -151,8 +177,11 @@ impl Outlet {
     /// `false`: the library's queue is full.
     fn emit(&self, socket: &SocketRef, event: &'static str, body: &RawValue) -> bool {
         // Before it goes: it may be fetched, and the next poll be there, before this returns.
-        self.link.sent(body.get().len() + ENVELOPE);
+        self.link.give(body.get().len() + ENVELOPE);
         let sent = socket.emit(event, body);
+        if sent.is_err() {
+            self.link.take_back();
+        }
         !matches!(sent, Err(SendError::Socket(SocketError::InternalChannelFull)))
     }
 

@@ -12,6 +12,8 @@ use std::{
 
 use serde_json::value::RawValue;
 
+use super::frames;
+
 #[cfg(test)]
 mod model;
 
@@ -22,6 +24,8 @@ const MAX_MISSED_BYTES: usize = 1024 * 1024;
 /// What a room remembers for those who are back at once.
 const KEPT: usize = 8;
 const KEPT_BYTES: usize = 8 * 1024;
+/// What is sent to a member in one go, if it is more than one update.
+const RUN_BYTES: usize = 8 * 1024;
 /// How long more is remembered after it was read: others who come back want it too.
 const REMEMBERED: Duration = Duration::from_secs(5);
 /// How long a socket that is owed what it missed may take none of it.
@@ -31,16 +35,17 @@ const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Update {
     pub version: u64,
-    /// The body of a `chat`: `{userId, message, roomName, version}`.
-    pub chat: Box<RawValue>,
-    /// Where in it the message is.
-    pub message: Range<usize>,
+    /// A WebSocket frame with the event `chat` and its body `{userId, message, roomName, version}`.
+    frame: Box<[u8]>,
+    /// Where in it the body is, and in that the message.
+    chat: Range<usize>,
+    message: Range<usize>,
 }
 
 /// The way to a member.
 pub trait Sink {
-    /// `false`: it is full for now.
-    fn send(&self, update: &Update) -> bool;
+    /// Sends all of these or none; `false`: it is full for now.
+    fn send(&self, updates: &[Update]) -> bool;
 
     /// Is it at most half full?
     fn has_room(&self) -> bool;
@@ -72,6 +77,8 @@ struct Member<S> {
     sink: S,
     /// The newest version it was sent.
     sent: u64,
+    /// It could not be sent what is newer, of which it gets the newest.
+    is_behind: bool,
     /// It is owed every version since this one, not only the newest, until it has read most of them; when it
     /// was last seen to take some or be owed none, and up to which.
     replaying: Option<(Instant, u64)>,
@@ -197,8 +204,9 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
             Entry::After(since) => (since, Some((now, since))),
             Entry::Closed | Entry::Unknown => unreachable!("nobody enters so"),
         };
-        let mut member = Member { sink, sent, replaying };
-        let is_current = member.send(&self.recent);
+        let is_behind = replaying.is_none();
+        let mut member = Member { sink, sent, is_behind, replaying };
+        let is_current = member.send(self.recent.make_contiguous());
         self.is_replaying |= !is_current;
         self.members.insert(key, member);
         is_current
@@ -221,13 +229,15 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         self.members.drain().map(|(_, member)| member.sink)
     }
 
-    /// Takes what is said to be the next version. `false`: somebody could not be sent it yet.
-    pub fn hear(&mut self, update: Update, now: Instant) -> bool {
-        self.heard = self.heard.max(update.version);
-        match self.head() {
-            Some(head) if update.version != head + 1 => true,
-            _ => self.append(update, now),
+    /// Takes what are said to be the next versions. `false`: somebody could not be sent all of them yet.
+    pub fn hear(&mut self, updates: impl IntoIterator<Item = Update>, now: Instant) -> bool {
+        for update in updates {
+            self.heard = self.heard.max(update.version);
+            if self.head().is_none_or(|head| update.version == head + 1) {
+                self.append(update);
+            }
         }
+        self.send(now)
     }
 
     /// This version is committed. `true`: the room lacks it.
@@ -262,39 +272,34 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
             // What lies between is no longer kept.
             self.clear();
         }
-        let mut all = true;
-        for update in newer {
-            all &= self.append(update, now);
-        }
-        all
+        newer.into_iter().for_each(|update| self.append(update));
+        self.send(now)
     }
 
     /// Sends those who could not be sent everything what they are owed, and takes out who has stalled
     /// over what it missed. Returns those, and whether all others have everything.
     pub fn catch_up(&mut self, now: Instant) -> (Vec<S>, bool) {
-        let all = self.send();
-        self.forget(now);
+        let all = self.send(now);
         let stalled = self.members.extract_if(|_, member| member.has_stalled(&self.recent, now));
         (stalled.map(|(_, member)| member.sink).collect(), all)
     }
 
-    fn append(&mut self, update: Update, now: Instant) -> bool {
+    fn append(&mut self, update: Update) {
         self.heard = self.heard.max(update.version);
         self.bytes += update.bytes();
         self.recent.push_back(update);
-        let all = self.send();
-        self.forget(now);
-        all
     }
 
     /// Sends every member what it is owed; `false`: somebody could not be sent everything.
-    fn send(&mut self) -> bool {
+    fn send(&mut self, now: Instant) -> bool {
         let (mut all, head) = (true, self.head());
+        let recent = &*self.recent.make_contiguous();
         self.is_replaying = false;
         for member in self.members.values_mut() {
-            all &= member.send(&self.recent);
+            all &= member.send(recent);
             self.is_replaying |= member.replaying.is_some() && Some(member.sent) < head;
         }
+        self.forget(now);
         all
     }
 
@@ -321,25 +326,45 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
     }
 }
 
+/// How many of these go at once.
+fn run(updates: &[Update]) -> usize {
+    let mut bytes = 0;
+    let more = updates.iter().skip(1).take_while(|update| {
+        bytes += update.bytes();
+        bytes <= RUN_BYTES
+    });
+    1 + more.count()
+}
+
 impl<S: Sink> Member<S> {
     /// Sends what it is owed; `true` if it then has everything.
-    fn send(&mut self, recent: &VecDeque<Update>) -> bool {
-        let (Some(first), Some(head)) = (recent.front(), recent.back()) else { return true };
-        if self.replaying.is_none() {
-            if self.sent < head.version && self.sink.send(head) {
-                self.sent = head.version;
+    fn send(&mut self, recent: &[Update]) -> bool {
+        let ([first, .., head] | [first @ head]) = recent else { return true };
+        let is_replaying = self.replaying.is_some();
+        if self.is_behind {
+            self.is_behind = self.sent < head.version && !self.sink.send(std::slice::from_ref(head));
+            if !self.is_behind {
+                self.sent = self.sent.max(head.version);
             }
-            return self.sent >= head.version;
+            return !self.is_behind;
         }
-        let Some(next) = (self.sent + 1).checked_sub(first.version) else { return false };
-        for update in recent.iter().skip(next as usize) {
-            if !self.sink.has_room() || !self.sink.send(update) {
+        // What lies between may be kept no longer: a replay ends there, and who keeps up gets what there is.
+        let next = (self.sent + 1).saturating_sub(first.version);
+        if is_replaying && self.sent + 1 < first.version {
+            return false;
+        }
+        let mut owed = recent.get(next as usize..).unwrap_or_default();
+        while !owed.is_empty() {
+            let (run, rest) = owed.split_at(run(owed));
+            if is_replaying && !self.sink.has_room() || !self.sink.send(run) {
+                self.is_behind = !is_replaying;
                 return false;
             }
-            self.sent = update.version;
+            self.sent = run.last().map_or(self.sent, |last| last.version);
+            owed = rest;
         }
         // Not before: what is new would find no room behind what it missed, and be left out.
-        if self.sink.has_room() {
+        if is_replaying && self.sink.has_room() {
             self.replaying = None;
         }
         self.replaying.is_none()
@@ -358,7 +383,36 @@ impl<S: Sink> Member<S> {
 }
 
 impl Update {
+    /// `parts` are the JSON text of the body: before the message, the message and after it.
+    pub fn new(version: u64, parts: [&str; 3]) -> Self {
+        let (event, end) = (r#"42["chat","#, "]");
+        let [before, message, _] = parts.map(str::len);
+        let length = event.len() + parts.map(str::len).iter().sum::<usize>() + end.len();
+        let mut frame = frames::header(length);
+        frame.reserve_exact(length);
+        let chat = frame.len() + event.len()..frame.len() + length - end.len();
+        let message = chat.start + before..chat.start + before + message;
+        for part in [event].into_iter().chain(parts).chain([end]) {
+            frame.extend_from_slice(part.as_bytes());
+        }
+        Self { version, frame: frame.into(), chat, message }
+    }
+
+    pub fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
+    /// The body of the event.
+    pub fn chat(&self) -> &RawValue {
+        serde_json::from_slice(&self.frame[self.chat.clone()]).expect("made of JSON")
+    }
+
+    /// The message alone.
+    pub fn message(&self) -> &str {
+        str::from_utf8(&self.frame[self.message.clone()]).expect("made of text")
+    }
+
     fn bytes(&self) -> usize {
-        self.chat.get().len()
+        self.frame.len()
     }
 }

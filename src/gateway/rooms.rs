@@ -114,8 +114,8 @@ impl Door {
 }
 
 impl Sink for Member {
-    fn send(&self, update: &Update) -> bool {
-        self.outlet.position(&self.socket, &update.chat)
+    fn send(&self, updates: &[Update]) -> bool {
+        self.outlet.positions(&self.socket, updates)
     }
 
     fn has_room(&self) -> bool {
@@ -248,20 +248,18 @@ impl Rooms {
         Ok(())
     }
 
-    /// Sends a committed update to its room. `true`: the room has begun to lack versions before it, which
-    /// [`Rooms::fill`] reads.
-    ///
-    /// # Errors
-    /// `internal`.
-    pub fn updated(&self, location: &Location) -> Result<bool> {
-        let Some(shared) = self.room(location.id) else { return Ok(false) };
-        let update = update(location)?;
+    /// Sends committed versions of a location to its room. `true`: the room has begun to lack versions before
+    /// them, which [`Rooms::fill`] reads.
+    pub fn updated(&self, id: LocationId, versions: &[Arc<Location>]) -> bool {
+        let Some(shared) = self.room(id) else { return false };
+        // Before the lock: joins need not wait for it.
+        let updates: Vec<_> = versions.iter().map(|location| update(location)).collect();
         let mut room = shared.room.lock();
         let lacked = room.lacks();
-        if !room.hear(update, Instant::now()) {
-            self.behind.lock().insert(shared.id);
+        if !room.hear(updates, Instant::now()) {
+            self.behind.lock().insert(id);
         }
-        Ok(room.lacks() && !lacked)
+        room.lacks() && !lacked
     }
 
     /// Closes the room of a deleted location: each member is taken out, then told.
@@ -477,7 +475,7 @@ impl Rooms {
             let _permit = self.reads.acquire().await.map_err(Error::internal)?;
             let run = self.service.newest(id, from, MAX_MISSED + 1).await?;
             debug!(room = %id, from, versions = run.len(), "read for a room");
-            run.iter().map(update).collect::<Result<Vec<_>>>()
+            Ok::<Vec<_>, Error>(run.iter().map(update).collect())
         };
         match read.await {
             Ok(run) => {
@@ -517,9 +515,9 @@ impl Live for Weak<Rooms> {
         let shared = self.upgrade()?.room(id)?;
         let role = shared.door.lock().role(by, id)?;
         let room = shared.room.lock();
-        let Update { version, chat, message } = room.current()?;
-        let feature = chat.get()[message.clone()].to_owned();
-        Some(may(role, Action::See, id).map(|()| Current { version: *version, feature }))
+        let current = room.current()?;
+        let feature = || Current { version: current.version, feature: current.message().to_owned() };
+        Some(may(role, Action::See, id).map(|()| feature()))
     }
 }
 
@@ -546,13 +544,12 @@ impl fmt::Debug for Rooms {
 }
 
 /// A version as its room is sent it.
-fn update(location: &Location) -> Result<Update> {
+fn update(location: &Location) -> Update {
     let Location { id, version, updated_by, .. } = location;
-    let feature = location.to_feature();
+    let message = location.to_feature();
     let before = format!(r#"{{"userId":{updated_by},"message":"#);
-    let chat = format!(r#"{before}{feature},"roomName":"{id}","version":{version}}}"#);
-    let message = before.len()..before.len() + feature.len();
-    Ok(Update { version: *version, chat: RawValue::from_string(chat).map_err(Error::internal)?, message })
+    let after = format!(r#","roomName":"{id}","version":{version}}}"#);
+    Update::new(*version, [&before, &message, &after])
 }
 
 /// Somebody on the way into a room: while it lasts, the room is there, hears of updates and remembers those

@@ -1,8 +1,9 @@
-//! The TCP stream under a WebSocket: passes bytes on, and knows where frames begin and end.
+//! The TCP stream under a WebSocket, as the library is given it: passes bytes on, and knows where frames begin
+//! and end.
 //!
-//! That is what it takes to slip in the ping frames that ask for confirmation (`link.rs`) and to see their
-//! answers. It also ends a connection whose other end takes nothing for too long, which nothing above it
-//! would do.
+//! That is what it takes to slip in frames of our own (`road.rs`) and to see the answers to those that ask for
+//! confirmation (`link.rs`). It also ends a connection whose other end takes nothing for too long, which
+//! nothing above it would do.
 
 use std::{
     io,
@@ -19,29 +20,17 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::link::{Link, cut};
-
-/// A ping frame without payload, unmasked as a server's frames are (RFC 6455 §5.5.2).
-const PING: [u8; 2] = [0x89, 0];
-const PONG: u8 = 0xA;
-const TEXT: u8 = 1;
-/// What the client of a session that leaves long-polling says first: `2probe` and `5`. Until then the library
-/// takes nothing else, not even the answer to a ping.
-const UPGRADE_MESSAGES: u8 = 2;
+use super::{
+    frames::{Frames, PONG, TEXT},
+    link::{Link, cut},
+};
 
 pub struct Stream {
     stream: Arc<TcpStream>,
     link: Arc<Link>,
-    /// Is it the one that the link knows?
-    is_known: bool,
-    /// Messages to come before confirmation may be asked for.
-    unready: u8,
     /// Read by the HTTP side already.
     first: Bytes,
     inbound: Frames,
-    outbound: Frames,
-    /// What is left of a ping that is partly written.
-    ping: &'static [u8],
     /// How long the other end may take nothing.
     patience: Duration,
     /// Runs while it takes nothing.
@@ -58,38 +47,9 @@ impl Stream {
         patience: Duration,
     ) -> Self {
         let stream = Arc::new(stream);
-        Self {
-            is_known: link.has_stream(&stream),
-            unready: if is_upgrade { UPGRADE_MESSAGES } else { 0 },
-            stream,
-            link,
-            first,
-            inbound: Frames::default(),
-            outbound: Frames::default(),
-            ping: &[],
-            patience,
-            deadline: None,
-        }
-    }
-
-    /// Writes what can be written now.
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        while !self.ping.is_empty() {
-            let written = self.stream.try_write(self.ping)?;
-            self.ping = &self.ping[written..];
-        }
-        let written = self.stream.try_write(bytes)?;
-        self.outbound.pass(&bytes[..written], |_| {});
-        Ok(written)
-    }
-
-    /// Asks for confirmation between two frames, if it is time.
-    fn ask(&mut self) {
-        if self.unready == 0 && self.ping.is_empty() && self.outbound.is_between() && self.link.asks() {
-            self.ping = &PING;
-            // What does not fit goes as soon as it does.
-            let _ = self.try_write(&[]);
-        }
+        // A second WebSocket of a session comes to nothing, without harm to the first.
+        let link = if link.has_stream(&stream, is_upgrade) { link } else { Link::of_its_own(&stream) };
+        Self { stream, link, first, inbound: Frames::default(), patience, deadline: None }
     }
 
     /// Writes what can be written, as soon as that is something.
@@ -99,7 +59,7 @@ impl Stream {
                 Poll::Ready(ready) => ready?,
                 Poll::Pending => return self.blocked(cx),
             }
-            match self.try_write(bytes) {
+            match self.link.write(bytes) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 done => {
                     self.deadline = None;
@@ -109,11 +69,11 @@ impl Stream {
         }
     }
 
-    /// Writes what is left of a ping: there may be no next frame before its answer.
-    fn put_ping(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.ping {
-            [] => Poll::Ready(Ok(())),
-            _ => self.put(cx, &[]).map_ok(drop),
+    /// Writes what is left of frames that are not the library's: it may have none to come after them.
+    fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.link.is_drained(cx.waker()) {
+            true => Poll::Ready(Ok(())),
+            false => self.put(cx, &[]).map_ok(drop),
         }
     }
 
@@ -135,9 +95,7 @@ impl Stream {
 /// between its transports, and answer every poll that there is nothing new.
 impl Drop for Stream {
     fn drop(&mut self) {
-        if self.is_known {
-            self.link.cut();
-        }
+        self.link.lost_stream();
     }
 }
 
@@ -148,7 +106,7 @@ impl AsyncRead for Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if let Poll::Ready(Err(e)) = this.put_ping(cx) {
+        if let Poll::Ready(Err(e)) = this.drain(cx) {
             return Poll::Ready(Err(e));
         }
         let before = buffer.filled().len();
@@ -169,17 +127,14 @@ impl AsyncRead for Stream {
             buffer.put_slice(&this.first[..length]);
             this.first.advance(length);
         }
-        let (mut is_confirmed, was_unready) = (false, this.unready > 0);
-        this.inbound.pass(&buffer.filled()[before..], |opcode| match opcode {
+        let (mut messages, mut is_confirmed) = (0, false);
+        this.inbound.pass(&buffer.filled()[before..], |opcode, _| match opcode {
             PONG => is_confirmed = true,
-            TEXT => this.unready = this.unready.saturating_sub(1),
+            TEXT => messages += 1,
             _ => {}
         });
-        if is_confirmed {
-            this.link.confirmed();
-        }
-        if is_confirmed || was_unready {
-            this.ask();
+        if messages > 0 || is_confirmed {
+            this.link.heard(messages, is_confirmed);
         }
         Poll::Ready(Ok(()))
     }
@@ -191,13 +146,11 @@ impl AsyncWrite for Stream {
         if self.link.is_unanswered_for(2 * self.patience) {
             return self.end();
         }
-        let written = ready!(self.put(cx, bytes))?;
-        self.ask();
-        Poll::Ready(Ok(written))
+        self.put(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.put_ping(cx)
+        self.drain(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -205,96 +158,34 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Follows the frames of a WebSocket (RFC 6455 §5.2) through bytes that come in any pieces.
-#[derive(Debug, Default)]
-struct Frames {
-    header: [u8; 14],
-    /// Bytes of the header so far.
-    have: usize,
-    /// Bytes of the payload still to come.
-    left: u64,
-}
-
-impl Frames {
-    /// Passes over bytes; `begun` is told the opcode of each frame that begins.
-    fn pass(&mut self, mut bytes: &[u8], mut begun: impl FnMut(u8)) {
-        while !bytes.is_empty() {
-            if self.left > 0 {
-                let length = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-                self.left -= length as u64;
-                bytes = &bytes[length..];
-                continue;
-            }
-            self.header[self.have] = bytes[0];
-            self.have += 1;
-            bytes = &bytes[1..];
-            if let Some(length) = self.payload() {
-                begun(self.header[0] & 0x0f);
-                self.left = length;
-                self.have = 0;
-            }
-        }
-    }
-
-    fn is_between(&self) -> bool {
-        self.have == 0 && self.left == 0
-    }
-
-    /// The length of the payload, once the header is complete.
-    fn payload(&self) -> Option<u64> {
-        let header = &self.header[..self.have];
-        let second = *header.get(1)?;
-        let mask = if second & 0x80 == 0 { 0 } else { 4 };
-        let (extended, length) = match second & 0x7f {
-            126 => (2, u64::from(u16::from_be_bytes(header.get(2..4)?.try_into().ok()?))),
-            127 => (8, u64::from_be_bytes(header.get(2..10)?.try_into().ok()?)),
-            length => (0, u64::from(length)),
-        };
-        (header.len() >= 2 + extended + mask).then_some(length)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::{collection::vec, prelude::*};
+    use std::io::IoSlice;
+
+    use bytes::BytesMut;
+    use socket2::SockRef;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
+        net::{TcpListener, TcpSocket},
         time::timeout,
     };
 
-    use super::*;
-
-    /// A frame as RFC 6455 §5.2 has it.
-    fn frame(opcode: u8, length: usize, is_masked: bool) -> Vec<u8> {
-        let mask = if is_masked { 0x80 } else { 0 };
-        let mut bytes = vec![0x80 | opcode];
-        match length {
-            0..126 => bytes.push(mask | length as u8),
-            126..65_536 => {
-                bytes.push(mask | 126);
-                bytes.extend((length as u16).to_be_bytes());
-            }
-            _ => {
-                bytes.push(mask | 127);
-                bytes.extend((length as u64).to_be_bytes());
-            }
-        }
-        // Bytes that would be headers if they were taken for some.
-        bytes.resize(bytes.len() + length + if is_masked { 4 } else { 0 }, 0x8a);
-        bytes
-    }
+    use super::{
+        super::{
+            frames::{self, PING},
+            link::Sent,
+        },
+        *,
+    };
 
     /// Fills the road, so that a ping does not fit; returns how much was put on it.
-    fn fill(stream: &mut Stream) -> usize {
+    fn fill(stream: &Stream) -> usize {
         let mut filled = 0;
-        while stream.ping.is_empty() {
-            while let Ok(written) = stream.stream.try_write(&[0; 4096]) {
-                filled += written;
-            }
-            stream.link.sent(1 << 20);
-            stream.ask();
+        while let Ok(written) = stream.stream.try_write(&[0; 4096]) {
+            filled += written;
         }
+        stream.link.give(1 << 20);
+        stream.link.heard(0, false);
         filled
     }
 
@@ -308,7 +199,7 @@ mod tests {
             server.writable().await.unwrap();
             let (link, patience) = (Arc::<Link>::default(), Duration::from_secs(60));
             let mut stream = Stream::new(server, Bytes::new(), link, false, patience);
-            let filled = fill(&mut stream);
+            let filled = fill(&stream);
             let used = tokio::spawn(async move {
                 if is_flushed {
                     stream.flush().await.unwrap();
@@ -323,27 +214,110 @@ mod tests {
         }
     }
 
-    proptest! {
-        #[test]
-        fn frames_are_followed_through_pieces_of_any_length(
-            frames in vec((0..16_u8, prop_oneof![0..300_usize, 65_530..65_540_usize], any::<bool>()), 1..6),
-            pieces in vec(prop_oneof![1..5_usize, 1..40_000_usize], 1..50),
-        ) {
-            let mut bytes = Vec::new();
-            let mut ends = vec![0];
-            for (opcode, length, is_masked) in &frames {
-                bytes.extend(frame(*opcode, *length, *is_masked));
-                ends.push(bytes.len());
+    /// A connection whose road is narrow.
+    async fn pair(patience: Duration) -> (TcpStream, Stream, Arc<Link>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpSocket::new_v4().unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        let client = client.connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        SockRef::from(&server).set_send_buffer_size(4096).unwrap();
+        let link = Arc::<Link>::default();
+        (client, Stream::new(server, Bytes::new(), link.clone(), false, patience), link)
+    }
+
+    fn text(payload: &str) -> Vec<u8> {
+        [&frames::header(payload.len()), payload.as_bytes()].concat()
+    }
+
+    /// The library writes in pieces of any length, on one thread; others send frames of their own, on another.
+    /// The client confirms what it reads.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn frames_of_both_kinds_stay_whole_and_in_order() {
+        const EACH: usize = 3_000;
+        let (client, stream, link) = pair(Duration::from_secs(60)).await;
+        let (mut read, mut write) = tokio::io::split(stream);
+        let library = {
+            let link = link.clone();
+            let writing = async move {
+                write.write_all(&text("40{}")).await.unwrap();
+                for n in 0..EACH {
+                    link.give(100);
+                    let frame = text(&format!("42[\"library\",{n},\"{}\"]", "x".repeat(n * 7 % 900)));
+                    for piece in frame.chunks(1 + n % 400) {
+                        write.write_all(piece).await.unwrap();
+                    }
+                    if n % 3 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                write.flush().await.unwrap();
+            };
+            // In one task: the library too sees to it that both are woken.
+            let reading = async move { while read.read_u8().await.is_ok() {} };
+            tokio::spawn(async move { tokio::join!(writing, reading) })
+        };
+        let own = tokio::spawn(async move {
+            let (mut n, mut elsewhere) = (0, 0);
+            while n < EACH {
+                let given = link.given();
+                let frames = [0, 1].map(|more| {
+                    text(&format!("42[\"own\",{},{given},\"{}\"]", n + more, "y".repeat(n * 13 % 3_000)))
+                });
+                match link.send(&[IoSlice::new(&frames[0]), IoSlice::new(&frames[1])]) {
+                    Sent::Yes => n += 2,
+                    Sent::No => tokio::task::yield_now().await,
+                    Sent::Elsewhere => {
+                        elsewhere += 1;
+                        tokio::task::yield_now().await;
+                    }
+                }
             }
-            let (mut follower, mut begun, mut at) = (Frames::default(), Vec::new(), 0);
-            let mut pieces = pieces.iter().cycle();
-            while at < bytes.len() {
-                let to = bytes.len().min(at + pieces.next().unwrap());
-                follower.pass(&bytes[at..to], |opcode| begun.push(opcode));
-                at = to;
-                prop_assert_eq!(follower.is_between(), ends.contains(&at));
+            elsewhere
+        });
+        let (mut from, mut to) = client.into_split();
+        let seen = tokio::spawn(async move {
+            let (mut library, mut own, mut pings) = (0, 0, 0);
+            let mut bytes = BytesMut::new();
+            while library < EACH || own < EACH {
+                let mut follower = Frames::default();
+                let whole = (1..=bytes.len()).find(|at| {
+                    let mut ended = false;
+                    follower.pass(&bytes[at - 1..*at], |_, _| ended = true);
+                    ended
+                });
+                let Some(length) = whole else {
+                    assert_ne!(from.read_buf(&mut bytes).await.unwrap(), 0, "the end");
+                    continue;
+                };
+                let frame = bytes.split_to(length);
+                if frame[0] == PING[0] {
+                    pings += 1;
+                    to.write_all(&[0x80 | PONG, 0x80, 0, 0, 0, 0]).await.unwrap();
+                    continue;
+                }
+                let header = if frame[1] == 126 { 4 } else { 2 };
+                let payload = str::from_utf8(&frame[header..]).unwrap();
+                if payload.starts_with("40") {
+                    continue;
+                }
+                let parts: serde_json::Value = serde_json::from_str(&payload[2..]).unwrap();
+                match parts[0].as_str().unwrap() {
+                    "library" => {
+                        assert_eq!(parts[1], library);
+                        library += 1;
+                    }
+                    _ => {
+                        assert_eq!(parts[1], own);
+                        assert!(parts[2].as_u64().unwrap() <= library as u64, "{parts} overtook {library}");
+                        own += 1;
+                    }
+                }
             }
-            prop_assert_eq!(begun, frames.iter().map(|(opcode, ..)| *opcode).collect::<Vec<_>>());
-        }
+            pings
+        });
+        let (seen, own) = timeout(Duration::from_secs(60), async { tokio::join!(seen, own) }).await.unwrap();
+        println!("{} pings, {} times elsewhere", seen.unwrap(), own.unwrap());
+        library.abort();
     }
 }

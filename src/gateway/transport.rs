@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::{
     body::{Body, Incoming},
     upgrade,
@@ -64,8 +64,9 @@ where
         if let Some(accept) = accepted(&request) {
             return Ok(self.take_over(request, session, accept));
         }
-        if let Some(link) = link
-            && request.method() == Method::GET
+        let is_poll = request.method() == Method::GET;
+        if let Some(link) = &link
+            && is_poll
         {
             link.polled();
         }
@@ -79,7 +80,14 @@ where
                 Err(_) => return Ok(refused(StatusCode::REQUEST_TIMEOUT, "the body took too long to come")),
             },
         };
-        Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+        let Some(link) = link.filter(|_| is_poll && response.status() == StatusCode::OK) else {
+            return Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()));
+        };
+        let (parts, body) = response.into_parts();
+        let Ok(body) = body.collect().await else { return Ok(refused(StatusCode::BAD_REQUEST, "cut off")) };
+        let body = body.to_bytes();
+        link.answered(&body);
+        Ok(Response::from_parts(parts, Full::from(body).map_err(Into::into).boxed_unsync()))
     }
 
     /// Answers a WebSocket handshake; once the stream is free the library gets it, wrapped.

@@ -114,12 +114,14 @@ impl Queue {
 type Pipe = Rc<RefCell<Queue>>;
 
 impl Sink for Pipe {
-    fn send(&self, update: &Update) -> bool {
+    fn send(&self, updates: &[Update]) -> bool {
         let mut queue = self.borrow_mut();
         let fits = queue.waiting.len() < queue.capacity;
         if fits {
-            let is_behind = std::mem::take(&mut queue.is_behind);
-            queue.waiting.push_back(Sent::Version(update.version, is_behind));
+            for update in updates {
+                let is_behind = std::mem::take(&mut queue.is_behind);
+                queue.waiting.push_back(Sent::Version(update.version, is_behind));
+            }
         } else {
             queue.was_full = true;
             queue.is_behind |= 2 * queue.replayed() <= queue.capacity;
@@ -174,13 +176,12 @@ struct World {
 /// Some versions are large.
 fn update(version: u64) -> Update {
     let length = if version % 50 < 3 { 30_000 } else { 0 };
-    let chat = RawValue::from_string(format!("\"{}\"", "x".repeat(length))).unwrap();
-    Update { version, message: 0..chat.get().len(), chat }
+    Update::new(version, ["", &"x".repeat(length), ""])
 }
 
 /// Bytes of the versions after `since` up to `head`.
 fn missed_bytes(since: u64, head: u64) -> usize {
-    (since + 1..=head).map(|version| if version % 50 < 3 { 30_002 } else { 2 }).sum()
+    (since + 1..=head).map(|version| update(version).bytes()).sum()
 }
 
 impl World {
@@ -212,10 +213,11 @@ impl World {
                 }
             }
             Step::Deliver(count) => {
-                for version in self.events.drain(..count.min(self.events.len())) {
-                    if !self.room.is_empty() {
-                        self.room.hear(update(version), self.now);
-                    }
+                let heard = self.events.drain(..count.min(self.events.len())).map(update);
+                if self.room.is_empty() {
+                    drop(heard);
+                } else {
+                    self.room.hear(heard, self.now);
                 }
             }
             Step::Lose => drop(self.events.pop_front()),
@@ -240,7 +242,7 @@ impl World {
         assert_eq!(self.room.close().count(), members);
         assert_eq!(self.room.entry(None, true), Entry::Closed);
         assert_eq!(self.room.entry(Some(0), false), Entry::Closed);
-        self.room.hear(update(self.head + 1), self.now);
+        self.room.hear([update(self.head + 1)], self.now);
         for client in 0..CLIENTS {
             self.leave(client);
             self.clients[client].last = None;

@@ -1,0 +1,125 @@
+//! WebSocket frames (RFC 6455 §5.2): followed through bytes that come in any pieces, and made.
+
+pub const TEXT: u8 = 1;
+pub const PONG: u8 = 0xA;
+/// A ping frame without payload, unmasked as a server's frames are.
+pub const PING: [u8; 2] = [0x89, 0];
+
+/// Follows the frames of one direction.
+#[derive(Debug, Default)]
+pub struct Frames {
+    header: [u8; 14],
+    /// Bytes of the header so far.
+    have: usize,
+    /// Bytes of the payload still to come.
+    left: u64,
+    /// The first bytes of the payload, and how many of them there are.
+    start: [u8; 2],
+    started: usize,
+}
+
+impl Frames {
+    /// Passes over bytes; `ended` is told the opcode of each frame that ends, and how its payload starts.
+    pub fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(u8, &[u8])) {
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let length = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                let (payload, rest) = bytes.split_at(length);
+                let wanted = length.min(self.start.len() - self.started);
+                self.start[self.started..][..wanted].copy_from_slice(&payload[..wanted]);
+                self.started += wanted;
+                self.left -= length as u64;
+                bytes = rest;
+            } else {
+                self.header[self.have] = bytes[0];
+                self.have += 1;
+                bytes = &bytes[1..];
+                let Some(length) = self.payload() else { continue };
+                self.left = length;
+                self.have = 0;
+            }
+            if self.left == 0 && self.have == 0 {
+                ended(self.header[0] & 0x0f, &self.start[..self.started]);
+                self.started = 0;
+            }
+        }
+    }
+
+    pub fn is_between(&self) -> bool {
+        self.have == 0 && self.left == 0
+    }
+
+    /// The length of the payload, once the header is complete.
+    fn payload(&self) -> Option<u64> {
+        let header = &self.header[..self.have];
+        let second = *header.get(1)?;
+        let mask = if second & 0x80 == 0 { 0 } else { 4 };
+        let (extended, length) = match second & 0x7f {
+            126 => (2, u64::from(u16::from_be_bytes(header.get(2..4)?.try_into().ok()?))),
+            127 => (8, u64::from_be_bytes(header.get(2..10)?.try_into().ok()?)),
+            length => (0, u64::from(length)),
+        };
+        (header.len() >= 2 + extended + mask).then_some(length)
+    }
+}
+
+/// The header of a whole text frame from a server.
+pub fn header(length: usize) -> Vec<u8> {
+    let mut header = vec![0x80 | TEXT];
+    match length {
+        0..126 => header.push(length as u8),
+        126..65_536 => {
+            header.push(126);
+            header.extend((length as u16).to_be_bytes());
+        }
+        _ => {
+            header.push(127);
+            header.extend((length as u64).to_be_bytes());
+        }
+    }
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    /// A frame as RFC 6455 §5.2 has it.
+    fn frame(opcode: u8, length: usize, is_masked: bool) -> Vec<u8> {
+        let mut bytes = header(length);
+        bytes[0] = 0x80 | opcode;
+        bytes[1] |= if is_masked { 0x80 } else { 0 };
+        // Bytes that would be headers if they were taken for some.
+        bytes.resize(bytes.len() + length + if is_masked { 4 } else { 0 }, 0x8a);
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn frames_are_followed_through_pieces_of_any_length(
+            frames in vec((0..16_u8, prop_oneof![0..300_usize, 65_530..65_540_usize], any::<bool>()), 1..6),
+            pieces in vec(prop_oneof![1..5_usize, 1..40_000_usize], 1..50),
+        ) {
+            let mut bytes = Vec::new();
+            let mut ends = vec![0];
+            for (opcode, length, is_masked) in &frames {
+                bytes.extend(frame(*opcode, *length, *is_masked));
+                ends.push(bytes.len());
+            }
+            let (mut follower, mut ended, mut at) = (Frames::default(), Vec::new(), 0);
+            let mut pieces = pieces.iter().cycle();
+            while at < bytes.len() {
+                let to = bytes.len().min(at + pieces.next().unwrap());
+                follower.pass(&bytes[at..to], |opcode, start| ended.push((opcode, start.len())));
+                at = to;
+                prop_assert_eq!(follower.is_between(), ends.contains(&at));
+            }
+            let all = frames.iter().map(|(opcode, length, _)| {
+                (*opcode, (*length).min(2))
+            });
+            prop_assert_eq!(ended, all.collect::<Vec<_>>());
+        }
+    }
+}

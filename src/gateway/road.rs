@@ -1,0 +1,167 @@
+//! The way out of a WebSocket: frames of the library and frames of our own, one after the other.
+//!
+//! Our own are pings and finished text frames. Those go to the kernel at once, past the library's queue, its
+//! tasks and its copies; but never past a packet that the library was given before: what it is given and what
+//! of that has gone out is counted.
+
+use std::{
+    io::{self, IoSlice},
+    sync::Arc,
+    task::Waker,
+};
+
+use bytes::{Buf, BytesMut};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::frames::{Frames, TEXT};
+
+/// What the client of a session that leaves long-polling says first: `2probe` and `5`. Until then the library
+/// takes nothing else, not even the answer to a ping.
+const UPGRADE_MESSAGES: u8 = 2;
+/// Between packets of one answer to a poll.
+const SEPARATOR: u8 = 0x1e;
+
+#[derive(Debug, Default)]
+pub struct Road {
+    /// While there is a WebSocket.
+    stream: Option<Arc<TcpStream>>,
+    /// There was one.
+    was_opened: bool,
+    /// Messages to come before anything of ours may go.
+    unready: u8,
+    /// What the library writes.
+    frames: Frames,
+    /// Of our own, what the kernel did not take. It goes before anything else.
+    pending: BytesMut,
+    /// Whoever reads the WebSocket, to be woken when something is pending.
+    reader: Option<Waker>,
+    /// Events and acks that the library was given, and how many of them have gone out.
+    given: u64,
+    passed: u64,
+    /// The client has been told that it is in the main namespace.
+    is_connected: bool,
+}
+
+impl Road {
+    /// There is a WebSocket; `false`: there was one before.
+    pub fn open(&mut self, stream: &Arc<TcpStream>, is_upgrade: bool) -> bool {
+        let is_first = !std::mem::replace(&mut self.was_opened, true);
+        if is_first {
+            self.stream = Some(stream.clone());
+            self.unready = if is_upgrade { UPGRADE_MESSAGES } else { 0 };
+        }
+        is_first
+    }
+
+    pub fn was_opened(&self) -> bool {
+        self.was_opened
+    }
+
+    pub fn stream(&self) -> Option<&Arc<TcpStream>> {
+        self.stream.as_ref()
+    }
+
+    /// The WebSocket is gone.
+    pub fn close(&mut self) {
+        self.stream = None;
+        self.pending = BytesMut::new();
+        self.reader = None;
+    }
+
+    /// A message of the client has come.
+    pub fn heard(&mut self) {
+        self.unready = self.unready.saturating_sub(1);
+    }
+
+    /// The library is about to be given an event or an ack.
+    pub fn give(&mut self) {
+        self.given += 1;
+    }
+
+    #[cfg(test)]
+    pub fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// It did not take it.
+    pub fn take_back(&mut self) {
+        self.given -= 1;
+    }
+
+    /// Counts the packets of an answer to a poll.
+    pub fn polled(&mut self, body: &[u8]) {
+        body.split(|byte| *byte == SEPARATOR).for_each(|packet| self.passed(packet));
+    }
+
+    fn passed(&mut self, packet: &[u8]) {
+        match packet {
+            [b'4', b'0', ..] => self.is_connected = true,
+            [b'4', b'2' | b'3', ..] => self.passed += 1,
+            _ => {}
+        }
+    }
+
+    /// Writes what the library has to write, as far as the kernel takes it.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(stream) = self.stream.clone() else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        while !self.pending.is_empty() {
+            let written = stream.try_write(&self.pending)?;
+            self.pending.advance(written);
+        }
+        // A socket that keeps up keeps no memory for it.
+        self.pending = BytesMut::new();
+        let written = stream.try_write(bytes)?;
+        let mut frames = std::mem::take(&mut self.frames);
+        frames.pass(&bytes[..written], |opcode, start| {
+            if opcode == TEXT {
+                self.passed(start);
+            }
+        });
+        self.frames = frames;
+        Ok(written)
+    }
+
+    /// Is there nothing of ours that the kernel did not take? If there will be, `reader` is woken.
+    pub fn is_drained(&mut self, reader: &Waker) -> bool {
+        if !self.reader.as_ref().is_some_and(|known| known.will_wake(reader)) {
+            self.reader = Some(reader.clone());
+        }
+        self.pending.is_empty()
+    }
+
+    /// May a frame of ours go now, between two of the library's?
+    pub fn is_between(&self) -> bool {
+        self.stream.is_some() && self.unready == 0 && self.frames.is_between()
+    }
+
+    /// And would an event overtake nothing?
+    pub fn is_clear(&self) -> bool {
+        self.is_connected && self.given == self.passed && self.is_between()
+    }
+
+    /// Puts whole frames of ours on the way. Not before [`Road::is_between`].
+    pub fn put(&mut self, frames: &[IoSlice<'_>]) {
+        let Some(stream) = &self.stream else { return };
+        let mut written = 0;
+        if self.pending.is_empty() {
+            let socket = SockRef::from(&**stream);
+            let sent = match frames {
+                [frame] => socket.send(frame),
+                frames => socket.send_vectored(frames),
+            };
+            // An end of the connection is seen by whoever reads it.
+            written = sent.unwrap_or(0);
+        }
+        for frame in frames {
+            let gone = written.min(frame.len());
+            written -= gone;
+            self.pending.extend_from_slice(&frame[gone..]);
+        }
+        if !self.pending.is_empty()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+    }
+}
