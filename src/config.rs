@@ -26,7 +26,7 @@ const MAX_HISTORY_VERSIONS: u64 = 1_000_000_000;
 /// Far more than a server has.
 const MAX_COUNT: u32 = 100_000_000;
 /// Less would not take every event, more not be kept waiting for.
-const MESSAGE_BYTES: RangeInclusive<usize> = 16 * 1024..=16 * 1024 * 1024;
+const MESSAGE_BYTES: RangeInclusive<usize> = 32 * 1024..=16 * 1024 * 1024;
 
 /// One setting: an environment variable and, secrets apart, a flag.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "LIMIT_ADDRESS_REQUESTS",
         "500",
-        "HTTP requests a second from one address that show no token, by share links or in open mode; five times as many at once",
+        "Requests a second from one address by share links, also handshakes, or in open mode; five times as many at once",
     ),
     setting(
         "LIMIT_ADDRESS_REFUSALS",
@@ -115,10 +115,15 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "LIMIT_SHARE_PASSWORDS",
         "10",
-        "Passwords tried a minute for one share link, those that were right before not counted",
+        "Passwords tried a minute for one share link from one address, those that were right before not counted; from all addresses twenty times as many",
     ),
     setting("LIMIT_SOCKETS", "100000", "Sockets connected at once"),
     setting("LIMIT_USER_SOCKETS", "100", "Sockets connected at once with tokens of one user"),
+    setting(
+        "LIMIT_ADDRESS_SOCKETS",
+        "10000",
+        "Sockets connected at once from one address without a token: by share links or in open mode",
+    ),
     setting("LIMIT_SOCKET_EVENTS", "50", "Events a second from one socket; twenty times as many at once"),
     setting("LIMIT_SOCKET_ROOMS", "1000", "Rooms that one socket may be in"),
     setting("MAX_MESSAGE_BYTES", "131072", "Bytes of one message from a socket, and of its WebSocket frames"),
@@ -128,8 +133,12 @@ pub const SETTINGS: &[Setting] = &[
         "30s",
         "How long a request's headers may take; also how long an HTTP connection may idle",
     ),
-    setting("BODY_TIMEOUT", "30s", "How long a request's body may take"),
-    setting("HANDSHAKE_TIMEOUT", "10s", "How long a connection may take to become a Socket.IO socket"),
+    setting(
+        "BODY_TIMEOUT",
+        "30s",
+        "How long a request's body may take, and an answer of the API may go unread",
+    ),
+    setting("HANDSHAKE_TIMEOUT", "10s", "How long a session may take to become a Socket.IO socket"),
     setting("LOG_FORMAT", "text", "text or json"),
     setting("RUST_LOG", "info", "What is logged: error, warn, info, debug, or target=level,…"),
     Setting { secret: true, ..missing("REDIS_URL", "This process is one node of many") },
@@ -224,6 +233,8 @@ pub struct Counts {
     pub sockets: NonZeroU32,
     /// At once, with tokens of one user.
     pub user_sockets: NonZeroU32,
+    /// At once, from one address, without a token.
+    pub address_sockets: NonZeroU32,
     /// A second, from one socket.
     pub socket_events: NonZeroU32,
     /// At once, for one socket.
@@ -378,6 +389,7 @@ impl Config {
             share_passwords: count("LIMIT_SHARE_PASSWORDS")?,
             sockets: count("LIMIT_SOCKETS")?,
             user_sockets: count("LIMIT_USER_SOCKETS")?,
+            address_sockets: count("LIMIT_ADDRESS_SOCKETS")?,
             socket_events: count("LIMIT_SOCKET_EVENTS")?,
             socket_rooms: count("LIMIT_SOCKET_ROOMS")?,
         };

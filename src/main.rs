@@ -30,6 +30,8 @@ const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_se
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
+    // Each connection is a file. What the system allows is enough to go on with, if it does not allow more.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(e) => {

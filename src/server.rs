@@ -112,13 +112,13 @@ impl Server {
             &config.limits,
         );
         let requests = http::service(service.clone(), &config.origins, config.trusted_proxies);
-        let header_timeout = config.limits.header_timeout;
+        let (header_timeout, body_timeout) = (config.limits.header_timeout, config.limits.body_timeout);
 
         // The API first: once it is done every acknowledged write has been published. The sockets go
         // on meanwhile; told to go they come back elsewhere, or here after the restart.
         let (api_done, api_is_done) = oneshot::channel::<()>();
         let api = async {
-            let connections = accept::serve(api, requests, header_timeout, stop).await;
+            let connections = accept::serve(api, requests, header_timeout, Some(body_timeout), stop).await;
             info!("stopping");
             connections.drain(GRACE).await;
             drop(api_done);
@@ -129,7 +129,7 @@ impl Server {
                 drop(api_is_done.await);
                 forwarding.flush().await;
             };
-            let connections = accept::serve(gateway, sockets, header_timeout, stop).await;
+            let connections = accept::serve(gateway, sockets, header_timeout, None, stop).await;
             tokio::join!(connections.drain(GATEWAY_GRACE), forwarding.close());
         };
         tokio::join!(api, gateway);

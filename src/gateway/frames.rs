@@ -14,7 +14,7 @@ pub struct Frames {
     /// Bytes of the payload still to come.
     left: u64,
     /// The first bytes of the payload, and how many of them there are.
-    start: [u8; 2],
+    start: [u8; 3],
     started: usize,
 }
 
@@ -39,6 +39,10 @@ impl Frames {
                 self.have = 0;
             }
             if self.left == 0 && self.have == 0 {
+                if self.header[1] & 0x80 != 0 {
+                    let mask = self.mask();
+                    self.start.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+                }
                 ended(self.header[0] & 0x0f, &self.start[..self.started]);
                 self.started = 0;
             }
@@ -47,6 +51,16 @@ impl Frames {
 
     pub fn is_between(&self) -> bool {
         self.have == 0 && self.left == 0
+    }
+
+    /// Of a client's frame, the last four bytes of its header.
+    fn mask(&self) -> [u8; 4] {
+        let at = 2 + match self.header[1] & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        [0, 1, 2, 3].map(|byte| self.header[at + byte])
     }
 
     /// The length of the payload, once the header is complete.
@@ -117,7 +131,7 @@ mod tests {
                 prop_assert_eq!(follower.is_between(), ends.contains(&at));
             }
             let all = frames.iter().map(|(opcode, length, _)| {
-                (*opcode, (*length).min(2))
+                (*opcode, (*length).min(3))
             });
             prop_assert_eq!(ended, all.collect::<Vec<_>>());
         }

@@ -34,16 +34,6 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
     // In the middleware, before the client hears that it is connected: an event it sends the moment
     // after would find no handler.
     let on_connecting = async move |socket: SocketRef, TryData(auth): TryData<Plain>| {
-        let admitted = async {
-            let shown = || credentials(&socket, &auth.unwrap_or_default().0);
-            let identity = rooms.service.identify(from(&socket), shown).await?;
-            let user = identity.as_ref().and_then(|identity| identity.caller.account());
-            Ok((identity, rooms.service.limits.seat(user)?))
-        };
-        let (identity, seat) = admitted.await.map_err(|error: Error| {
-            info!(socket = log_name(&socket), client = %from(&socket), code = error.code.as_str(), "refused");
-            error.code.as_str()
-        })?;
         // A WebSocket's from the start is in its request; one that begins by polling has a session first.
         let session = socket.id.as_str();
         let link = match socket.req_parts().extensions.get::<Arc<Link>>() {
@@ -53,11 +43,26 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
             }
             None => links.of(session),
         };
+        let admitted = async {
+            if link.is_ending() {
+                return Err(Error::new(Code::Unauthorized, "this connection is ending"));
+            }
+            let shown = || credentials(&socket, &auth.unwrap_or_default().0);
+            let identity = rooms.service.identify(from(&socket), shown).await?;
+            let user = identity.as_ref().and_then(|identity| identity.caller.account());
+            Ok((identity, rooms.service.limits.seat(user, from(&socket))?))
+        };
+        let (identity, seat) = admitted.await.map_err(|error: Error| {
+            info!(socket = log_name(&socket), client = %from(&socket), code = error.code.as_str(), "refused");
+            // Clients 2.x would stay connected to nothing, and others could.
+            link.end_soon();
+            error.code.as_str()
+        })?;
         let client = messages::Client::install(&socket, identity, seat, link, rooms.clone());
         socket.extensions.insert(client.clone());
-        let links = links.clone();
         socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
-            links.remove(socket.id.as_str());
+            // A connection without a socket would be nobody's, and count for nobody.
+            client.outlet.end_soon();
             let user = client.disconnected(&socket);
             info!(socket = log_name(&socket), %user, reason = reason_code(reason), "disconnect");
         });

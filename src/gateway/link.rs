@@ -27,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const ASK_EVERY_BYTES: usize = WINDOW / 4;
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long what was said last may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long who polls is refused after that: longer than a heartbeat.
+const REFUSED: Duration = Duration::from_secs(90);
 /// While something is waited for that nobody tells.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -39,6 +43,8 @@ pub struct Link {
     state: Mutex<State>,
     /// Nothing more goes over it.
     is_cut: AtomicBool,
+    /// And will be cut.
+    is_ending: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -255,6 +261,27 @@ impl Link {
         self.is_cut.load(Ordering::Relaxed)
     }
 
+    /// Ends the connection a moment later: what was said last is to be read.
+    pub fn end_soon(self: &Arc<Self>) {
+        if self.is_ending.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let link = self.clone();
+        tokio::spawn(async move {
+            sleep(LAST_WORDS).await;
+            link.cut();
+            // Who polls is to be known until the library has found them gone.
+            if !link.state.lock().road.was_opened() {
+                sleep(REFUSED).await;
+            }
+        });
+    }
+
+    /// Is it about to be?
+    pub fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Relaxed)
+    }
+
     /// Ends the connection at once, whatever waits to be sent; the client connects again. Not the library's
     /// disconnect, which waits in the same queue and tells the client to stay away.
     pub fn cut(&self) {
@@ -297,9 +324,7 @@ impl Links {
         if let Some(link) = links.get(session).and_then(Weak::upgrade) {
             return link;
         }
-        if links.len() == links.capacity() {
-            links.retain(|_, link| link.strong_count() > 0);
-        }
+        forget_ended(&mut links);
         let link = Link::new(&self.opened);
         links.insert(session.to_owned(), Arc::downgrade(&link));
         link
@@ -326,16 +351,20 @@ impl Links {
 
     /// Names the link of a session.
     pub fn insert(&self, session: &str, link: &Arc<Link>) {
-        self.by_session.lock().insert(session.to_owned(), Arc::downgrade(link));
+        let mut links = self.by_session.lock();
+        forget_ended(&mut links);
+        links.insert(session.to_owned(), Arc::downgrade(link));
     }
 
     /// Ends every connection at once.
     pub fn cut(&self) {
         self.by_session.lock().values().filter_map(Weak::upgrade).for_each(|link| link.cut());
     }
+}
 
-    /// The session has ended.
-    pub fn remove(&self, session: &str) {
-        self.by_session.lock().remove(session);
+/// Before it would grow.
+fn forget_ended(links: &mut HashMap<String, Weak<Link>>) {
+    if links.len() == links.capacity() {
+        links.retain(|_, link| link.strong_count() > 0);
     }
 }

@@ -212,6 +212,7 @@ impl Client {
                 Ok(mine) => return mine,
                 Err((_, unheard)) => {
                     reply = unheard;
+                    self.rooms.service.limits.too_many_waiting.inc();
                     Error::new(Code::RateLimited, "too many events of this socket wait; send fewer at once")
                 }
             },
@@ -288,7 +289,7 @@ impl Client {
             client.expired(&of).await;
         });
         *self.expiry.lock() = Some(expiry.abort_handle());
-        if !socket.connected() {
+        if self.session.is_over() {
             // Since before: nobody else would.
             expiry.abort();
         }

@@ -97,8 +97,8 @@ impl Gateway {
         let sweep = tokio::spawn(async move { sweeper.sweep().await }).abort_handle();
         let forwarder = tokio::spawn(forward::run(rooms, events, links.opened.clone(), stopped));
 
-        let transport = Transport::new(socketio, links.clone(), heartbeat.timeout, limits.body_timeout);
-        let policy = origins.clone();
+        let transport = Transport::new(socketio, links.clone(), heartbeat.timeout, limits, &service.limits);
+        let (policy, foreign) = (origins.clone(), service.limits.foreign.clone());
         let checked = service_fn(move |mut request: Request<Incoming>| {
             proxies.note(&mut request);
             let admitted = match (policy.is_for_us(request.headers()), policy.admits(request.headers())) {
@@ -106,6 +106,9 @@ impl Gateway {
                 (_, false) => Err((StatusCode::FORBIDDEN, "this origin is not allowed")),
                 _ => Ok(transport.clone()),
             };
+            if admitted.is_err() {
+                foreign.inc();
+            }
             async move {
                 match admitted {
                     Ok(transport) => transport.serve(request).await,

@@ -121,6 +121,11 @@ impl Session {
         self.state.lock().rooms.remove(&room);
     }
 
+    /// Has it disconnected?
+    pub fn is_over(&self) -> bool {
+        self.state.lock().disconnected
+    }
+
     /// The end: returns the rooms it was in; it enters no other.
     pub fn disconnect(&self) -> HashSet<LocationId> {
         let mut state = self.state.lock();

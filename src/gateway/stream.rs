@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     frames::{Frames, PONG, TEXT},
     link::{Link, cut},
+    transport::ELSEWHERE,
 };
 
 pub struct Stream {
@@ -31,6 +32,8 @@ pub struct Stream {
     /// Read by the HTTP side already.
     first: Bytes,
     inbound: Frames,
+    /// Something was read from it, or will not be any more.
+    has_read: bool,
     /// How long the other end may take nothing.
     patience: Duration,
     /// Runs while it takes nothing.
@@ -49,7 +52,7 @@ impl Stream {
         let stream = Arc::new(stream);
         // A second WebSocket of a session comes to nothing, without harm to the first.
         let link = if link.has_stream(&stream, is_upgrade) { link } else { Link::of_its_own(&stream) };
-        Self { stream, link, first, inbound: Frames::default(), patience, deadline: None }
+        Self { stream, link, first, inbound: Frames::default(), has_read: false, patience, deadline: None }
     }
 
     /// Writes what can be written, as soon as that is something.
@@ -106,6 +109,7 @@ impl AsyncRead for Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.has_read = true;
         if let Poll::Ready(Err(e)) = this.drain(cx) {
             return Poll::Ready(Err(e));
         }
@@ -127,12 +131,18 @@ impl AsyncRead for Stream {
             buffer.put_slice(&this.first[..length]);
             this.first.advance(length);
         }
-        let (mut messages, mut is_confirmed) = (0, false);
-        this.inbound.pass(&buffer.filled()[before..], |opcode, _| match opcode {
+        let (mut messages, mut is_confirmed, mut is_elsewhere) = (0, false, false);
+        this.inbound.pass(&buffer.filled()[before..], |opcode, start| match opcode {
             PONG => is_confirmed = true,
-            TEXT => messages += 1,
+            TEXT => {
+                messages += 1;
+                is_elsewhere |= start == ELSEWHERE.as_bytes();
+            }
             _ => {}
         });
+        if is_elsewhere {
+            this.link.cut();
+        }
         if messages > 0 || is_confirmed {
             this.link.heard(messages, is_confirmed);
         }
@@ -146,11 +156,19 @@ impl AsyncWrite for Stream {
         if self.link.is_unanswered_for(2 * self.patience) {
             return self.end();
         }
-        self.put(cx, bytes)
+        match ready!(self.put(cx, bytes)) {
+            // The library makes a session before it writes, and forgets it if it cannot; nobody would end it. It
+            // is to find out by reading.
+            Err(_) if !self.has_read => Poll::Ready(Ok(bytes.len())),
+            written => Poll::Ready(written),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.drain(cx)
+        match ready!(self.drain(cx)) {
+            Err(_) if !self.has_read => Poll::Ready(Ok(())),
+            drained => Poll::Ready(drained),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

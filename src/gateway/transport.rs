@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, LengthLimitError};
 use hyper::{
     body::{Body, Incoming},
     upgrade,
@@ -15,13 +15,12 @@ use tower::{Service, ServiceExt};
 use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 
-use super::{
-    BoxError, ResponseBody,
-    link::{Link, Links},
-    refused,
-    stream::Stream,
+use super::{BoxError, ResponseBody, link::Links, refused, stream::Stream};
+use crate::{
+    config,
+    net::{accept::freed, client::Client},
+    service::limits::Limits,
 };
-use crate::net::{accept::freed, client::Client};
 
 /// The library, and what it is not left to do. `L` serves requests and ready-made WebSocket streams.
 #[derive(Clone)]
@@ -30,21 +29,47 @@ pub struct Transport<L> {
     links: Arc<Links>,
     /// How long a WebSocket may take nothing, and half of how long a client may read nothing.
     patience: Duration,
-    /// How long a request's body may take.
-    body_timeout: Duration,
+    limits: Limited,
 }
+
+/// How long a request's body may take, how large it may be, and each message in it; where that is counted.
+#[derive(Clone)]
+struct Limited {
+    time: Duration,
+    body: usize,
+    message: usize,
+    on: Arc<Limits>,
+}
+
+/// How a packet begins that connects to another namespace than the main one, of which there is none. The
+/// library would repeat its name in a refusal that no limit counts.
+pub const ELSEWHERE: &str = "40/";
+/// Between packets of one body.
+const SEPARATOR: char = '\u{1e}';
 
 impl<L, B> Transport<L>
 where
-    L: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+    L: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>
         + Service<(Stream, Request<()>), Error: std::fmt::Display, Future: Send>
         + Clone
         + Send
         + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    pub fn new(library: L, links: Arc<Links>, patience: Duration, body_timeout: Duration) -> Self {
-        Self { library, links, patience, body_timeout }
+    pub fn new(
+        library: L,
+        links: Arc<Links>,
+        patience: Duration,
+        limits: &config::Limits,
+        on: &Arc<Limits>,
+    ) -> Self {
+        let limits = Limited {
+            time: limits.body_timeout,
+            body: limits.poll_bytes,
+            message: limits.message_bytes,
+            on: on.clone(),
+        };
+        Self { library, links, patience, limits }
     }
 
     pub async fn serve(self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
@@ -70,16 +95,19 @@ where
         {
             link.polled();
         }
-        let is_sent = request.method() == Method::POST;
-        let response = Service::<Request<Incoming>>::call(&mut { self.library }, request);
-        let response = match is_sent {
-            // What a poll waits for is not its body.
-            false => response.await?,
-            true => match timeout(self.body_timeout, response).await {
-                Ok(response) => response?,
-                Err(_) => return Ok(refused(StatusCode::REQUEST_TIMEOUT, "the body took too long to come")),
-            },
+        // Not as it came: the library keeps it for as long as the session lasts.
+        let (small, body) = (small(&request), request.into_body());
+        let body = match self.limits.read(&small, body).await {
+            Ok(body) => body,
+            Err((status, why)) => {
+                if let Some(link) = link.filter(|_| status == StatusCode::BAD_REQUEST) {
+                    link.cut();
+                }
+                return Ok(refused(status, why));
+            }
         };
+        let request = small.map(|()| Full::from(body));
+        let response = Service::<Request<Full<Bytes>>>::call(&mut { self.library }, request).await?;
         let Some(link) = link.filter(|_| is_poll && response.status() == StatusCode::OK) else {
             return Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()));
         };
@@ -101,7 +129,8 @@ where
         let is_upgrade = session.is_some();
         let link = session.map_or_else(|| links.nameless(), |session| links.of(&session));
         let upgrading = upgrade::on(&mut request);
-        let request = small(&request, &link);
+        let mut request = small(&request);
+        request.extensions_mut().insert(link.clone());
         tokio::spawn(async move {
             let Some((stream, first)) = freed(upgrading).await else { return };
             let stream = Stream::new(stream, first, link, is_upgrade, patience);
@@ -117,6 +146,66 @@ where
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         response
     }
+}
+
+type Refusal = (StatusCode, &'static str);
+
+impl Limited {
+    /// The body of a request that sends something.
+    async fn read(&self, request: &Request<()>, body: Incoming) -> Result<Bytes, Refusal> {
+        if request.method() != Method::POST {
+            return Ok(Bytes::new());
+        }
+        let body = timeout(self.time, http_body_util::Limited::new(body, self.body).collect()).await;
+        let body = match body {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(self.too_large()),
+            Ok(Err(_)) => return Err((StatusCode::BAD_REQUEST, "the body ended before its end")),
+            Err(_) => {
+                self.on.too_slow.inc();
+                return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long to come"));
+            }
+        };
+        // What is no text the library refuses.
+        let text = str::from_utf8(&body).unwrap_or_default();
+        for packet in packets(text, parameter(request, "EIO") == Some("3")) {
+            if packet.len() > self.message {
+                return Err(self.too_large());
+            }
+            if packet.starts_with(ELSEWHERE) {
+                return Err((StatusCode::BAD_REQUEST, "there is no such namespace"));
+            }
+        }
+        Ok(body)
+    }
+
+    fn too_large(&self) -> Refusal {
+        self.on.too_large.inc();
+        (StatusCode::PAYLOAD_TOO_LARGE, "the body, or a message in it, is too large")
+    }
+}
+
+/// The packets of a body. Version 3 of the protocol gives before each its length in UTF-16 units, as far as
+/// these are right.
+fn packets(body: &str, has_lengths: bool) -> Vec<&str> {
+    if !has_lengths {
+        return body.split(SEPARATOR).collect();
+    }
+    let (mut packets, mut rest) = (Vec::new(), body);
+    while let Some((length, after)) = rest.split_once(':')
+        && let Ok(length) = length.parse::<usize>()
+    {
+        let mut units = 0;
+        let end = after.char_indices().find(|(_, char)| {
+            let is_end = units >= length;
+            units += char.len_utf16();
+            is_end
+        });
+        let (packet, next) = after.split_at(end.map_or(after.len(), |(at, _)| at));
+        packets.push(packet);
+        rest = next;
+    }
+    packets
 }
 
 /// What to accept a WebSocket handshake with (RFC 6455 §4.2); `None`: it is none, or not a good one, and
@@ -139,23 +228,25 @@ fn accepted(request: &Request<Incoming>) -> Option<HeaderValue> {
 
 /// The request as the socket keeps it for life: a copy, because the original holds on to the whole buffer
 /// it was read into.
-fn small(request: &Request<Incoming>, link: &Arc<Link>) -> Request<()> {
+fn small(request: &Request<Incoming>) -> Request<()> {
     let mut small = Request::new(());
+    *small.method_mut() = request.method().clone();
     *small.uri_mut() = request.uri().to_string().parse().unwrap_or_default();
-    for value in request.headers().get_all(header::AUTHORIZATION) {
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-            small.headers_mut().append(header::AUTHORIZATION, value);
+    for name in [header::AUTHORIZATION, header::CONTENT_TYPE] {
+        for value in request.headers().get_all(&name) {
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                small.headers_mut().append(&name, value);
+            }
         }
     }
     if let Some(client) = request.extensions().get::<Client>() {
         small.extensions_mut().insert(*client);
     }
-    small.extensions_mut().insert(link.clone());
     small
 }
 
 /// A parameter of the query, as it stands.
-fn parameter<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
+fn parameter<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
     let query = request.uri().query()?;
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }

@@ -74,30 +74,29 @@ impl Call {
     /// # Errors
     /// As [`Service::identify`]; those of bodies.
     pub async fn with_body(&self, body: impl Body) -> Result<(Option<Caller>, Bytes)> {
+        let limits = &self.service.limits;
         match self.known().await {
             Ok(caller) => {
-                Ok((caller, body::json(&self.headers, body, self.service.limits.body_timeout).await?))
+                let body = body::json(&self.headers, body, limits.body_timeout).await;
+                let body = body.inspect_err(|error| match error.code {
+                    Code::PayloadTooLarge => _ = limits.too_large.inc(),
+                    Code::RequestTimeout => _ = limits.too_slow.inc(),
+                    _ => {}
+                });
+                Ok((caller, body?))
             }
             Err(error) => {
-                body::discard(body, self.service.limits.body_timeout).await;
+                body::discard(body, limits.body_timeout).await;
                 Err(error)
             }
         }
-    }
-
-    /// Nobody is asked who they are, but not any number of times.
-    ///
-    /// # Errors
-    /// `rate_limited`.
-    pub fn anonymous(&self) -> Result<()> {
-        self.service.limits.address(self.from)
     }
 
     /// `None`: open mode.
     async fn known(&self) -> Result<Option<Caller>> {
         match self.service.identify(self.from, || self.credentials()).await? {
             Some(identity) => Ok(Some(identity.caller)),
-            None => self.anonymous().map(|()| None),
+            None => self.service.limits.address(self.from).map(|()| None),
         }
     }
 

@@ -3,12 +3,7 @@
 use http::{Method, header};
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
-use super::{
-    call::{Call, call},
-    error::method_not_allowed,
-    locations::respond,
-    reply,
-};
+use super::{error::method_not_allowed, locations::respond, reply};
 use crate::{metrics::CONTENT_TYPE, service::Service};
 
 /// `GET /healthz`, `GET /readyz`, `GET /metrics`.
@@ -18,7 +13,8 @@ pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = 
         method => method_not_allowed(&method, "GET, HEAD").into_response(),
     });
     let metrics = service.metrics.clone();
-    let readyz = path!("readyz").and(warp::method()).and(call(service)).then(ready).boxed();
+    let readyz =
+        path!("readyz").and(warp::method()).then(move |method| ready(method, service.clone())).boxed();
     let metrics = path!("metrics").and(warp::method()).map(move |method: Method| match method {
         Method::GET | Method::HEAD => {
             warp::reply::with_header(metrics.text(), header::CONTENT_TYPE, CONTENT_TYPE).into_response()
@@ -28,13 +24,9 @@ pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = 
     healthz.or(readyz).unify().or(metrics).unify().boxed()
 }
 
-async fn ready(method: Method, call: Call) -> Response {
+async fn ready(method: Method, service: Service) -> Response {
     if !matches!(method, Method::GET | Method::HEAD) {
         return method_not_allowed(&method, "GET, HEAD").into_response();
     }
-    let act = async {
-        call.anonymous()?;
-        call.service.ready().await
-    };
-    respond(act.await.map(|()| reply::ok()))
+    respond(service.ready().await.map(|()| reply::ok()))
 }

@@ -52,6 +52,7 @@ pub fn service(
 > + Clone
 + Send
 + use<> {
+    let (policy, foreign) = (origins.clone(), service.limits.foreign.clone());
     let routes = locations::routes(service.clone())
         .or(health::routes(service.clone()))
         .or(members::routes(service.clone()))
@@ -72,11 +73,13 @@ pub fn service(
     let answered = |response: &Response<_>, elapsed: Duration, _: &Span| {
         info!(status = response.status().as_u16(), elapsed_us = elapsed.as_micros() as u64, "request");
     };
-    let policy = origins.clone();
     #[expect(clippy::result_large_err, reason = "an answer, as the layer wants it")]
     let is_for_us = move |request: &mut Request<Incoming>| match policy.is_for_us(request.headers()) {
         true => Ok(()),
-        false => Err(Error::new(Code::MisdirectedRequest, NOT_FOR_US).into_response()),
+        false => {
+            foreign.inc();
+            Err(Error::new(Code::MisdirectedRequest, NOT_FOR_US).into_response())
+        }
     };
     ServiceBuilder::new()
         .map_request(move |mut request: Request<Incoming>| {

@@ -21,6 +21,8 @@ use tokio::{
 };
 use tower::{Service, ServiceExt};
 
+/// A request line and its headers, at most.
+const MAX_HEAD: usize = 128 * 1024;
 /// A pause when the process is out of file descriptors or the like: those return by themselves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// While it lasts it is said so often.
@@ -31,11 +33,13 @@ const SAY_EVERY: Duration = Duration::from_secs(1);
 pub struct Peer(pub SocketAddr);
 
 /// Accepts and serves until `stop`; what is returned still holds the connections. A request line and its headers
-/// may take `header_timeout`, as may the time until the next.
+/// may take `header_timeout`, as may the time until the next; a client that takes nothing of an answer for
+/// `answer_timeout` is given up.
 pub async fn serve<S, B>(
     listener: TcpListener,
     service: S,
     header_timeout: Duration,
+    answer_timeout: Option<Duration>,
     stop: impl Future<Output = ()>,
 ) -> Connections
 where
@@ -47,7 +51,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    http.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(MAX_HEAD);
     // Every connection holds a receiver: the last one gone is the last connection ended.
     let (stopping, stopped) = watch::channel(Phase::Serve);
     let mut stop = pin!(stop);
@@ -70,7 +74,7 @@ where
                 continue;
             }
         };
-        prepare(&stream);
+        prepare(&stream, answer_timeout);
         let service = service.clone().map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
             request
@@ -136,10 +140,14 @@ async fn reached(phase: &mut watch::Receiver<Phase>, reached: Phase) {
     let _ = phase.wait_for(|phase| *phase >= reached).await;
 }
 
-fn prepare(stream: &TcpStream) {
+fn prepare(stream: &TcpStream, answer_timeout: Option<Duration>) {
     // Small frames, each worth having at once.
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(error = %e, "TCP_NODELAY");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(e) = socket2::SockRef::from(stream).set_tcp_user_timeout(answer_timeout) {
+        tracing::debug!(error = %e, "TCP_USER_TIMEOUT");
     }
 }
 

@@ -1,6 +1,9 @@
 //! Who is calling: the peer's address, or what trusted proxies say about it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use http::{HeaderMap, HeaderName, Request};
 use ipnet::IpNet;
@@ -35,12 +38,13 @@ impl TrustedProxies {
     /// everything further left may have been made up by the caller.
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
-        let hops = headers.get_all(X_FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
-        for hop in hops.flat_map(|value| value.rsplit(',')) {
+        // As bytes: what a proxy appends to is the caller's, and need not be text.
+        let hops = headers.get_all(X_FORWARDED_FOR).iter().rev();
+        for hop in hops.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')) {
             if !self.trusts(client) {
                 break;
             }
-            let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+            let Some(address) = address(hop) else { break };
             client = address.to_canonical();
         }
         client
@@ -49,6 +53,14 @@ impl TrustedProxies {
     fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
+}
+
+/// An address, which some proxies write with a port.
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let hop = str::from_utf8(hop).ok()?.trim();
+    let with_port = || hop.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let in_brackets = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    hop.parse().ok().or_else(with_port).or_else(in_brackets)
 }
 
 #[cfg(test)]
@@ -63,13 +75,17 @@ mod tests {
         let client = |peer: &str, forwarded: &'static [&'static str]| {
             let mut headers = HeaderMap::new();
             for value in forwarded {
-                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(value));
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_bytes(value.as_bytes()).unwrap());
             }
             proxies.client(peer.parse().unwrap(), &headers).to_string()
         };
         assert_eq!(client("192.0.2.1", &["198.51.100.9"]), "192.0.2.1");
         assert_eq!(client("127.0.0.1", &["203.0.113.5, 198.51.100.9"]), "198.51.100.9");
         assert_eq!(client("::ffff:127.0.0.1", &["203.0.113.5", "198.51.100.9, 10.1.2.3"]), "198.51.100.9");
+        assert_eq!(client("127.0.0.1", &["é, 198.51.100.9"]), "198.51.100.9");
+        assert_eq!(client("127.0.0.1", &["198.51.100.9:5555"]), "198.51.100.9");
+        assert_eq!(client("127.0.0.1", &["[2001:db8::1]:5555"]), "2001:db8::1");
+        assert_eq!(client("127.0.0.1", &["[2001:db8::1]"]), "2001:db8::1");
         assert_eq!(client("127.0.0.1", &["nonsense"]), "127.0.0.1");
         assert_eq!(client("127.0.0.1", &[]), "127.0.0.1");
     }

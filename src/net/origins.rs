@@ -44,12 +44,14 @@ impl Origins {
     /// everything. So: addresses, and names that nobody elsewhere can make resolve.
     pub fn is_for_us(&self, headers: &HeaderMap) -> bool {
         let Self::Localhost = self else { return true };
-        headers.get(header::HOST).is_none_or(|host| {
+        // More than one is for nobody (RFC 9112 §3.2).
+        headers.get_all(header::HOST).iter().take(2).enumerate().all(|(nth, host)| {
             let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
-            authority.is_some_and(|authority| {
-                let host = authority.host();
-                !host.contains('.') || is_localhost_name(host) || address(host).is_some()
-            })
+            nth == 0
+                && authority.is_some_and(|authority| {
+                    let host = authority.host().trim_end_matches('.');
+                    !host.contains('.') || is_localhost_name(host) || address(host).is_some()
+                })
         })
     }
 
@@ -123,6 +125,7 @@ mod tests {
             "[::1]:3000",
             "192.0.2.1",
             "x.localhost",
+            "localhost.",
             "georoom",
         ] {
             let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);

@@ -59,7 +59,7 @@ impl Service {
             Ok(Credentials { token: Some(token), .. }) => self.bearer(&token),
             Ok(Credentials { share: Some(share), password, .. }) => {
                 self.limits.address(from)?;
-                self.guest(&share, password.as_deref()).await
+                self.guest(from, &share, password.as_deref()).await
             }
             Ok(_) => Err(Error::new(Code::Unauthorized, "a token or a share link is needed")),
             Err(error) => Err(error),
@@ -67,6 +67,8 @@ impl Service {
         match &identity {
             Ok(Identity { caller: Caller::User { id, .. }, .. }) => self.limits.user(*id)?,
             Ok(_) => {}
+            // It was good once, and who has it is to learn that it ended.
+            Err(Error { code: Code::TokenExpired, .. }) => self.limits.address(from)?,
             // Only after the token was looked at: others at this address may have a good one.
             Err(error) if error.code.is_of_credentials() => self.limits.refused(from)?,
             Err(_) => {}
@@ -90,14 +92,14 @@ impl Service {
         Ok(Identity { caller: Caller::User { id, is_admin }, name, expires_at: Some(expires_at) })
     }
 
-    async fn guest(&self, share: &str, password: Option<&str>) -> Result<Identity> {
+    async fn guest(&self, from: IpAddr, share: &str, password: Option<&str>) -> Result<Identity> {
         let invalid = || Error::new(Code::InvalidShare, "there is no such share link");
         let found = self.store.share_by_hash(&shares::hash(share)).await?.ok_or_else(invalid)?;
         if found.guest.expires_at <= Timestamp::now() {
             return Err(Error::new(Code::ShareExpired, "the share link has ended"));
         }
         if let Some(hash) = &found.password_hash {
-            self.passwords.check(password, hash, || self.limits.password(found.guest.share)).await?;
+            self.passwords.check(password, hash, || self.limits.password(found.guest.share, from)).await?;
         }
         self.ledger.used(found.guest.share);
         let expires_at = Some(found.guest.expires_at);

@@ -32,6 +32,8 @@ use crate::{
 const REQUESTS_BURST: u32 = 5;
 /// And of events of a socket: one that is back joins all its rooms.
 const EVENTS_BURST: u32 = 20;
+/// How many addresses may try passwords of one share link as often as they may.
+const ADDRESSES: u32 = 20;
 /// How often budgets that are full again are forgotten.
 const FORGET: Duration = Duration::from_secs(10);
 /// Of an IPv6 address, what one customer has at least.
@@ -43,15 +45,26 @@ pub struct Limits {
     user: Budgets<UserId>,
     address: Budgets<IpAddr>,
     refused: Budgets<IpAddr>,
-    password: Budgets<ShareId>,
+    password: Budgets<(ShareId, IpAddr)>,
+    /// From all addresses.
+    passwords: Budgets<ShareId>,
     /// `None`: no limit.
     events: Option<Quota>,
     events_limited: Counter,
     rooms: Most,
     sockets: Most,
     user_sockets: Most,
+    address_sockets: Most,
     /// How long a request's body may take.
     pub body_timeout: Duration,
+    /// Of bodies and messages that are too large.
+    pub too_large: Counter,
+    /// Of bodies that took too long.
+    pub too_slow: Counter,
+    /// Of requests for another host, or from a page of another origin.
+    pub foreign: Counter,
+    /// Of events that came while too many waited.
+    pub too_many_waiting: Counter,
     /// Written when sockets come and go.
     seats: Mutex<Seats>,
 }
@@ -59,7 +72,14 @@ pub struct Limits {
 #[derive(Debug, Default)]
 struct Seats {
     all: u32,
-    by_user: HashMap<UserId, u32>,
+    by: HashMap<Whose, u32>,
+}
+
+/// Whom a socket counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Whose {
+    User(UserId),
+    Address(IpAddr),
 }
 
 /// How much there may be of something at once.
@@ -85,7 +105,7 @@ pub struct Events {
 #[derive(Debug)]
 pub struct Seat {
     limits: Arc<Limits>,
-    user: Option<UserId>,
+    whose: Whose,
 }
 
 impl Limits {
@@ -115,12 +135,21 @@ impl Limits {
                 counts.map(|counts| Quota::per_minute(counts.share_passwords)),
                 metrics.limited("share_passwords"),
             ),
+            passwords: Budgets::new(
+                counts.map(|counts| Quota::per_minute(times(counts.share_passwords, ADDRESSES))),
+                metrics.limited("share_passwords"),
+            ),
             events: events.map(|of| Quota::per_second(of).allow_burst(times(of, EVENTS_BURST))),
             events_limited: metrics.limited("socket_events"),
             rooms: most(|counts| counts.socket_rooms, "socket_rooms"),
             sockets: most(|counts| counts.sockets, "sockets"),
             user_sockets: most(|counts| counts.user_sockets, "user_sockets"),
+            address_sockets: most(|counts| counts.address_sockets, "address_sockets"),
             body_timeout: limits.body_timeout,
+            too_large: metrics.limited("bytes"),
+            too_slow: metrics.limited("body_timeout"),
+            foreign: metrics.limited("host_or_origin"),
+            too_many_waiting: metrics.limited("socket_inbox"),
             seats: Mutex::default(),
         });
         tokio::spawn(forget(Arc::downgrade(&limits)));
@@ -151,12 +180,14 @@ impl Limits {
         self.refused.take(&network(from), "too many requests from this address that had to be refused")
     }
 
-    /// A password tried for a share link.
+    /// A password tried for a share link from this address.
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn password(&self, share: ShareId) -> Result<()> {
-        self.password.take(&share, "too many passwords were tried for this share link")
+    pub fn password(&self, share: ShareId, from: IpAddr) -> Result<()> {
+        let detail = "too many passwords were tried for this share link";
+        self.password.take(&(share, network(from)), detail)?;
+        self.passwords.take(&share, detail)
     }
 
     /// The budget of a socket that connects; `None`: no limit.
@@ -173,20 +204,22 @@ impl Limits {
         self.rooms.check(rooms, "rooms of one socket")
     }
 
-    /// A socket connects; with a token of `user`, if any.
+    /// A socket connects, with a token of `user` or else from this address.
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn seat(self: &Arc<Self>, user: Option<UserId>) -> Result<Seat> {
+    pub fn seat(self: &Arc<Self>, user: Option<UserId>, from: IpAddr) -> Result<Seat> {
+        let whose = user.map_or_else(|| Whose::Address(network(from)), Whose::User);
         let mut seats = self.seats.lock();
         self.sockets.check(seats.all as usize, "sockets")?;
-        if let Some(user) = user {
-            let of_user = seats.by_user.entry(user).or_default();
-            self.user_sockets.check(*of_user as usize, "sockets of one user")?;
-            *of_user += 1;
+        let theirs = seats.by.entry(whose).or_default();
+        match whose {
+            Whose::User(_) => self.user_sockets.check(*theirs as usize, "sockets of one user")?,
+            Whose::Address(_) => self.address_sockets.check(*theirs as usize, "sockets from one address")?,
         }
+        *theirs += 1;
         seats.all += 1;
-        Ok(Seat { limits: self.clone(), user })
+        Ok(Seat { limits: self.clone(), whose })
     }
 }
 
@@ -194,12 +227,10 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut seats = self.limits.seats.lock();
         seats.all -= 1;
-        if let Some(user) = self.user
-            && let Some(of_user) = seats.by_user.get_mut(&user)
-        {
-            *of_user -= 1;
-            if *of_user == 0 {
-                seats.by_user.remove(&user);
+        if let Some(theirs) = seats.by.get_mut(&self.whose) {
+            *theirs -= 1;
+            if *theirs == 0 {
+                seats.by.remove(&self.whose);
             }
         }
     }
@@ -281,5 +312,6 @@ async fn forget(limits: Weak<Limits>) {
         limits.address.forget();
         limits.refused.forget();
         limits.password.forget();
+        limits.passwords.forget();
     }
 }

@@ -14,7 +14,7 @@ pub mod shares;
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -30,13 +30,19 @@ use passwords::Passwords;
 
 use crate::{
     config::{self, History},
-    domain::{error::Result, event::Event, token::Keys},
+    domain::{
+        error::{Error, Result},
+        event::Event,
+        token::Keys,
+    },
     metrics::Metrics,
     storage::{Retention, Store, Writer},
 };
 
 /// Events on their way to the rooms. Full: the writer waits, and with it new commits.
 const EVENTS: usize = 1_024;
+/// How long it is believed that the database is there, or is not.
+const PINGED: Duration = Duration::from_millis(200);
 /// How long an answer waits for the rooms.
 const TAKEN_IN: Duration = Duration::from_secs(1);
 
@@ -54,6 +60,8 @@ pub struct Service {
     live: Arc<OnceLock<Box<dyn Live>>>,
     ledger: Arc<Ledger>,
     passwords: Arc<Passwords>,
+    /// When the database was last asked whether it is there, and whether it was.
+    pinged: Arc<tokio::sync::Mutex<Option<(Instant, bool)>>>,
     /// On every caller.
     pub limits: Arc<Limits>,
     /// What is counted.
@@ -83,6 +91,7 @@ impl Service {
             live: Arc::default(),
             ledger,
             passwords: Arc::default(),
+            pinged: Arc::default(),
             limits: Limits::start(limits, &metrics),
             metrics: Arc::new(metrics),
         };
@@ -114,6 +123,15 @@ impl Service {
     /// # Errors
     /// `storage_unavailable`.
     pub async fn ready(&self) -> Result<()> {
-        self.store.ping().await
+        let mut last = self.pinged.lock().await;
+        let is_there = match *last {
+            // However many ask.
+            Some((at, is_there)) if at.elapsed() < PINGED => is_there,
+            _ => self.store.ping().await.is_ok(),
+        };
+        if last.is_none_or(|(at, _)| at.elapsed() >= PINGED) {
+            *last = Some((Instant::now(), is_there));
+        }
+        is_there.then_some(()).ok_or_else(Error::database_away)
     }
 }

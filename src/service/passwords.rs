@@ -15,23 +15,26 @@ use crate::domain::{
     share::MAX_PASSWORD,
 };
 
-/// Hashes computed at once.
+/// Hashes checked at once.
 const AT_ONCE: usize = 2;
-/// Right passwords that need not be hashed again; over that all are forgotten.
+/// Right passwords that need not be hashed again; over that any is forgotten.
 const REMEMBERED: usize = 1_024;
 
 /// Computes and checks hashes.
 #[derive(Debug)]
 pub struct Passwords {
-    /// A hash's own, not its caller's: who goes away leaves it running.
+    /// Of checks. A hash's own, not its caller's: who goes away leaves it running.
     turns: Arc<Semaphore>,
+    /// Of new passwords, so that no user who makes many holds up guests.
+    making: Arc<Semaphore>,
     /// Digests of hashes and the passwords they are of.
     right: Mutex<HashSet<[u8; 32]>>,
 }
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { turns: Arc::new(Semaphore::new(AT_ONCE)), right: Mutex::default() }
+        let [turns, making] = [AT_ONCE, 1].map(|at_once| Arc::new(Semaphore::new(at_once)));
+        Self { turns, making, right: Mutex::default() }
     }
 }
 
@@ -41,7 +44,7 @@ impl Passwords {
     /// # Errors
     /// `internal`.
     pub async fn hash(&self, password: String) -> Result<String> {
-        let turn = self.turns.clone().acquire_owned().await.map_err(Error::internal)?;
+        let turn = self.making.clone().acquire_owned().await.map_err(Error::internal)?;
         let hash = move || {
             let _turn = turn;
             Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string())
@@ -84,8 +87,10 @@ impl Passwords {
             return Err(wrong("that is not the share link's password"));
         }
         let mut right = self.right.lock();
-        if right.len() >= REMEMBERED {
-            right.clear();
+        if right.len() >= REMEMBERED
+            && let Some(any) = right.iter().next().copied()
+        {
+            right.remove(&any);
         }
         right.insert(digest.into());
         Ok(())

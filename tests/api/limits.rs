@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{interval, timeout},
+    time::{interval, sleep, timeout},
 };
 
 use crate::{
     on_both_databases,
+    stalls::not_ended,
     support::{
         Db, TestServer,
         clients::{Clients, KINDS},
@@ -99,7 +100,7 @@ async fn too_many_requests_of_a_user_are_refused_and_change_nothing(db: Db) {
             break answer.json::<Value>().await.expect("JSON");
         }
         assert!(started.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_secs(limited(answer).await)).await;
+        sleep(Duration::from_secs(limited(answer).await)).await;
     };
     assert_eq!(body["properties"]["version"], moved + 1);
     server.stop().await;
@@ -177,10 +178,9 @@ async fn in_open_mode_and_by_share_links_an_address_has_its_limit() {
         assert_eq!(counted(server, "address_requests").await, refused);
         let status = async |path: &str, from: &str| get(path, from).send().await.expect("an answer").status();
         assert_eq!(status(&path, "192.0.2.8").await, StatusCode::OK);
-        // Who asks nobody but the process is not counted; who asks the database is.
+        // Load balancers are not counted.
         assert_eq!(status("/healthz", "192.0.2.7").await, StatusCode::OK);
-        flood((0..15).map(|_| get("/readyz", "192.0.2.9"))).await;
-        assert_eq!(status("/readyz", "192.0.2.9").await, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(status("/readyz", "192.0.2.7").await, StatusCode::OK);
     }
     open.stop().await;
     locked.stop().await;
@@ -219,7 +219,9 @@ async fn passwords_of_share_links_cannot_be_tried_for_long(db: Db) {
     let guest = Pass::Share(shares[1].to_owned(), Some("wrong".to_owned()));
     assert_eq!(refusal(&mut guest.open(&clients, KINDS[0], &server.gateway)).await, "rate_limited");
 
-    // Nobody else pays for it: not the guests of another link, nor who has shown the right one before.
+    // Nobody else pays for it: not who comes from elsewhere, nor the guests of another link, nor who has shown
+    // the right one before.
+    assert_eq!(statuses(vec![get(shares[1], PASSWORD).header("X-Forwarded-For", "192.0.2.8")]).await, [200]);
     assert_eq!(statuses(vec![get(shares[2], PASSWORD)]).await, [200]);
     statuses((0..30).map(|n| get(shares[0], &format!("{PASSWORD}{n}"))).collect()).await;
     assert_eq!(statuses(vec![get(shares[0], PASSWORD)]).await, [200]);
@@ -419,7 +421,7 @@ async fn what_never_comes_to_its_end_is_not_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_is_not_read() {
     const MIB: usize = 1024 * 1024;
-    let settings = [("MAX_MESSAGE_BYTES", "20000"), ("MAX_POLL_BYTES", "40000"), ON];
+    let settings = [("MAX_MESSAGE_BYTES", "40000"), ("MAX_POLL_BYTES", "80000"), ON];
     let server = TestServer::start_with(Db::Sqlite, &settings).await;
     let id = server.create_at(0.5, 0.5).await;
     let chat = |length: usize| {
@@ -431,8 +433,8 @@ async fn what_is_too_large_is_not_read() {
     fits.send(&chat(16_000)).await;
     assert!(matches!(fits.next().await, Seen::Relayed(_)));
     // In one frame, in two, and in a frame that says it is 64 MiB long.
-    let large = chat(20_000);
-    let (first, second) = large.as_bytes().split_at(10_000);
+    let large = chat(40_000);
+    let (first, second) = large.as_bytes().split_at(20_000);
     for bytes in [
         frame(1, true, large.as_bytes()),
         [frame(1, false, first), frame(0, true, second)].concat(),
@@ -448,9 +450,130 @@ async fn what_is_too_large_is_not_read() {
     let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={}", server.gateway, polling.session);
     let answer = server.http.post(url).body(vec![b'4'; 64 * MIB]).send().await;
     // Or the connection has ended before the answer could be read.
-    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status().is_client_error()));
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == StatusCode::PAYLOAD_TOO_LARGE));
+    let polling = Polling::connect(&server.gateway).await;
+    let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={}", server.gateway, polling.session);
+    let answer = server.http.post(url).body(format!("4{}", &large[1..])).send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE, "one message of it");
+    assert!(counted(&server, "bytes").await >= 1);
     fits.send(&chat(16_000)).await;
     assert!(matches!(fits.next().await, Seen::Relayed(_)));
+    server.stop().await;
+}
+
+/// A connection to the gateway by hand, up to its answer.
+async fn shaken(server: &TestServer, query: &str) -> TcpStream {
+    let request = format!(
+        "GET /socket.io/?transport=websocket&{query} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    let mut stream = sent(server.addrs.1, &request).await;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.expect("an answer");
+    assert_eq!(&head, b"HTTP/1.1 101");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_breaks_off_leaves_no_socket() {
+    const SOCKETS: usize = 10;
+    let server = TestServer::start_with(Db::Sqlite, &[ON, ("LIMIT_SOCKETS", "10")]).await;
+    for n in 0..200 {
+        let stream = shaken(&server, if n % 2 == 0 { "EIO=3" } else { "EIO=4" }).await;
+        stream.set_zero_linger().expect("a socket");
+    }
+    let clients = Clients::start();
+    let mut sockets = Vec::new();
+    let started = Instant::now();
+    while sockets.len() < SOCKETS {
+        let mut client = clients.open("4", &server.gateway, json!({"transports": ["websocket"]}));
+        if client.next().await["kind"] == "connect" {
+            sockets.push(client);
+        }
+        assert!(started.elapsed() < PATIENCE, "{} of {SOCKETS}", sockets.len());
+    }
+    server.stop().await;
+}
+
+/// Who is refused, leaves, or wants another namespace holds no connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_a_socket_is_ended() {
+    let server = locked(Db::Sqlite, &[("HANDSHAKE_TIMEOUT", "1s")]).await;
+    for query in ["EIO=3&token=bad", "EIO=3"] {
+        let said = rest(shaken(&server, query).await).await;
+        assert!(said.contains("44{"), "{said}");
+    }
+    let auth = json!({"token": token(OWNER)}).to_string();
+    for packet in ["41", "40/admin,", "40/x,{}"] {
+        let mut socket = WebSocket::connect_with(&server.gateway, "/socket.io/", false, &auth).await;
+        socket.send(packet).await;
+        while socket.text().await.is_some() {}
+        let polling = Polling::connect_with(&server.gateway, "/socket.io/", &auth).await;
+        let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={}", server.gateway, polling.session);
+        let first = server.http.post(&url).body(packet).send().await.expect("an answer").status();
+        assert_eq!(first.is_success(), packet == "41");
+        let started = Instant::now();
+        // A poll may be waiting for something to say.
+        let poll = || timeout(Duration::from_millis(300), server.http.get(&url).send());
+        while !poll().await.is_ok_and(|said| said.is_ok_and(|said| said.status() == StatusCode::BAD_REQUEST))
+        {
+            assert!(started.elapsed() < PATIENCE);
+        }
+    }
+    // In the framing of clients 2.x too.
+    let body = "1:2".to_owned() + "9:40/é🚌x,1";
+    let opened = server.http.get(format!(
+        "{}/socket.io/?EIO=3&transport=polling&token={}",
+        server.gateway,
+        token(OWNER)
+    ));
+    let opened = opened.send().await.expect("an answer").text().await.expect("text");
+    let session = opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a sid");
+    let url = format!("{}/socket.io/?EIO=3&transport=polling&sid={session}", server.gateway);
+    let answer = server.http.post(&url).body(body).send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_without_tokens_has_so_many_sockets() {
+    let server = TestServer::start_with(Db::Sqlite, &[ON, ("LIMIT_ADDRESS_SOCKETS", "2")]).await;
+    let clients = Clients::start();
+    let _mine = [clients.connect(&server.gateway).await, clients.connect(&server.gateway).await];
+    let mut third = clients.open("4", &server.gateway, json!({"transports": ["websocket"]}));
+    assert_eq!(refusal(&mut third).await, "rate_limited");
+    assert_eq!(counted(&server, "address_sockets").await, 1);
+    let headers = json!({"X-Forwarded-For": "192.0.2.7"});
+    let opts = json!({"transports": ["websocket"], "extraHeaders": headers});
+    clients.open("4", &server.gateway, opts).connected().await;
+    server.stop().await;
+}
+
+/// An answer that nobody reads is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_nobody_reads_is_given_up() {
+    let server =
+        TestServer::start_with(Db::Sqlite, &[("BODY_TIMEOUT", "1s"), ("HEADER_TIMEOUT", "60s"), ON]).await;
+    let id = server.create_at(0.5, 0.5).await;
+    let pad = json!({"id": id, "properties": {"pad": "x".repeat(60_000)}});
+    for _ in 0..60 {
+        assert_eq!(server.put(&pad).await.0, StatusCode::CREATED);
+    }
+    let request = format!("GET /location/{id}/history HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a socket");
+    let mut stream = socket.connect(server.addrs.0).await.expect("a connection");
+    stream.write_all(request.as_bytes()).await.expect("to write");
+    // Others are those of the test's own client, which come and go.
+    let port = stream.local_addr().expect("an address").port();
+    let started = Instant::now();
+    while not_ended(&server.api).contains(&port) {
+        assert!(started.elapsed() < PATIENCE, "given up");
+        sleep(Duration::from_millis(20)).await;
+    }
+    // It has begun, and there was more.
+    let mut byte = [0];
+    assert_eq!(stream.read(&mut byte).await.expect("a beginning"), 1);
     server.stop().await;
 }
 

@@ -526,15 +526,23 @@ fn status(process: &Process, field: &str) -> u64 {
 
 /// How many connections to this address the server has not ended.
 fn connections(gateway: &str) -> usize {
-    let addr: SocketAddrV4 = gateway.strip_prefix("http://").expect("a URL").parse().expect("an address");
+    not_ended(gateway).len()
+}
+
+/// The ports at the other end of connections to this address that the server has not ended.
+pub(crate) fn not_ended(url: &str) -> Vec<u16> {
+    let addr: SocketAddrV4 = url.strip_prefix("http://").expect("a URL").parse().expect("an address");
     let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(addr.ip().octets()), addr.port());
     let table = fs::read_to_string("/proc/net/tcp").expect("/proc");
-    let is_open = |line: &&str| {
+    let other_end = |line: &str| {
         let mut fields = line.split_whitespace().skip(1);
+        let is_local = fields.next() == Some(&local);
+        let (_, port) = fields.next()?.split_once(':')?;
         // 01: established, 04: the end waits behind what is not taken, 08: only the other end has ended it.
-        fields.next() == Some(&local) && matches!(fields.nth(1), Some("01" | "04" | "08"))
+        let is_open = is_local && matches!(fields.next(), Some("01" | "04" | "08"));
+        is_open.then(|| u16::from_str_radix(port, 16).expect("a port"))
     };
-    table.lines().filter(is_open).count()
+    table.lines().filter_map(other_end).collect()
 }
 
 /// Sockets that will neither read nor answer, in one room, and the names they have in the log.
