@@ -27,6 +27,8 @@ const MAX_HISTORY_VERSIONS: u64 = 1_000_000_000;
 const MAX_COUNT: u32 = 100_000_000;
 /// Less would not take every event, more not be kept waiting for.
 const MESSAGE_BYTES: RangeInclusive<usize> = 32 * 1024..=16 * 1024 * 1024;
+/// It holds for answers too, and what did not fit into one the library may lose when a transport changes.
+const POLL_BYTES: RangeInclusive<usize> = 1024 * 1024..=64 * 1024 * 1024;
 
 /// One setting: an environment variable and, secrets apart, a flag.
 #[derive(Debug)]
@@ -375,10 +377,10 @@ impl Config {
             let value = get(name).parse::<NonZeroU32>().ok().filter(|value| value.get() <= MAX_COUNT);
             value.ok_or_else(|| Invalid::new(name, format!("must be an integer from 1 to {MAX_COUNT}")))
         };
-        let bytes = |name: &str| {
-            let value = get(name).parse().ok().filter(|value| MESSAGE_BYTES.contains(value));
+        let bytes = |name: &str, range: RangeInclusive<usize>| {
+            let value = get(name).parse().ok().filter(|value| range.contains(value));
             value.ok_or_else(|| {
-                let (least, most) = (MESSAGE_BYTES.start(), MESSAGE_BYTES.end());
+                let (least, most) = (range.start(), range.end());
                 Invalid::new(name, format!("must be a number of bytes from {least} to {most}"))
             })
         };
@@ -400,8 +402,8 @@ impl Config {
         };
         let limits = Limits {
             counts,
-            message_bytes: bytes("MAX_MESSAGE_BYTES")?,
-            poll_bytes: bytes("MAX_POLL_BYTES")?,
+            message_bytes: bytes("MAX_MESSAGE_BYTES", MESSAGE_BYTES)?,
+            poll_bytes: bytes("MAX_POLL_BYTES", POLL_BYTES)?,
             header_timeout: duration("HEADER_TIMEOUT")?,
             body_timeout: duration("BODY_TIMEOUT")?,
             handshake_timeout: duration("HANDSHAKE_TIMEOUT")?,

@@ -14,7 +14,7 @@ use crate::domain::{event::Event, id::LocationId, location::Location};
 /// How often what could not be sent or read is tried again.
 const CATCH_UP: Duration = Duration::from_millis(100);
 /// Events taken at once: what waits for one room goes to its members together.
-const BATCH: usize = 256;
+const BATCH: usize = 32;
 /// At least so long after the last time, however many sockets read again.
 const PAUSE: Duration = Duration::from_millis(10);
 

@@ -5,6 +5,16 @@ pub const PONG: u8 = 0xA;
 /// A ping frame without payload, unmasked as a server's frames are.
 pub const PING: [u8; 2] = [0x89, 0];
 
+/// Of a frame's first byte.
+pub fn opcode(first: u8) -> u8 {
+    first & 0x0f
+}
+
+/// Does the message go on in another frame?
+pub fn is_begun(first: u8) -> bool {
+    first & 0x80 == 0
+}
+
 /// Follows the frames of one direction.
 #[derive(Debug, Default)]
 pub struct Frames {
@@ -19,7 +29,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Passes over bytes; `ended` is told the opcode of each frame that ends, and how its payload starts.
+    /// Passes over bytes; `ended` is told the first byte of each frame that ends, and how its payload starts.
     pub fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(u8, &[u8])) {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -43,7 +53,7 @@ impl Frames {
                     let mask = self.mask();
                     self.start.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
                 }
-                ended(self.header[0] & 0x0f, &self.start[..self.started]);
+                ended(self.header[0], &self.start[..self.started]);
                 self.started = 0;
             }
         }
@@ -126,7 +136,7 @@ mod tests {
             let mut pieces = pieces.iter().cycle();
             while at < bytes.len() {
                 let to = bytes.len().min(at + pieces.next().unwrap());
-                follower.pass(&bytes[at..to], |opcode, start| ended.push((opcode, start.len())));
+                follower.pass(&bytes[at..to], |first, start| ended.push((opcode(first), start.len())));
                 at = to;
                 prop_assert_eq!(follower.is_between(), ends.contains(&at));
             }

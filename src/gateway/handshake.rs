@@ -55,14 +55,15 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
         let (identity, seat) = admitted.await.map_err(|error: Error| {
             info!(socket = log_name(&socket), client = %from(&socket), code = error.code.as_str(), "refused");
             // Clients 2.x would stay connected to nothing, and others could.
-            link.end_soon();
+            links.end_soon(&link);
             error.code.as_str()
         })?;
-        let client = messages::Client::install(&socket, identity, seat, link, rooms.clone());
+        let client = messages::Client::install(&socket, identity, seat, link.clone(), rooms.clone());
         socket.extensions.insert(client.clone());
+        let links = links.clone();
         socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
             // A connection without a socket would be nobody's, and count for nobody.
-            client.outlet.end_soon();
+            links.end_soon(&link);
             let user = client.disconnected(&socket);
             info!(socket = log_name(&socket), %user, reason = reason_code(reason), "disconnect");
         });

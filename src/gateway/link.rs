@@ -5,11 +5,11 @@
 //! over long-polling the next poll is one. A socket that owes too much is sent nothing more for now.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io::{self, IoSlice},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::Waker,
     time::{Duration, Instant},
@@ -29,8 +29,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long what was said last may take to be read.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long who polls is refused after that: longer than a heartbeat.
-const REFUSED: Duration = Duration::from_secs(90);
+/// How often a client may try to connect to other namespaces than the main one.
+const WANDERINGS: u8 = 2;
 /// While something is waited for that nobody tells.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -45,6 +45,8 @@ pub struct Link {
     is_cut: AtomicBool,
     /// And will be cut.
     is_ending: AtomicBool,
+    /// How often the client wanted another namespace;.
+    wanderings: AtomicU8,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +72,8 @@ struct Account {
     sent: u64,
     /// Of that, not confirmed.
     unread: usize,
+    /// Of that, what polls were answered with.
+    answered: usize,
     /// When confirmation was asked for, and of how much of it.
     asked: Option<(Instant, usize)>,
     /// When confirmation was last asked for.
@@ -174,14 +178,23 @@ impl Link {
     pub fn polled(&self) {
         self.read(|State { account, road }| {
             if !road.was_opened() {
-                *account = Account { sent: account.sent, ..Account::default() };
+                account.unread = account.unread.saturating_sub(std::mem::take(&mut account.answered));
+                account.asked = (account.unread > 0).then(|| (Instant::now(), 0));
             }
         });
     }
 
     /// A poll is answered.
-    pub fn answered(&self, body: &[u8]) {
-        self.state.lock().road.polled(body);
+    pub fn answered(&self, body: &[u8], has_lengths: bool) {
+        let State { account, road } = &mut *self.state.lock();
+        // What cannot be followed counts as everything.
+        let is_all = road.polled(body, has_lengths).is_none_or(|is_all| is_all);
+        account.answered = if is_all { account.unread } else { account.answered + body.len() };
+    }
+
+    /// The client wants another namespace, of which there is none; `false`: once too often.
+    pub fn may_wander(&self) -> bool {
+        self.wanderings.fetch_add(1, Ordering::Relaxed) < WANDERINGS
     }
 
     fn read(&self, what: impl FnOnce(&mut State)) {
@@ -261,22 +274,6 @@ impl Link {
         self.is_cut.load(Ordering::Relaxed)
     }
 
-    /// Ends the connection a moment later: what was said last is to be read.
-    pub fn end_soon(self: &Arc<Self>) {
-        if self.is_ending.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let link = self.clone();
-        tokio::spawn(async move {
-            sleep(LAST_WORDS).await;
-            link.cut();
-            // Who polls is to be known until the library has found them gone.
-            if !link.state.lock().road.was_opened() {
-                sleep(REFUSED).await;
-            }
-        });
-    }
-
     /// Is it about to be?
     pub fn is_ending(&self) -> bool {
         self.is_ending.load(Ordering::Relaxed)
@@ -309,15 +306,43 @@ pub(super) fn cut(stream: &TcpStream) {
 }
 
 /// The links by the ids of their sessions, for requests that name one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Links {
     /// Told when a socket that was sent nothing more has read.
     pub opened: Arc<Notify>,
     /// Written when a session connects and when its requests look for it.
     by_session: Mutex<HashMap<String, Weak<Link>>>,
+    /// Those of sessions that were ended while they polled, and when, oldest first: to be refused until the
+    /// library has found them gone.
+    ended: Mutex<VecDeque<(Instant, Arc<Link>)>>,
+    /// How long that takes.
+    heartbeat: Duration,
 }
 
 impl Links {
+    /// None yet; sockets that are not heard of for so long are gone.
+    pub fn new(heartbeat: Duration) -> Self {
+        Self { opened: Arc::default(), by_session: Mutex::default(), ended: Mutex::default(), heartbeat }
+    }
+
+    /// Ends a connection a moment later: what was said last is to be read.
+    pub fn end_soon(self: &Arc<Self>, link: &Arc<Link>) {
+        if link.is_ending.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (links, link) = (self.clone(), link.clone());
+        tokio::spawn(async move {
+            sleep(LAST_WORDS).await;
+            link.cut();
+            if !link.state.lock().road.was_opened() {
+                let mut ended = links.ended.lock();
+                let is_gone = |at: &Instant| at.elapsed() > links.heartbeat + LAST_WORDS;
+                while ended.pop_front_if(|(at, _)| is_gone(at)).is_some() {}
+                ended.push_back((Instant::now(), link));
+            }
+        });
+    }
+
     /// The link of a session, new if it has none yet.
     pub fn of(&self, session: &str) -> Arc<Link> {
         let mut links = self.by_session.lock();

@@ -85,11 +85,11 @@ impl Gateway {
             .ws_max_message_size(limits.message_bytes)
             .ws_max_frame_size(limits.message_bytes)
             .connect_timeout(limits.handshake_timeout)
-            .with_parser(ParserConfig::common())
+            .with_parser(ParserConfig::common().max_incoming_binaries(0))
             .build_svc();
         let rooms = Arc::new(Rooms::new(service.clone()));
         service.know(Arc::downgrade(&rooms));
-        let links = Arc::<Links>::default();
+        let links = Arc::new(Links::new(heartbeat.interval + heartbeat.timeout));
         handshake::install(&io, rooms.clone(), links.clone());
 
         let (stop_forwarding, stopped) = oneshot::channel();

@@ -202,11 +202,6 @@ impl Outlet {
         }
     }
 
-    /// Ends the connection once what was said last may have been read.
-    pub fn end_soon(&self) {
-        self.link.end_soon();
-    }
-
     /// Ends the connection; the client connects again.
     pub fn cut(&self) {
         self.link.cut();

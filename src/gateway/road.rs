@@ -5,6 +5,7 @@
 //! of that has gone out is counted.
 
 use std::{
+    convert::Infallible,
     io::{self, IoSlice},
     sync::Arc,
     task::Waker,
@@ -14,13 +15,14 @@ use bytes::{Buf, BytesMut};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::frames::{Frames, TEXT};
+use super::{
+    frames::{Frames, TEXT, opcode},
+    transport::each_packet,
+};
 
 /// What the client of a session that leaves long-polling says first: `2probe` and `5`. Until then the library
 /// takes nothing else, not even the answer to a ping.
 const UPGRADE_MESSAGES: u8 = 2;
-/// Between packets of one answer to a poll.
-const SEPARATOR: u8 = 0x1e;
 
 #[derive(Debug, Default)]
 pub struct Road {
@@ -89,9 +91,14 @@ impl Road {
         self.given -= 1;
     }
 
-    /// Counts the packets of an answer to a poll.
-    pub fn polled(&mut self, body: &[u8]) {
-        body.split(|byte| *byte == SEPARATOR).for_each(|packet| self.passed(packet));
+    /// Counts the packets of an answer to a poll; whether nothing else was given. `None`: it cannot be followed.
+    pub fn polled(&mut self, body: &[u8], has_lengths: bool) -> Option<bool> {
+        let see = |packet: &str| {
+            self.passed(packet.as_bytes());
+            Ok::<_, Infallible>(())
+        };
+        let Ok(is_framed) = each_packet(str::from_utf8(body).ok()?, has_lengths, see);
+        is_framed.then_some(self.given == self.passed)
     }
 
     fn passed(&mut self, packet: &[u8]) {
@@ -113,8 +120,8 @@ impl Road {
         self.pending = BytesMut::new();
         let written = stream.try_write(bytes)?;
         let mut frames = std::mem::take(&mut self.frames);
-        frames.pass(&bytes[..written], |opcode, start| {
-            if opcode == TEXT {
+        frames.pass(&bytes[..written], |first, start| {
+            if opcode(first) == TEXT {
                 self.passed(start);
             }
         });

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     hash::Hash,
     ops::Range,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -40,6 +41,8 @@ pub struct Update {
     /// Where in it the body is, and in that the message.
     chat: Range<usize>,
     message: Range<usize>,
+    /// The body, once somebody wants it alone.
+    body: OnceLock<Box<RawValue>>,
 }
 
 /// The way to a member.
@@ -395,7 +398,7 @@ impl Update {
         for part in [event].into_iter().chain(parts).chain([end]) {
             frame.extend_from_slice(part.as_bytes());
         }
-        Self { version, frame: frame.into(), chat, message }
+        Self { version, frame: frame.into(), chat, message, body: OnceLock::new() }
     }
 
     pub fn frame(&self) -> &[u8] {
@@ -404,7 +407,8 @@ impl Update {
 
     /// The body of the event.
     pub fn chat(&self) -> &RawValue {
-        serde_json::from_slice(&self.frame[self.chat.clone()]).expect("made of JSON")
+        self.body
+            .get_or_init(|| serde_json::from_slice(&self.frame[self.chat.clone()]).expect("made of JSON"))
     }
 
     /// The message alone.

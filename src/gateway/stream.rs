@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    frames::{Frames, PONG, TEXT},
+    frames::{Frames, PONG, TEXT, is_begun, opcode},
     link::{Link, cut},
     transport::ELSEWHERE,
 };
@@ -52,6 +52,10 @@ impl Stream {
         let stream = Arc::new(stream);
         // A second WebSocket of a session comes to nothing, without harm to the first.
         let link = if link.has_stream(&stream, is_upgrade) { link } else { Link::of_its_own(&stream) };
+        if link.is_cut() {
+            // Before there was anything to cut.
+            cut(&stream);
+        }
         Self { stream, link, first, inbound: Frames::default(), has_read: false, patience, deadline: None }
     }
 
@@ -132,11 +136,13 @@ impl AsyncRead for Stream {
             this.first.advance(length);
         }
         let (mut messages, mut is_confirmed, mut is_elsewhere) = (0, false, false);
-        this.inbound.pass(&buffer.filled()[before..], |opcode, start| match opcode {
+        this.inbound.pass(&buffer.filled()[before..], |first, start| match opcode(first) {
             PONG => is_confirmed = true,
             TEXT => {
                 messages += 1;
-                is_elsewhere |= start == ELSEWHERE.as_bytes();
+                // In pieces so small that it cannot be seen what it is, counts too.
+                let is_hidden = is_begun(first) && start.len() < ELSEWHERE.len();
+                is_elsewhere |= (start == ELSEWHERE.as_bytes() || is_hidden) && !this.link.may_wander();
             }
             _ => {}
         });

@@ -15,7 +15,12 @@ use tower::{Service, ServiceExt};
 use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 
-use super::{BoxError, ResponseBody, link::Links, refused, stream::Stream};
+use super::{
+    BoxError, ResponseBody,
+    link::{Link, Links},
+    refused,
+    stream::Stream,
+};
 use crate::{
     config,
     net::{accept::freed, client::Client},
@@ -97,7 +102,7 @@ where
         }
         // Not as it came: the library keeps it for as long as the session lasts.
         let (small, body) = (small(&request), request.into_body());
-        let body = match self.limits.read(&small, body).await {
+        let body = match self.limits.read(&small, link.as_deref(), body).await {
             Ok(body) => body,
             Err((status, why)) => {
                 if let Some(link) = link.filter(|_| status == StatusCode::BAD_REQUEST) {
@@ -106,15 +111,18 @@ where
                 return Ok(refused(status, why));
             }
         };
+        let has_lengths = has_lengths(&small);
         let request = small.map(|()| Full::from(body));
         let response = Service::<Request<Full<Bytes>>>::call(&mut { self.library }, request).await?;
-        let Some(link) = link.filter(|_| is_poll && response.status() == StatusCode::OK) else {
+        // It may have come to be meanwhile.
+        let link = session.filter(|_| is_poll && response.status() == StatusCode::OK);
+        let Some(link) = link.and_then(|session| self.links.find(&session)) else {
             return Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()));
         };
         let (parts, body) = response.into_parts();
         let Ok(body) = body.collect().await else { return Ok(refused(StatusCode::BAD_REQUEST, "cut off")) };
         let body = body.to_bytes();
-        link.answered(&body);
+        link.answered(&body, has_lengths);
         Ok(Response::from_parts(parts, Full::from(body).map_err(Into::into).boxed_unsync()))
     }
 
@@ -152,9 +160,17 @@ type Refusal = (StatusCode, &'static str);
 
 impl Limited {
     /// The body of a request that sends something.
-    async fn read(&self, request: &Request<()>, body: Incoming) -> Result<Bytes, Refusal> {
+    async fn read(
+        &self,
+        request: &Request<()>,
+        link: Option<&Link>,
+        body: Incoming,
+    ) -> Result<Bytes, Refusal> {
         if request.method() != Method::POST {
             return Ok(Bytes::new());
+        }
+        if parameter(request, "sid").is_none() {
+            return Err((StatusCode::BAD_REQUEST, "there is no session to send this to"));
         }
         let body = timeout(self.time, http_body_util::Limited::new(body, self.body).collect()).await;
         let body = match body {
@@ -166,15 +182,18 @@ impl Limited {
                 return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long to come"));
             }
         };
-        // What is no text the library refuses.
-        let text = str::from_utf8(&body).unwrap_or_default();
-        for packet in packets(text, parameter(request, "EIO") == Some("3")) {
+        let text = str::from_utf8(&body).map_err(|_| (StatusCode::BAD_REQUEST, "the body is not text"))?;
+        let is_framed = each_packet(text, has_lengths(request), |packet| {
             if packet.len() > self.message {
                 return Err(self.too_large());
             }
-            if packet.starts_with(ELSEWHERE) {
-                return Err((StatusCode::BAD_REQUEST, "there is no such namespace"));
+            match packet.starts_with(ELSEWHERE) && !link.is_some_and(Link::may_wander) {
+                true => Err((StatusCode::BAD_REQUEST, "there is no such namespace")),
+                false => Ok(()),
             }
+        })?;
+        if !is_framed {
+            return Err((StatusCode::BAD_REQUEST, "the body is not framed as its protocol has it"));
         }
         Ok(body)
     }
@@ -185,27 +204,38 @@ impl Limited {
     }
 }
 
-/// The packets of a body. Version 3 of the protocol gives before each its length in UTF-16 units, as far as
-/// these are right.
-fn packets(body: &str, has_lengths: bool) -> Vec<&str> {
+/// Version 3 of the protocol gives before each packet of a body its length in UTF-16 units.
+fn has_lengths<B>(request: &Request<B>) -> bool {
+    parameter(request, "EIO") == Some("3")
+}
+
+/// Passes over the packets of a body; `false`: it is not framed as it should be, which the library may never
+/// get over.
+pub fn each_packet<E>(
+    body: &str,
+    has_lengths: bool,
+    mut see: impl FnMut(&str) -> Result<(), E>,
+) -> Result<bool, E> {
     if !has_lengths {
-        return body.split(SEPARATOR).collect();
+        body.split(SEPARATOR).try_for_each(see)?;
+        return Ok(true);
     }
-    let (mut packets, mut rest) = (Vec::new(), body);
-    while let Some((length, after)) = rest.split_once(':')
-        && let Ok(length) = length.parse::<usize>()
-    {
-        let mut units = 0;
-        let end = after.char_indices().find(|(_, char)| {
-            let is_end = units >= length;
-            units += char.len_utf16();
-            is_end
-        });
-        let (packet, next) = after.split_at(end.map_or(after.len(), |(at, _)| at));
-        packets.push(packet);
+    let mut rest = body;
+    while !rest.is_empty() {
+        let Some((length, after)) = rest.split_once(':') else { return Ok(false) };
+        let Ok(mut left) = length.parse::<usize>() else { return Ok(false) };
+        let mut chars = after.chars();
+        while left > 0 {
+            match chars.next().and_then(|char| left.checked_sub(char.len_utf16())) {
+                Some(less) => left = less,
+                None => return Ok(false),
+            }
+        }
+        let (packet, next) = after.split_at(after.len() - chars.as_str().len());
+        see(packet)?;
         rest = next;
     }
-    packets
+    Ok(true)
 }
 
 /// What to accept a WebSocket handshake with (RFC 6455 §4.2); `None`: it is none, or not a good one, and
@@ -248,5 +278,7 @@ fn small(request: &Request<Incoming>) -> Request<()> {
 /// A parameter of the query, as it stands.
 fn parameter<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
     let query = request.uri().query()?;
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    // As the library reads it.
+    value.split('=').next()
 }
