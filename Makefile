@@ -1,6 +1,6 @@
 # The same words at home and in CI.
 
-.PHONY: run test soak fuzz lint
+.PHONY: run test soak fuzz lint bench
 
 # Builds and starts the server: SQLite in ./data, loopback, open mode.
 run:
@@ -28,3 +28,8 @@ lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 	tests/dependencies
+
+# Measures georoom against peers in turns and prints one table (bench/README.md): about 20 minutes on two cores.
+# One row or a few: make bench ROWS="fanout1 put256". Quick and rough: BENCH_ROUNDS=1 BENCH_SECONDS=2 make bench
+bench:
+	bench/run $(ROWS)

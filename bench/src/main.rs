@@ -1,0 +1,132 @@
+//! `make bench`: georoom and its peers in turns, one table. See README.md.
+
+mod rows;
+
+use std::{env, error::Error, process::ExitCode, time::Instant};
+
+use bench::{
+    load::Generator,
+    machine::{Cores, Pinned, pin_self, raise_open_files},
+    mysql::MySql,
+    servers::{Kind, Server},
+    table::{Line, markdown, median},
+};
+use rows::{Bench, ROWS};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn setting(name: &str, default: u32) -> Result<u32, String> {
+    match env::var(name) {
+        Ok(text) if !text.is_empty() => {
+            text.parse().ok().filter(|n| *n > 0).ok_or(format!("{name} is not a number above 0"))
+        }
+        _ => Ok(default),
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let names: Vec<_> = env::args().skip(1).collect();
+    if let Some(unknown) = names.iter().find(|name| !ROWS.iter().any(|row| row.name == **name)) {
+        let known: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+        return Err(format!("no row is called {unknown}; there are {}", known.join(" ")).into());
+    }
+    let (rounds, seconds) = (setting("BENCH_ROUNDS", 5)?, setting("BENCH_SECONDS", 4)?);
+    let url = env::var("TEST_MYSQL_URL").map_err(|_| "TEST_MYSQL_URL is not set: use make bench")?;
+    let start = Instant::now();
+    let files = raise_open_files();
+    let cores = Cores::choose()?;
+    let mut mysql = MySql::connect(&url)?;
+    let version = mysql.query("SELECT @@version")?.concat().concat();
+    let mysqld = pid(&mut mysql);
+    let _pinned = mysqld.map(|pid| Pinned::new(pid, cores.others)).transpose()?;
+    pin_self(cores.others)?;
+    let mut bench = Bench {
+        url,
+        mysql,
+        mysqld,
+        cores,
+        rounds: rounds as usize,
+        seconds: f64::from(seconds),
+        kinds: vec![Kind::Georoom, Kind::Node, Kind::Floor],
+        files: files as usize,
+        generator: Generator::new()?,
+        noise: [Vec::new(), Vec::new()],
+    };
+    let left_out = match bench.start(Kind::Eiows) {
+        Ok(_) => {
+            bench.kinds.insert(2, Kind::Eiows);
+            None
+        }
+        Err(e) => Some(e.to_string()),
+    };
+    let mut lines: Vec<Line> = Vec::new();
+    let mut is_whole = true;
+    for row in ROWS.iter().filter(|row| names.is_empty() || names.iter().any(|name| name == row.name)) {
+        eprintln!("{} at {:.0} s", row.name, start.elapsed().as_secs_f64());
+        let measured = (row.measure)(&mut bench);
+        bench.generator.clear();
+        // What the others have measured is not thrown away.
+        match measured {
+            Ok(measured) => lines.extend(measured),
+            Err(e) => {
+                is_whole = false;
+                lines.push(Line::new(format!("{}: {e}", row.name), 0, Vec::new()));
+            }
+        }
+    }
+    for kind in Kind::ALL {
+        bench.drop_database(kind)?;
+    }
+    println!("{}", markdown(&lines, &bench.kinds));
+    println!(
+        "{rounds} rounds, windows of {seconds} s, {:.0} minutes; MySQL {version}; each server on one core (also \
+         its sends), generator and mysqld on another. Others took {:.0} % of the server's core and {:.0} % of \
+         the other meanwhile (medians of windows).",
+        start.elapsed().as_secs_f64() / 60.0,
+        100.0 * median(&bench.noise[0]),
+        100.0 * median(&bench.noise[1]),
+    );
+    if let Some(reason) = left_out {
+        let reason = reason
+            .lines()
+            .find(|line| line.trim_start().starts_with("Error"))
+            .unwrap_or("it did not start")
+            .trim();
+        println!("\nWithout the engine eiows, which is not there: {reason}");
+    }
+    if is_whole { Ok(()) } else { Err("the table is not whole".into()) }
+}
+
+/// mysqld's, if it runs here.
+fn pid(mysql: &mut MySql) -> Option<u32> {
+    let paths = mysql.query("SELECT @@datadir, @@pid_file").ok()?.concat();
+    let path = std::path::Path::new(paths.first()?).join(paths.get(1)?);
+    let pid = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
+    std::path::Path::new(&format!("/proc/{pid}")).exists().then_some(pid)
+}
+
+impl Bench {
+    /// Starts a server with an empty database.
+    pub fn start(&mut self, kind: Kind) -> Result<Server, Box<dyn Error>> {
+        self.drop_database(kind)?;
+        if let Some(database) = kind.database() {
+            self.mysql.query(&format!("CREATE DATABASE {database}"))?;
+        }
+        Ok(Server::start(kind, &self.url, self.cores)?)
+    }
+
+    fn drop_database(&mut self, kind: Kind) -> Result<(), Box<dyn Error>> {
+        if let Some(database) = kind.database() {
+            self.mysql.query(&format!("DROP DATABASE IF EXISTS {database}"))?;
+        }
+        Ok(())
+    }
+}
