@@ -139,7 +139,7 @@ pub struct Exchange {
     pub room: usize,
     /// The version in the answer.
     pub version: u64,
-    /// How many geometries were in the answer.
+    /// How many geometries were in a list; of a single location that was read, its version.
     pub hits: u64,
 }
 
@@ -707,5 +707,23 @@ impl Opening {
             self.stream.write_all(&client_frame(TEXT, b"3"))?;
         }
         Ok(Some(payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_come_comes_again_or_comes_late_is_counted() {
+        let (mut order, mut tally) = (Order { last: 1, missing: Vec::new() }, Tally::default());
+        // 3 comes before 2, 4 twice, 5 and 8 do not come.
+        let first = [3, 2, 4, 4, 6, 7].map(|version| order.came(version, &mut tally));
+        assert_eq!(first, [true, true, true, false, true, true]);
+        tally.lost += order.lost(8);
+        assert_eq!(tally, Tally { lost: 2, repeated: 1, swapped: 1, failed: 0 });
+        // What was given up is not lost again.
+        assert!(order.came(9, &mut tally));
+        assert_eq!(order.lost(9), 0);
     }
 }

@@ -74,7 +74,7 @@ fn threads(pid: u32) -> Vec<u32> {
     tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// CPU time of each thread so far, in ns: finer than the ticks of /proc/<pid>/stat.
+/// CPU time of each thread so far, in ns: finer than the ticks of `/proc/PID/stat`.
 #[derive(Default)]
 pub struct CpuTime(HashMap<u32, u64>);
 

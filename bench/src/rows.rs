@@ -166,15 +166,15 @@ impl Bench {
             let server = &running[turn];
             let kind = server.0.kind;
             let is_first = found[turn] == 0.0;
-            let (mut rate, mut factor) = if is_first { (30.0, 1.5) } else { (0.8 * found[turn], 1.15) };
+            let (mut rate, mut factor) = if is_first { (30.0, 1.5) } else { (0.9 * found[turn], 1.12) };
             let mut best: Option<(f64, Measured)> = None;
             let mut closed = 0;
             let mut too_much = f64::INFINITY;
             // Up until it is too much, then between.
             loop {
                 let mut kept_up = None;
-                // A disturbance from outside is no limit of the server's: twice more.
-                for _ in 0..3 {
+                // A disturbance from outside is no limit of the server's: once more.
+                for _ in 0..2 {
                     let (window, spent) = self.put(server, seconds, Pace::Rate(rate))?;
                     if window.lag <= KEEPS_UP && window.tally == Tally::default() {
                         kept_up = Some((window, spent));
