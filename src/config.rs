@@ -101,12 +101,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("RATE_LIMITS", "on", "on; off: none of the settings LIMIT_… counts"),
     setting(
         "LIMIT_USER_REQUESTS",
-        "100",
+        "200",
         "HTTP requests and handshakes a second with tokens of one user; five times as many at once",
     ),
     setting(
         "LIMIT_ADDRESS_REQUESTS",
-        "500",
+        "1000",
         "Requests a second from one address by share links, also handshakes, or in open mode; five times as many at once",
     ),
     setting(
@@ -120,7 +120,7 @@ pub const SETTINGS: &[Setting] = &[
         "Passwords tried a minute for one share link from one address, those that were right before not counted; from all addresses twenty times as many",
     ),
     setting("LIMIT_SOCKETS", "100000", "Sockets connected at once"),
-    setting("LIMIT_USER_SOCKETS", "100", "Sockets connected at once with tokens of one user"),
+    setting("LIMIT_USER_SOCKETS", "1000", "Sockets connected at once with tokens of one user"),
     setting(
         "LIMIT_ADDRESS_SOCKETS",
         "10000",
