@@ -1,9 +1,6 @@
 //! Connecting and disconnecting: who may, and as whom.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use serde_json::Value;
 use socketioxide::{
@@ -92,8 +89,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
 
 /// The address it came from.
 fn from(socket: &SocketRef) -> IpAddr {
-    let client = socket.req_parts().extensions.get::<Client>();
-    client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0)
+    Client::address(socket.req_parts().extensions.get())
 }
 
 /// What a socket shows: in the handshake's `auth`, in the query (clients 2.x, Postman), or as a header.

@@ -45,7 +45,7 @@ pub struct Link {
     is_cut: AtomicBool,
     /// And will be cut.
     is_ending: AtomicBool,
-    /// How often the client wanted another namespace;.
+    /// How often the client wanted another namespace.
     wanderings: AtomicU8,
 }
 

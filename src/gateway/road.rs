@@ -38,11 +38,27 @@ pub struct Road {
     pending: BytesMut,
     /// Whoever reads the WebSocket, to be woken when something is pending.
     reader: Option<Waker>,
-    /// Events and acks that the library was given, and how many of them have gone out.
+    packets: Packets,
+}
+
+/// What has gone out of what the library has to send.
+#[derive(Debug, Default)]
+struct Packets {
+    /// Events and acks that it was given, and how many of them have gone out.
     given: u64,
     passed: u64,
     /// The client has been told that it is in the main namespace.
     is_connected: bool,
+}
+
+impl Packets {
+    fn passed(&mut self, packet: &[u8]) {
+        match packet {
+            [b'4', b'0', ..] => self.is_connected = true,
+            [b'4', b'2' | b'3', ..] => self.passed += 1,
+            _ => {}
+        }
+    }
 }
 
 impl Road {
@@ -78,54 +94,46 @@ impl Road {
 
     /// The library is about to be given an event or an ack.
     pub fn give(&mut self) {
-        self.given += 1;
+        self.packets.given += 1;
     }
 
     #[cfg(test)]
     pub fn given(&self) -> u64 {
-        self.given
+        self.packets.given
     }
 
     /// It did not take it.
     pub fn take_back(&mut self) {
-        self.given -= 1;
+        self.packets.given -= 1;
     }
 
     /// Counts the packets of an answer to a poll; whether nothing else was given. `None`: it cannot be followed.
     pub fn polled(&mut self, body: &[u8], has_lengths: bool) -> Option<bool> {
         let see = |packet: &str| {
-            self.passed(packet.as_bytes());
+            self.packets.passed(packet.as_bytes());
             Ok::<_, Infallible>(())
         };
         let Ok(is_framed) = each_packet(str::from_utf8(body).ok()?, has_lengths, see);
-        is_framed.then_some(self.given == self.passed)
-    }
-
-    fn passed(&mut self, packet: &[u8]) {
-        match packet {
-            [b'4', b'0', ..] => self.is_connected = true,
-            [b'4', b'2' | b'3', ..] => self.passed += 1,
-            _ => {}
-        }
+        is_framed.then_some(self.packets.given == self.packets.passed)
     }
 
     /// Writes what the library has to write, as far as the kernel takes it.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(stream) = self.stream.clone() else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        while !self.pending.is_empty() {
-            let written = stream.try_write(&self.pending)?;
-            self.pending.advance(written);
+        let Self { stream: Some(stream), frames, pending, packets, .. } = self else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        while !pending.is_empty() {
+            let written = stream.try_write(pending)?;
+            pending.advance(written);
         }
         // A socket that keeps up keeps no memory for it.
-        self.pending = BytesMut::new();
+        *pending = BytesMut::new();
         let written = stream.try_write(bytes)?;
-        let mut frames = std::mem::take(&mut self.frames);
         frames.pass(&bytes[..written], |first, start| {
             if opcode(first) == TEXT {
-                self.passed(start);
+                packets.passed(start);
             }
         });
-        self.frames = frames;
         Ok(written)
     }
 
@@ -144,7 +152,7 @@ impl Road {
 
     /// And would an event overtake nothing?
     pub fn is_clear(&self) -> bool {
-        self.is_connected && self.given == self.passed && self.is_between()
+        self.packets.is_connected && self.packets.given == self.packets.passed && self.is_between()
     }
 
     /// Puts whole frames of ours on the way. Not before [`Road::is_between`].

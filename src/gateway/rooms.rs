@@ -516,8 +516,8 @@ impl Live for Weak<Rooms> {
         let role = shared.door.lock().role(by, id)?;
         let room = shared.room.lock();
         let current = room.current()?;
-        let feature = || Current { version: current.version, feature: current.message().to_owned() };
-        Some(may(role, Action::See, id).map(|()| feature()))
+        let seen = may(role, Action::See, id);
+        Some(seen.map(|()| Current { version: current.version, feature: current.message().to_owned() }))
     }
 }
 

@@ -37,10 +37,9 @@ pub struct Transport<L> {
     limits: Limited,
 }
 
-/// How long a request's body may take, how large it may be, and each message in it; where that is counted.
+/// How large a request's body may be, and each message in it; how long it may take and where that is counted.
 #[derive(Clone)]
 struct Limited {
-    time: Duration,
     body: usize,
     message: usize,
     on: Arc<Limits>,
@@ -68,12 +67,7 @@ where
         limits: &config::Limits,
         on: &Arc<Limits>,
     ) -> Self {
-        let limits = Limited {
-            time: limits.body_timeout,
-            body: limits.poll_bytes,
-            message: limits.message_bytes,
-            on: on.clone(),
-        };
+        let limits = Limited { body: limits.poll_bytes, message: limits.message_bytes, on: on.clone() };
         Self { library, links, patience, limits }
     }
 
@@ -102,7 +96,8 @@ where
         }
         // Not as it came: the library keeps it for as long as the session lasts.
         let (small, body) = (small(&request), request.into_body());
-        let body = match self.limits.read(&small, link.as_deref(), body).await {
+        let has_lengths = has_lengths(&small);
+        let body = match self.limits.read(&small, has_lengths, link.as_deref(), body).await {
             Ok(body) => body,
             Err((status, why)) => {
                 if let Some(link) = link.filter(|_| status == StatusCode::BAD_REQUEST) {
@@ -111,7 +106,6 @@ where
                 return Ok(refused(status, why));
             }
         };
-        let has_lengths = has_lengths(&small);
         let request = small.map(|()| Full::from(body));
         let response = Service::<Request<Full<Bytes>>>::call(&mut { self.library }, request).await?;
         // It may have come to be meanwhile.
@@ -163,6 +157,7 @@ impl Limited {
     async fn read(
         &self,
         request: &Request<()>,
+        has_lengths: bool,
         link: Option<&Link>,
         body: Incoming,
     ) -> Result<Bytes, Refusal> {
@@ -172,7 +167,8 @@ impl Limited {
         if parameter(request, "sid").is_none() {
             return Err((StatusCode::BAD_REQUEST, "there is no session to send this to"));
         }
-        let body = timeout(self.time, http_body_util::Limited::new(body, self.body).collect()).await;
+        let body =
+            timeout(self.on.body_timeout, http_body_util::Limited::new(body, self.body).collect()).await;
         let body = match body {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(self.too_large()),
@@ -183,7 +179,7 @@ impl Limited {
             }
         };
         let text = str::from_utf8(&body).map_err(|_| (StatusCode::BAD_REQUEST, "the body is not text"))?;
-        let is_framed = each_packet(text, has_lengths(request), |packet| {
+        let is_framed = each_packet(text, has_lengths, |packet| {
             if packet.len() > self.message {
                 return Err(self.too_large());
             }

@@ -1,9 +1,6 @@
 //! One request: who sends it, and what its URL asks. Looked at once path and method are known to be there.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{convert::Infallible, net::IpAddr};
 
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
@@ -51,7 +48,7 @@ pub fn call(service: Service) -> impl Filter<Extract = (Call,), Error = Infallib
             service: service.clone(),
             query,
             headers,
-            from: client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0),
+            from: Client::address(client.as_ref()),
         },
     )
 }

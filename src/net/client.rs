@@ -1,7 +1,7 @@
 //! Who is calling: the peer's address, or what trusted proxies say about it.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -15,6 +15,13 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Who sent a request, in its extensions: as [`TrustedProxies::note`] finds it.
 #[derive(Clone, Copy, Debug)]
 pub struct Client(pub IpAddr);
+
+impl Client {
+    /// Its address; all zeros if nobody has noted it.
+    pub fn address(client: Option<&Self>) -> IpAddr {
+        client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0)
+    }
+}
 
 /// Proxies whose `X-Forwarded-For` is believed. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]

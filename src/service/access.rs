@@ -66,12 +66,11 @@ impl Service {
         };
         match &identity {
             Ok(Identity { caller: Caller::User { id, .. }, .. }) => self.limits.user(*id)?,
-            Ok(_) => {}
             // It was good once, and who has it is to learn that it ended.
             Err(Error { code: Code::TokenExpired, .. }) => self.limits.address(from)?,
             // Only after the token was looked at: others at this address may have a good one.
             Err(error) if error.code.is_of_credentials() => self.limits.refused(from)?,
-            Err(_) => {}
+            _ => {}
         }
         identity.map(Some)
     }

@@ -127,11 +127,12 @@ impl Service {
         let is_there = match *last {
             // However many ask.
             Some((at, is_there)) if at.elapsed() < PINGED => is_there,
-            _ => self.store.ping().await.is_ok(),
+            _ => {
+                let is_there = self.store.ping().await.is_ok();
+                *last = Some((Instant::now(), is_there));
+                is_there
+            }
         };
-        if last.is_none_or(|(at, _)| at.elapsed() >= PINGED) {
-            *last = Some((Instant::now(), is_there));
-        }
         is_there.then_some(()).ok_or_else(Error::database_away)
     }
 }

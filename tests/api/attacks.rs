@@ -17,7 +17,8 @@ use crate::{
         problem::Problem,
         process::Process,
         tokens::{
-            LOCKED, Pass, SECRET, code, encoded, in_ms, in_seconds, knock, mint, refusal, signed, token,
+            ED25519, LOCKED, Pass, SECRET, code, encoded, in_ms, in_seconds, knock, mint, refusal, signed,
+            token,
         },
     },
 };
@@ -30,11 +31,6 @@ on_both_databases!(
 
 const OWNER: u64 = 10;
 const MALLORY: u64 = 66;
-const ED25519: &str = "\
------BEGIN PUBLIC KEY-----
-MCowBQYDK2VwAyEAZlwC2KiNY3C88tsUyK55ZhUh2AElffa4Xs14Gk7tebM=
------END PUBLIC KEY-----
-";
 
 /// Names and values.
 type Headers<'a> = &'a [(&'a str, &'a [u8])];

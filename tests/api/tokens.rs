@@ -16,15 +16,10 @@ use tokio::{
 use crate::support::{
     Db, TestDatabase, TestServer,
     process::{Process, command, run, signal},
-    tokens::SECRET,
+    tokens::{ED25519, SECRET},
 };
 
 const OLD: &str = "older-older-older-older-older-older";
-const ED25519: &str = "\
------BEGIN PUBLIC KEY-----
-MCowBQYDK2VwAyEAZlwC2KiNY3C88tsUyK55ZhUh2AElffa4Xs14Gk7tebM=
------END PUBLIC KEY-----
-";
 const P384: &str = "\
 -----BEGIN PUBLIC KEY-----
 MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE2RszMssOMGd3rY4+Apz4REyEAoYL1ZaK

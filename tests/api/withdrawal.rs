@@ -28,7 +28,7 @@ use crate::{
         history::version,
         point,
         polling::Polling,
-        process::Process,
+        process::{Log, Process},
         proxy::Proxy,
         tokens::{KEY, mint, mint_for, token},
         truth::Random,
@@ -1024,14 +1024,20 @@ async fn what_is_withdrawn_through_one_server_ends_on_the_other() {
     server.stop().await;
 }
 
+/// A server whose database can be cut off.
+async fn behind_a_proxy() -> (Proxy, TestServer, Log) {
+    let database = TestDatabase::create(Db::MySql).await;
+    let proxy = Proxy::start(&database, None).await;
+    let settings = [("DATABASE_URL", proxy.url.as_str()), KEY, QUIET];
+    let (server, log) = Process::serve_on(database, &settings).await;
+    (proxy, server, log)
+}
+
 /// Who was known when the database went is known.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_database_a_live_room_knows_its_members() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let database = TestDatabase::create(Db::MySql).await;
-    let proxy = Proxy::start(&database, None).await;
-    let settings = [("DATABASE_URL", proxy.url.as_str()), KEY, QUIET];
-    let (server, _log) = Process::serve_on(database, &settings).await;
+    let (proxy, server, _log) = behind_a_proxy().await;
     let clients = Clients::start();
     let (id, removed) = (create(&server, 0).await, MEMBER + 1);
     admit(&server, id, MEMBER).await;
@@ -1091,10 +1097,7 @@ async fn without_the_database_a_live_room_knows_its_members() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_database_who_is_admin_no_more_is_not_left_inside() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let database = TestDatabase::create(Db::MySql).await;
-    let proxy = Proxy::start(&database, None).await;
-    let settings = [("DATABASE_URL", proxy.url.as_str()), KEY, QUIET];
-    let (server, _log) = Process::serve_on(database, &settings).await;
+    let (proxy, server, _log) = behind_a_proxy().await;
     let (asked, unasked) = (create(&server, 0).await, create(&server, 0).await);
     admit(&server, asked, STRANGER).await;
     let mut other = Reader::websocket(&server.gateway, &Shows::user(STRANGER)).await;

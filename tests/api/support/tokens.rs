@@ -20,6 +20,13 @@ use super::{
 
 pub const SECRET: &str = "hunter2-hunter2-hunter2-hunter2-";
 
+/// A public key of which nobody has the other half.
+pub const ED25519: &str = "\
+-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAZlwC2KiNY3C88tsUyK55ZhUh2AElffa4Xs14Gk7tebM=
+-----END PUBLIC KEY-----
+";
+
 /// The settings of a server that is not open.
 pub const LOCKED: &[(&str, &str)] = &[KEY];
 /// The one that makes it so.
