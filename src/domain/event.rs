@@ -2,13 +2,13 @@
 
 use std::{any::Any, sync::Arc};
 
-use super::{access::Change, id::LocationId, location::Location};
+use super::{access::Change, id::LocationId, location::Committed};
 
 /// One committed change, in the order of commits for each location.
 #[derive(Debug)]
 pub enum Event {
     /// A PUT was committed: the location as it now stands.
-    Updated(Arc<Location>),
+    Updated(Arc<Committed>),
     /// The location is gone, and its room with it.
     Deleted(LocationId),
     /// Somebody's rights to the location have changed.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     error::{Code, Error, Result},
-    json::pointer,
+    json::Path,
 };
 
 /// More positions than this are no moving thing but a data set.
@@ -23,7 +23,7 @@ impl Geometry {
     ///
     /// # Errors
     /// One of the geometry codes, pointing at the smallest thing at fault.
-    pub fn from_json(value: &Value, at: &str) -> Result<Self> {
+    pub fn from_json(value: &Value, at: &Path<'_>) -> Result<Self> {
         Parser { positions: 0 }.geometry(value, at).map(Self)
     }
 
@@ -91,7 +91,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn geometry(&mut self, value: &Value, at: &str) -> Result<GeometryValue> {
+    fn geometry(&mut self, value: &Value, at: &Path<'_>) -> Result<GeometryValue> {
         let Value::Object(members) = value else {
             let detail = "a geometry must be an object with `type` and `coordinates`";
             return Err(Error::new(Code::InvalidGeometry, detail).at(at));
@@ -100,7 +100,7 @@ impl Parser {
             Some(Value::String(kind)) => kind.as_str(),
             Some(_) => {
                 let detail = "a geometry's `type` must be a string";
-                return Err(Error::new(Code::InvalidGeometry, detail).at(pointer(at, "type")));
+                return Err(Error::new(Code::InvalidGeometry, detail).at(&Path::Member(at, "type")));
             }
             None => return Err(Error::new(Code::InvalidGeometry, "the geometry has no `type`").at(at)),
         };
@@ -142,7 +142,7 @@ impl Parser {
                      Polygon, MultiPolygon or GeometryCollection",
                     other.chars().take(40).collect::<String>()
                 );
-                return Err(Error::new(Code::UnknownGeometryType, detail).at(pointer(at, "type")));
+                return Err(Error::new(Code::UnknownGeometryType, detail).at(&Path::Member(at, "type")));
             }
         })
     }
@@ -151,8 +151,8 @@ impl Parser {
     fn each<T>(
         &mut self,
         value: &Value,
-        at: &str,
-        mut item: impl FnMut(&mut Self, &Value, &str) -> Result<T>,
+        at: &Path<'_>,
+        mut item: impl FnMut(&mut Self, &Value, &Path<'_>) -> Result<T>,
     ) -> Result<Vec<T>> {
         let Value::Array(items) = value else {
             return Err(Error::new(Code::InvalidCoordinates, "an array is expected here").at(at));
@@ -160,19 +160,10 @@ impl Parser {
         if items.is_empty() {
             return Err(Error::new(Code::EmptyGeometry, "an empty array is no geometry").at(at));
         }
-        let mut parsed = Vec::with_capacity(items.len());
-        // One buffer for the path of every item: pointers are needed only when something is wrong.
-        let mut path = String::from(at);
-        for (index, value) in items.iter().enumerate() {
-            path.truncate(at.len());
-            path.push('/');
-            path.push_str(itoa::Buffer::new().format(index));
-            parsed.push(item(self, value, &path)?);
-        }
-        Ok(parsed)
+        items.iter().enumerate().map(|(index, value)| item(self, value, &Path::Item(at, index))).collect()
     }
 
-    fn line(&mut self, value: &Value, at: &str) -> Result<Vec<Position>> {
+    fn line(&mut self, value: &Value, at: &Path<'_>) -> Result<Vec<Position>> {
         let positions = self.each(value, at, Self::position)?;
         if positions.len() < 2 {
             return Err(Error::new(Code::LineTooShort, "a line has at least 2 positions").at(at));
@@ -181,7 +172,7 @@ impl Parser {
     }
 
     /// RFC 7946 §3.1.6: closed, four or more positions. Its direction is the sender's business.
-    fn ring(&mut self, value: &Value, at: &str) -> Result<Vec<Position>> {
+    fn ring(&mut self, value: &Value, at: &Path<'_>) -> Result<Vec<Position>> {
         let positions = self.each(value, at, Self::position)?;
         if positions.len() < 4 {
             let detail = "a linear ring has at least 4 positions, the last equal to the first";
@@ -194,7 +185,7 @@ impl Parser {
         Ok(positions)
     }
 
-    fn position(&mut self, value: &Value, at: &str) -> Result<Position> {
+    fn position(&mut self, value: &Value, at: &Path<'_>) -> Result<Position> {
         let Value::Array(numbers) = value else {
             let detail =
                 "a position is expected here: [longitude, latitude] or [longitude, latitude, altitude]";
@@ -206,13 +197,13 @@ impl Parser {
         }
         let number = |index: usize| {
             numbers[index].as_f64().filter(|number| number.is_finite()).ok_or_else(|| {
-                Error::new(Code::InvalidPosition, "a position is made of numbers").at(pointer(at, index))
+                Error::new(Code::InvalidPosition, "a position is made of numbers").at(&Path::Item(at, index))
             })
         };
         let (lon, lat) = (number(0)?, number(1)?);
         if !(-180.0..=180.0).contains(&lon) {
             let detail = format!("longitude {lon} is outside -180 to 180");
-            return Err(Error::new(Code::LongitudeOutOfRange, detail).at(pointer(at, 0)));
+            return Err(Error::new(Code::LongitudeOutOfRange, detail).at(&Path::Item(at, 0)));
         }
         if !(-90.0..=90.0).contains(&lat) {
             let hint = if lat.abs() <= 180.0 && lon.abs() <= 90.0 {
@@ -221,7 +212,7 @@ impl Parser {
                 ""
             };
             let detail = format!("latitude {lat} is outside -90 to 90{hint}");
-            return Err(Error::new(Code::LatitudeOutOfRange, detail).at(pointer(at, 1)));
+            return Err(Error::new(Code::LatitudeOutOfRange, detail).at(&Path::Item(at, 1)));
         }
         self.positions += 1;
         if self.positions > MAX_POSITIONS {
@@ -235,9 +226,13 @@ impl Parser {
     }
 }
 
-fn required<'a>(members: &'a Map<String, Value>, name: &str, at: &str) -> Result<(&'a Value, String)> {
+fn required<'a>(
+    members: &'a Map<String, Value>,
+    name: &'a str,
+    at: &'a Path<'a>,
+) -> Result<(&'a Value, Path<'a>)> {
     match members.get(name) {
-        Some(value) => Ok((value, pointer(at, name))),
+        Some(value) => Ok((value, Path::Member(at, name))),
         None => Err(Error::new(Code::InvalidGeometry, format!("the geometry has no `{name}`")).at(at)),
     }
 }

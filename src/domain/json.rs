@@ -4,12 +4,12 @@
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, map::Entry};
 
 use super::error::{Code, Error, Result};
 
 /// Appends one reference token to a JSON Pointer, escaped as RFC 6901 §3 says.
-pub fn pointer(base: &str, token: impl fmt::Display) -> String {
+fn pointer(base: &str, token: impl fmt::Display) -> String {
     let token = token.to_string();
     if token.contains(['~', '/']) {
         format!("{base}/{}", token.replace('~', "~0").replace('/', "~1"))
@@ -52,10 +52,14 @@ impl<'de> Deserialize<'de> for Plain {
     }
 }
 
-/// Where the parser stands; made into a pointer only when something is wrong there.
-enum Path<'a> {
+/// Where in a body something stands; made into a JSON Pointer only when something is wrong there.
+#[derive(Debug)]
+pub enum Path<'a> {
+    /// The body itself.
     Root,
+    /// A member of an object.
     Member(&'a Path<'a>, &'a str),
+    /// An item of an array.
     Item(&'a Path<'a>, usize),
 }
 
@@ -66,6 +70,12 @@ impl Path<'_> {
             Path::Member(parent, name) => pointer(&parent.to_pointer(), name),
             Path::Item(parent, index) => pointer(&parent.to_pointer(), index),
         }
+    }
+}
+
+impl From<&Path<'_>> for String {
+    fn from(path: &Path<'_>) -> Self {
+        path.to_pointer()
     }
 }
 
@@ -132,12 +142,13 @@ impl<'de> Visitor<'de> for Tree<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> std::result::Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            let path = Path::Member(&self.path, &name);
-            if object.contains_key(&name) && self.duplicate.is_none() {
-                *self.duplicate = Some(path.to_pointer());
+            let member = object.entry(name);
+            let path = Path::Member(&self.path, member.key());
+            if matches!(member, Entry::Occupied(_)) {
+                self.duplicate.get_or_insert_with(|| path.to_pointer());
             }
             let value = members.next_value_seed(Tree { path, duplicate: self.duplicate })?;
-            object.insert(name, value);
+            *member.or_insert(Value::Null) = value;
         }
         Ok(Value::Object(object))
     }

@@ -1,6 +1,6 @@
 //! A location, the bodies that make or change one, and the Feature it is shown as.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, ops::Deref, sync::OnceLock};
 
 use serde_json::{Map, Value};
 
@@ -9,7 +9,7 @@ use super::{
     error::{Code, Error, Result},
     geometry::Geometry,
     id::{LocationId, UserId},
-    json,
+    json::{self, Path},
     properties::Properties,
     time::Timestamp,
 };
@@ -72,24 +72,58 @@ impl Location {
     }
 
     fn feature(&self, own: &str, distance_m: Option<f64>) -> String {
-        let geometry = self.geometry.to_json();
-        let mut text = String::with_capacity(geometry.len() + own.len() + 256);
-        let _ = write!(text, r#"{{"type":"Feature","id":{},"geometry":{geometry},"properties":"#, self.id);
+        let Self { id, version, owner, updated_by, created_at, updated_at, .. } = self;
+        let mut text = String::with_capacity(own.len() + 384);
+        let number = |text: &mut String, before, number| {
+            text.push_str(before);
+            text.push_str(itoa::Buffer::new().format::<u64>(number));
+        };
+        number(&mut text, r#"{"type":"Feature","id":"#, id.get());
+        text.push_str(r#","geometry":"#);
+        text.push_str(&self.geometry.to_json());
+        text.push_str(r#","properties":"#);
         let members = own.strip_suffix('}').expect("properties are an object");
         text.push_str(members);
         if members.len() > 1 {
             text.push(',');
         }
-        let Self { version, owner, updated_by, created_at, updated_at, .. } = self;
-        let _ = write!(
-            text,
-            r#""version":{version},"userId":{owner},"updatedBy":{updated_by},"createdAt":"{created_at}","updatedAt":"{updated_at}""#,
-        );
+        number(&mut text, r#""version":"#, *version);
+        number(&mut text, r#","userId":"#, owner.get());
+        number(&mut text, r#","updatedBy":"#, updated_by.get());
+        let _ = write!(text, r#","createdAt":"{created_at}","updatedAt":"{updated_at}""#);
         if let Some(distance_m) = distance_m {
             let _ = write!(text, r#","distance":{distance_m}"#);
         }
         text.push_str("}}");
         text
+    }
+}
+
+/// A location with its Feature, which is written once, by whoever needs it first.
+#[derive(Debug)]
+pub struct Committed {
+    location: Location,
+    feature: OnceLock<String>,
+}
+
+impl Committed {
+    /// See [`Location::to_feature`].
+    pub fn feature(&self) -> &str {
+        self.feature.get_or_init(|| self.location.to_feature())
+    }
+}
+
+impl From<Location> for Committed {
+    fn from(location: Location) -> Self {
+        Self { location, feature: OnceLock::new() }
+    }
+}
+
+impl Deref for Committed {
+    type Target = Location;
+
+    fn deref(&self) -> &Location {
+        &self.location
     }
 }
 
@@ -209,6 +243,6 @@ fn geometry(members: &Map<String, Value>) -> Result<Option<Geometry>> {
         Some(Value::Null) => {
             Err(Error::new(Code::GeometryRequired, "geometry must not be null").at("/geometry"))
         }
-        Some(value) => Geometry::from_json(value, "/geometry").map(Some),
+        Some(value) => Geometry::from_json(value, &Path::Member(&Path::Root, "geometry")).map(Some),
     }
 }

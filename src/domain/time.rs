@@ -1,12 +1,11 @@
 //! Points in time: kept as milliseconds, shown as ISO 8601 UTC with milliseconds.
 
-use std::{fmt, time::SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Serialize, Serializer};
-use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
-
-const ISO_8601: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,9 +31,9 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
-            .map_err(|_| fmt::Error)?;
-        f.write_str(&at.format(ISO_8601).map_err(|_| fmt::Error)?)
+        let since_1970 = Duration::from_millis(self.0.try_into().map_err(|_| fmt::Error)?);
+        let at = SystemTime::UNIX_EPOCH.checked_add(since_1970).ok_or(fmt::Error)?;
+        humantime::format_rfc3339_millis(at).fmt(f)
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::rooms::Rooms;
-use crate::domain::{event::Event, id::LocationId, location::Location};
+use crate::domain::{event::Event, id::LocationId, location::Committed};
 
 /// How often what could not be sent or read is tried again.
 const CATCH_UP: Duration = Duration::from_millis(100);
@@ -66,8 +66,8 @@ pub async fn run(
 /// Carries a batch over to the rooms; `lacking` is told of those that have begun to lack versions.
 fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(LocationId)) {
     // Versions of one location go together, as long as nothing but versions comes between.
-    let mut updated: Vec<Arc<Location>> = Vec::new();
-    let mut send = |updated: &mut Vec<Arc<Location>>| {
+    let mut updated: Vec<Arc<Committed>> = Vec::new();
+    let mut send = |updated: &mut Vec<Arc<Committed>>| {
         updated.sort_by_key(|location| location.id);
         for versions in updated.chunk_by(|one, next| one.id == next.id) {
             let id = versions[0].id;

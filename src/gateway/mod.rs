@@ -70,7 +70,7 @@ pub struct Gateway {
 impl Gateway {
     /// Starts forwarding `events` to rooms; also returns the tower service that `net::accept` serves.
     pub fn start(
-        service: Service,
+        service: Arc<Service>,
         events: mpsc::Receiver<Event>,
         heartbeat: Heartbeat,
         origins: &Origins,

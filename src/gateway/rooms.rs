@@ -30,7 +30,7 @@ use crate::{
         access::{Access, Action, Caller, Change, Role, may},
         error::{Code, Error, Result},
         id::LocationId,
-        location::Location,
+        location::{Committed, Location},
         time::Timestamp,
     },
     service::{Current, Live, Service, history::Head},
@@ -49,7 +49,7 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// All rooms of this process.
 pub struct Rooms {
-    pub service: Service,
+    pub service: Arc<Service>,
     /// Written when a room's first member enters or its last leaves. Taken before a room's lock, and
     /// never held while anything is sent.
     rooms: Mutex<HashMap<LocationId, Arc<Shared>>>,
@@ -142,7 +142,7 @@ struct RoomClosed<'a> {
 
 impl Rooms {
     /// No rooms yet; what they need to know comes from `service`.
-    pub fn new(service: Service) -> Self {
+    pub fn new(service: Arc<Service>) -> Self {
         Self {
             service,
             rooms: Mutex::default(),
@@ -250,7 +250,7 @@ impl Rooms {
 
     /// Sends committed versions of a location to its room. `true`: the room has begun to lack versions before
     /// them, which [`Rooms::fill`] reads.
-    pub fn updated(&self, id: LocationId, versions: &[Arc<Location>]) -> bool {
+    pub fn updated(&self, id: LocationId, versions: &[Arc<Committed>]) -> bool {
         let Some(shared) = self.room(id) else { return false };
         // Before the lock: joins need not wait for it.
         let updates: Vec<_> = versions.iter().map(|location| update(location)).collect();
@@ -475,7 +475,7 @@ impl Rooms {
             let _permit = self.reads.acquire().await.map_err(Error::internal)?;
             let run = self.service.newest(id, from, MAX_MISSED + 1).await?;
             debug!(room = %id, from, versions = run.len(), "read for a room");
-            Ok::<Vec<_>, Error>(run.iter().map(update).collect())
+            Ok::<Vec<_>, Error>(run.into_iter().map(|location| update(&location.into())).collect())
         };
         match read.await {
             Ok(run) => {
@@ -544,12 +544,11 @@ impl fmt::Debug for Rooms {
 }
 
 /// A version as its room is sent it.
-fn update(location: &Location) -> Update {
-    let Location { id, version, updated_by, .. } = location;
-    let message = location.to_feature();
+fn update(location: &Committed) -> Update {
+    let Location { id, version, updated_by, .. } = &**location;
     let before = format!(r#"{{"userId":{updated_by},"message":"#);
     let after = format!(r#","roomName":"{id}","version":{version}}}"#);
-    Update::new(*version, [&before, &message, &after])
+    Update::new(*version, [&before, location.feature(), &after])
 }
 
 /// Somebody on the way into a room: while it lasts, the room is there, hears of updates and remembers those

@@ -1,6 +1,6 @@
 //! One request: who sends it, and what its URL asks. Looked at once path and method are known to be there.
 
-use std::{convert::Infallible, net::IpAddr};
+use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
@@ -32,7 +32,7 @@ impl<B: Buf, S: Stream<Item = std::result::Result<B, warp::Error>>> Body for S {
 /// A request on its way to an act.
 #[derive(Debug)]
 pub struct Call {
-    pub service: Service,
+    pub service: Arc<Service>,
     pub query: String,
     headers: HeaderMap,
     /// Its sender's address.
@@ -40,7 +40,7 @@ pub struct Call {
 }
 
 /// Extracts it.
-pub fn call(service: Service) -> impl Filter<Extract = (Call,), Error = Infallible> + Clone {
+pub fn call(service: Arc<Service>) -> impl Filter<Extract = (Call,), Error = Infallible> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let client = warp::ext::optional::<Client>();
     query.and(warp::header::headers_cloned()).and(client).map(

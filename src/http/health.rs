@@ -1,5 +1,7 @@
 //! Is the process up, is the database reachable, what is counted: for load balancers, scrapes and people.
 
+use std::sync::Arc;
+
 use http::{Method, header};
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
@@ -7,7 +9,7 @@ use super::{error::method_not_allowed, locations::respond, reply};
 use crate::{metrics::CONTENT_TYPE, service::Service};
 
 /// `GET /healthz`, `GET /readyz`, `GET /metrics`.
-pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
+pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
     let healthz = path!("healthz").and(warp::method()).map(|method: Method| match method {
         Method::GET | Method::HEAD => reply::ok().into_response(),
         method => method_not_allowed(&method, "GET, HEAD").into_response(),
@@ -24,7 +26,7 @@ pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = 
     healthz.or(readyz).unify().or(metrics).unify().boxed()
 }
 
-async fn ready(method: Method, service: Service) -> Response {
+async fn ready(method: Method, service: Arc<Service>) -> Response {
     if !matches!(method, Method::GET | Method::HEAD) {
         return method_not_allowed(&method, "GET, HEAD").into_response();
     }

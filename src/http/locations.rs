@@ -1,5 +1,7 @@
 //! The `/location` routes.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Method, StatusCode, header};
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
@@ -18,7 +20,7 @@ use crate::{
 };
 
 /// `GET`, `POST`, `PUT /location`; `GET`, `PUT`, `DELETE /location/{id}`; `GET /location/{id}/history`.
-pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
+pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
     let call = call(service);
     let read = warp::get().or(warp::head()).unify();
 
@@ -82,7 +84,7 @@ async fn create(call: Call, body: impl Body) -> Response {
     let act = async {
         let (caller, body) = call.with_body(body).await?;
         let location = call.service.create_location(NewLocation::from_body(&body, caller.as_ref())?).await?;
-        let reply = reply::data(StatusCode::CREATED, "location", &location.to_feature());
+        let reply = reply::data(StatusCode::CREATED, "location", location.feature());
         Ok(warp::reply::with_header(reply, header::LOCATION, format!("/location/{}", location.id)))
     };
     respond(act.await)
@@ -93,7 +95,7 @@ async fn update(call: Call, id: Option<String>, body: impl Body) -> Response {
         let (caller, body) = call.with_body(body).await?;
         let id = id.as_deref().map(known).transpose()?;
         let location = call.service.update_location(Update::from_body(&body, id, caller.as_ref())?).await?;
-        Ok(reply::data(StatusCode::CREATED, "updatedLocationResult", &location.to_feature()))
+        Ok(reply::data(StatusCode::CREATED, "updatedLocationResult", location.feature()))
     };
     respond(act.await)
 }

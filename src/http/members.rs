@@ -1,5 +1,7 @@
 //! The `/location/{id}/members` routes.
 
+use std::sync::Arc;
+
 use http::{Method, StatusCode};
 use serde::Serialize;
 use warp::{Filter, Rejection, Reply, path, reply::Response};
@@ -21,7 +23,7 @@ use crate::{
 };
 
 /// `GET /location/{id}/members`; `PUT`, `DELETE /location/{id}/members/{userId}`.
-pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
+pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
     let call = call(service);
     let all = path!("location" / String / "members");
     let list = all.and(warp::get().or(warp::head()).unify()).and(call.clone()).then(list).boxed();

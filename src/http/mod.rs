@@ -12,7 +12,7 @@ mod query;
 mod reply;
 mod shares;
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, Request, Response};
@@ -41,7 +41,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The API as a tower service: what `net::accept` serves.
 pub fn service(
-    service: Service,
+    service: Arc<Service>,
     origins: &Origins,
     proxies: TrustedProxies,
 ) -> impl TowerService<

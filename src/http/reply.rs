@@ -9,7 +9,8 @@ const JSON: &str = "application/json";
 
 /// `{"status":…,"data":{"<name>":…}}`.
 pub fn data(status: StatusCode, name: &str, feature: &str) -> impl Reply + use<> {
-    let body = format!(r#"{{"status":{},"data":{{"{name}":{feature}}}}}"#, status.as_u16());
+    let parts = [r#"{"status":"#, status.as_str(), r#","data":{""#, name, r#"":"#, feature, "}}"];
+    let body = parts.concat();
     reply::with_status(reply::with_header(body, header::CONTENT_TYPE, JSON), status)
 }
 

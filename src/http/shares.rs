@@ -1,5 +1,7 @@
 //! The `/location/{id}/shares` routes.
 
+use std::sync::Arc;
+
 use http::{Method, StatusCode};
 use serde::Serialize;
 use warp::{Filter, Rejection, Reply, path, reply::Response};
@@ -21,7 +23,7 @@ use crate::{
 };
 
 /// `GET`, `POST /location/{id}/shares`; `DELETE /location/{id}/shares/{shareId}`.
-pub fn routes(service: Service) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
+pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
     let call = call(service);
     let all = path!("location" / String / "shares");
     let list = all.and(warp::get().or(warp::head()).unify()).and(call.clone()).then(list).boxed();

@@ -94,8 +94,7 @@ fn is_localhost(origin: &HeaderValue) -> bool {
 }
 
 fn is_localhost_name(host: &str) -> bool {
-    let host = host.to_ascii_lowercase();
-    host == "localhost" || host.ends_with(".localhost")
+    host.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }
 
 fn address(host: &str) -> Option<IpAddr> {

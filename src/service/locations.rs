@@ -10,7 +10,7 @@ use crate::{
         distance::Near,
         error::{Code, Error, Result},
         id::LocationId,
-        location::{Location, NewLocation, Update},
+        location::{Committed, Location, NewLocation, Update},
     },
     storage::Page,
 };
@@ -40,7 +40,7 @@ impl Service {
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn create_location(&self, new: NewLocation) -> Result<Arc<Location>> {
+    pub async fn create_location(&self, new: NewLocation) -> Result<Arc<Committed>> {
         self.writer.create(new).await
     }
 
@@ -48,7 +48,7 @@ impl Service {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `properties_too_large`, `storage_unavailable`, `internal`.
-    pub async fn update_location(&self, update: Update) -> Result<Arc<Location>> {
+    pub async fn update_location(&self, update: Update) -> Result<Arc<Committed>> {
         self.writer.update(update).await
     }
 

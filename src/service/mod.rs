@@ -46,8 +46,8 @@ const PINGED: Duration = Duration::from_millis(200);
 /// How long an answer waits for the rooms.
 const TAKEN_IN: Duration = Duration::from_secs(1);
 
-/// Everything the doors can ask for. Cheap to clone.
-#[derive(Clone, Debug)]
+/// Everything the doors can ask for.
+#[derive(Debug)]
 pub struct Service {
     store: Store,
     writer: Writer,
@@ -56,12 +56,12 @@ pub struct Service {
     /// Held from a change of rights until it is on its way to the rooms.
     granting: Arc<tokio::sync::Mutex<()>>,
     /// `None`: open mode.
-    keys: Option<Arc<Keys>>,
-    live: Arc<OnceLock<Box<dyn Live>>>,
+    keys: Option<Keys>,
+    live: OnceLock<Box<dyn Live>>,
     ledger: Arc<Ledger>,
-    passwords: Arc<Passwords>,
+    passwords: Passwords,
     /// When the database was last asked whether it is there, and whether it was.
-    pinged: Arc<tokio::sync::Mutex<Option<(Instant, bool)>>>,
+    pinged: tokio::sync::Mutex<Option<(Instant, bool)>>,
     /// On every caller.
     pub limits: Arc<Limits>,
     /// What is counted.
@@ -76,7 +76,7 @@ impl Service {
         keep: History,
         keys: Option<Keys>,
         limits: &config::Limits,
-    ) -> (Self, mpsc::Receiver<Event>) {
+    ) -> (Arc<Self>, mpsc::Receiver<Event>) {
         let metrics = Metrics::default();
         let (events, happened) = mpsc::channel(EVENTS);
         let writer = Writer::start(store.clone(), events.clone(), Retention::start(store.clone(), keep));
@@ -87,15 +87,15 @@ impl Service {
             writer,
             events,
             granting: Arc::default(),
-            keys: keys.map(Arc::new),
-            live: Arc::default(),
+            keys,
+            live: OnceLock::new(),
             ledger,
-            passwords: Arc::default(),
-            pinged: Arc::default(),
+            passwords: Passwords::default(),
+            pinged: tokio::sync::Mutex::default(),
             limits: Limits::start(limits, &metrics),
             metrics: Arc::new(metrics),
         };
-        (service, happened)
+        (Arc::new(service), happened)
     }
 
     /// Waits until the rooms have taken in what has happened so far: who is then told that a location or a

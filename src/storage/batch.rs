@@ -11,8 +11,8 @@ use std::{
 
 use geo::Rect;
 use sea_orm::{
-    ActiveValue::Set, ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait,
-    FromQueryResult, QuerySelect, Statement,
+    ActiveValue::Set, ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait, QuerySelect,
+    Statement,
 };
 
 use super::{
@@ -29,7 +29,7 @@ use crate::domain::{
     area::{covers, roomy},
     error::{Code, Error, Result},
     id::{LocationId, UserId},
-    location::{Location, NewLocation, Update},
+    location::{Committed, Location, NewLocation, Update},
     time::Timestamp,
 };
 
@@ -62,7 +62,7 @@ impl Act {
 }
 
 /// The location as a change has left it (removed: as it last stood), or why it was refused.
-pub type Outcome = Result<Arc<Location>>;
+pub type Outcome = Result<Arc<Committed>>;
 
 /// Why a transaction did not end well.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ pub enum Locked {
 
 /// A locked row, and what the acts so far have made of it.
 struct Row {
-    location: Arc<Location>,
+    location: Arc<Committed>,
     /// The box it is indexed by.
     area: Option<Rect>,
     /// Its newest of the batch's [`Version`]s, if it has one.
@@ -112,7 +112,7 @@ struct Row {
 
 /// A version to be written, in the database's terms.
 struct Version {
-    location: Arc<Location>,
+    location: Arc<Committed>,
     plane: Vec<u8>,
     altitudes: Option<Vec<u8>>,
 }
@@ -217,7 +217,7 @@ impl Store {
         }
         let was_counted = row.as_ref().is_some_and(|row| row.version >= location.version as i64);
         Ok(match (act, kept) {
-            (_, Some(kept)) if kept == **location => Fate::Committed,
+            (_, Some(kept)) if kept == ***location => Fate::Committed,
             (_, Some(_)) => Fate::Undone,
             (_, None) if was_counted => Fate::Forgotten,
             (Act::Update(_), None) if row.is_none() => Fate::Forgotten,
@@ -247,11 +247,12 @@ async fn lock(
     };
     let ids: Vec<_> = ids.into_iter().collect();
     let (placeholders, values) = id_list(&ids);
-    let sql = format!("SELECT * FROM location {hint} WHERE id IN ({placeholders}) {lock}");
+    let columns = location::COLUMNS;
+    let sql = format!("SELECT {columns} FROM location {hint} WHERE id IN ({placeholders}) {lock}");
     for row in tx.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await? {
-        let row = location::Model::from_query_result(&row, "")?;
+        let row = location::Model::from_columns(&row)?;
         let area = row.area.as_deref().and_then(area::from_bytes);
-        let location = Arc::new(Location::try_from(row).map_err(unreadable)?);
+        let location = Arc::new(Committed::from(Location::try_from(row).map_err(unreadable)?));
         rows.insert(location.id, Some(Row { location, area, newest: None, left_area: false }));
     }
     if locked == Locked::Skip && rows.len() < ids.len() {
@@ -296,13 +297,13 @@ impl Row {
         roles: &HashMap<(LocationId, UserId), Role>,
         now: Timestamp,
     ) -> Result<()> {
-        let Location { id, owner, .. } = *self.location;
+        let Location { id, owner, .. } = **self.location;
         let role = by.role(id, owner, now).or_else(|| roles.get(&(id, by.account()?)).copied());
         may(role, action, id)
     }
 
     fn update(&mut self, update: &Update, now: Timestamp) -> Result<Version> {
-        let location = Arc::new(self.location.updated(update, now)?);
+        let location = Arc::new(Committed::from(self.location.updated(update, now)?));
         let plane = location.geometry.plane();
         if update.geometry.is_some() && !self.area.is_some_and(|area| covers(&area, &plane)) {
             self.area = Some(roomy(&plane));
@@ -314,14 +315,14 @@ impl Row {
 }
 
 impl Version {
-    fn new(location: Arc<Location>, plane: Plane) -> Self {
+    fn new(location: Arc<Committed>, plane: Plane) -> Self {
         let altitudes = location.geometry.altitudes().map(|altitudes| Altitudes(altitudes).to_bytes());
         Self { location, plane: plane.to_bytes(), altitudes }
     }
 
     /// Geometry, altitudes, properties, who.
     fn state(&self) -> [Cell<'_>; 4] {
-        let Location { properties, updated_by, .. } = &*self.location;
+        let Location { properties, updated_by, .. } = &**self.location;
         [
             Cell::Bytes(&self.plane),
             self.altitudes.as_deref().map_or(Cell::Null, Cell::Bytes),
@@ -331,7 +332,7 @@ impl Version {
     }
 
     fn write_location(&self, rows: &mut Rows, area: Option<&Rect>) {
-        let Location { id, owner, version, created_at, updated_at, .. } = &*self.location;
+        let Location { id, owner, version, created_at, updated_at, .. } = &**self.location;
         let [geometry, altitudes, properties, updated_by] = self.state();
         let [id, owner, version] = [id.get(), owner.get(), *version].map(|n| Cell::Int(n as i64));
         let [created_at, updated_at] = [created_at, updated_at].map(|at| Cell::Int(at.as_millis()));
@@ -343,7 +344,7 @@ impl Version {
     }
 
     fn write_history(&self, rows: &mut Rows) {
-        let Location { id, version, updated_at, .. } = &*self.location;
+        let Location { id, version, updated_at, .. } = &**self.location;
         let [geometry, altitudes, properties, updated_by] = self.state();
         let [id, version] = [id.get(), *version].map(|n| Cell::Int(n as i64));
         let updated_at = Cell::Int(updated_at.as_millis());
@@ -394,7 +395,7 @@ async fn insert(
     let id = Entity::insert(row).exec(tx).await?.last_insert_id;
     let id = u64::try_from(id).ok().and_then(LocationId::new);
     let id = id.ok_or_else(|| DbErr::Custom("the database gave an id that is none".into()))?;
-    Ok((Version::new(Arc::new(new.to_location(id, now)), plane), area))
+    Ok((Version::new(Arc::new(new.to_location(id, now).into()), plane), area))
 }
 
 /// Removes a location, its members and its shares. Its history goes later, in small steps.

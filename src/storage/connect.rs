@@ -156,25 +156,26 @@ impl Store {
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub(super) async fn answered<T, F>(&self, read: impl Fn() -> F) -> Result<T>
+    pub(super) fn answered<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = Result<T>>
     where
         F: Future<Output = DbResult<T>>,
     {
-        self.read_with(in_time(tried(read))).await
+        self.read_with(Box::pin(in_time(tried(read))))
     }
 
     /// What a read says that also computes, and waits for the database no longer than [`in_time`].
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub(super) async fn computed<T, F>(&self, read: impl Fn() -> F) -> Result<T>
+    pub(super) fn computed<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = Result<T>>
     where
         F: Future<Output = DbResult<T>>,
     {
-        self.read_with(tried(read)).await
+        self.read_with(Box::pin(tried(read)))
     }
 
-    /// Replaces connections that have fallen silent.
+    /// Replaces connections that have fallen silent. Reads come boxed: every request that
+    /// might read would else carry their kilobytes in its future.
     async fn read_with<T>(&self, read: impl Future<Output = DbResult<T>>) -> Result<T> {
         let age = self.read.age();
         let answer = read.await;
@@ -309,7 +310,7 @@ impl Pool {
     async fn renew(&self, age: u64) {
         let is_due = self.age() == age && self.backend() == DatabaseBackend::MySql;
         // It does not connect yet.
-        if is_due && let Ok(new) = Database::connect(self.options.clone()).await {
+        if is_due && let Ok(new) = Box::pin(Database::connect(self.options.clone())).await {
             let mut now = self.now.write();
             if now.0 == age {
                 *now = (age + 1, new);

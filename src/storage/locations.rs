@@ -1,9 +1,10 @@
 //! Reading locations: one, a page of all, a page of those in a box or near a point.
 //!
-//! Spatial pages go through the index first and are then tested exactly, row by row as they stream in;
-//! what is kept meanwhile is a few bytes a match, whatever the size of the geometries.
+//! Spatial pages go through the index first and are then tested exactly, row by row as they stream in. A few
+//! small rows are kept meanwhile, and answered from; else a few bytes a match, whatever its size, and those of
+//! the page are read again from the same snapshot.
 
-use std::{cmp::Reverse, collections::HashMap, fmt::Write as _, sync::Arc};
+use std::{cmp::Ordering, collections::HashMap, fmt::Write as _, sync::Arc};
 
 use futures_util::TryStreamExt;
 use geo::{CoordsIter, Geometry};
@@ -77,6 +78,18 @@ fn seen(user: Value, newest: Option<u64>) -> (String, Vec<Value>) {
 
 /// A geometry with more positions than this is tested off the threads that serve everybody else.
 const LARGE: usize = 1_000;
+/// So many candidates may be kept whole, each with properties of at most so many bytes: with geometries that
+/// are not large that is some ten MiB at the very most.
+const FEW: usize = 256;
+const SMALL: usize = 16 * 1024;
+
+/// A location that has passed an exact test.
+struct Passed<T> {
+    /// What the test said.
+    said: T,
+    created_at: i64,
+    id: i64,
+}
 
 impl Store {
     /// One location, as last committed.
@@ -125,17 +138,15 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn locations_in(&self, seen_by: &Caller, bbox: &Bbox, page: Page) -> Result<Vec<Location>> {
-        let read = || async {
-            let tx = in_time(self.reader()?.begin()).await?;
+        let read = || {
             let exact = bbox.clone();
             let test = move |geometry: &Geometry| exact.intersects(geometry).then_some(());
-            let mut found = self.passing(&tx, seen_by, bbox.rects(), test).await?;
-            // Not ORDER BY: MySQL would sort the geometries along, and has not the memory for large ones.
-            found.sort_unstable_by_key(|((), created_at, id)| Reverse((*created_at, *id)));
-            in_time(finish(tx, page.of(found).map(|(_, _, id)| id).collect())).await
+            let newest_first =
+                |a: &Passed<()>, b: &Passed<()>| (b.created_at, b.id).cmp(&(a.created_at, a.id));
+            self.found(seen_by, bbox.rects(), test, newest_first, page)
         };
-        let rows = self.computed(read).await?;
-        rows.into_iter().map(Location::try_from).collect()
+        let found = self.computed(read).await?;
+        found.into_iter().map(|(row, ())| Location::try_from(row)).collect()
     }
 
     /// A page of the locations somebody may see among others within the radius (and the box, if there is
@@ -150,26 +161,86 @@ impl Store {
         bbox: Option<&Bbox>,
         page: Page,
     ) -> Result<Vec<(Location, f64)>> {
-        let read = || async {
-            let tx = in_time(self.reader()?.begin()).await?;
+        let rects = near.rects();
+        let read = || {
             let (exact, bbox) = (near.clone(), bbox.cloned());
             let test = move |geometry: &Geometry| {
                 let distance_m = exact.distance_m(geometry)?;
                 bbox.as_ref().is_none_or(|bbox| bbox.intersects(geometry)).then_some(distance_m)
             };
-            let mut found = self.passing(&tx, seen_by, &near.rects(), test).await?;
-            found.sort_unstable_by(|(a_m, _, a), (b_m, _, b)| a_m.total_cmp(b_m).then(b.cmp(a)));
-            let (distances, ids): (Vec<_>, Vec<_>) =
-                page.of(found).map(|(distance_m, _, id)| (distance_m, id)).unzip();
-            Ok((in_time(finish(tx, ids)).await?, distances))
+            let nearest_first =
+                |a: &Passed<f64>, b: &Passed<f64>| a.said.total_cmp(&b.said).then(b.id.cmp(&a.id));
+            self.found(seen_by, &rects, test, nearest_first, page)
         };
-        let (rows, distances) = self.computed(read).await?;
-        let locations = rows.into_iter().map(Location::try_from);
-        locations.zip(distances).map(|(location, distance_m)| Ok((location?, distance_m))).collect()
+        let found = self.computed(read).await?;
+        found.into_iter().map(|(row, distance_m)| Ok((Location::try_from(row)?, distance_m))).collect()
     }
 
-    /// What of the locations somebody may see whose index box meets one of `rects` passes the exact test: what the test
-    /// says, time of creation, id. Between two candidates others get their turn, and a caller that has
+    /// A page of what of the locations somebody may see has an index box that meets one of `rects`, and passes
+    /// the exact test; with what the test said.
+    async fn found<T: Send + 'static>(
+        &self,
+        seen_by: &Caller,
+        rects: &[geo::Rect],
+        test: impl Fn(&Geometry) -> Option<T> + Send + Sync + 'static,
+        order: impl Fn(&Passed<T>, &Passed<T>) -> Ordering,
+        page: Page,
+    ) -> DbResult<Vec<(location::Model, T)>> {
+        if let Some(mut few) = in_time(self.few_passing(seen_by, rects, &test)).await? {
+            few.sort_unstable_by(|(_, a), (_, b)| order(a, b));
+            return Ok(page.of(few).map(|(row, passed)| (row, passed.said)).collect());
+        }
+        let tx = in_time(self.reader()?.begin()).await?;
+        let mut all = self.passing(&tx, seen_by, rects, test).await?;
+        // Not ORDER BY: MySQL would sort the geometries along, and has not the memory for large ones.
+        all.sort_unstable_by(order);
+        let (ids, said): (Vec<_>, Vec<_>) = page.of(all).map(|passed| (passed.id, passed.said)).unzip();
+        Ok(in_time(finish(tx, ids)).await?.into_iter().zip(said).collect())
+    }
+
+    /// A query for locations somebody may see whose index box meets one of `rects`.
+    fn candidates(&self, columns: &str, seen_by: &Caller, rects: &[geo::Rect], limit: &str) -> Statement {
+        let (meeting, mut values) = area::meeting(self.backend(), rects);
+        let mut sql = format!(
+            "SELECT {columns} FROM ({meeting}) AS met JOIN location ON location.id = met.location_id"
+        );
+        if let Some(user) = limited_to(seen_by) {
+            let (seen, more) = seen(user, None);
+            let _ = write!(sql, " JOIN ({seen}) AS seen ON seen.id = met.location_id");
+            values.extend(more);
+        }
+        sql.push_str(limit);
+        Statement::from_sql_and_values(self.backend(), sql, values)
+    }
+
+    /// What passes, whole, in one round trip: a statement has a snapshot to itself. `None`: there are too many
+    /// candidates, or too large ones, to keep them all.
+    async fn few_passing<T>(
+        &self,
+        seen_by: &Caller,
+        rects: &[geo::Rect],
+        test: impl Fn(&Geometry) -> Option<T>,
+    ) -> DbResult<Option<Vec<(location::Model, Passed<T>)>>> {
+        let limit = format!(" LIMIT {}", FEW + 1);
+        let statement = self.candidates(location::COLUMNS, seen_by, rects, &limit);
+        let reader = self.reader()?;
+        let mut candidates = reader.stream_raw(statement).await?;
+        let (mut seen, mut passed) = (0, Vec::new());
+        while let Some(row) = candidates.try_next().await? {
+            let row = location::Model::from_columns(&row)?;
+            seen += 1;
+            if seen > FEW || row.properties.len() > SMALL || row.geometry.0.coords_count() > LARGE {
+                return Ok(None);
+            }
+            if let Some(said) = test(&row.geometry.0) {
+                let passing = Passed { said, created_at: row.created_at, id: row.id };
+                passed.push((row, passing));
+            }
+        }
+        Ok(Some(passed))
+    }
+
+    /// What passes, of any number and size. Between two candidates others get their turn, and a caller that has
     /// gone away ends it.
     async fn passing<T: Send + 'static>(
         &self,
@@ -177,18 +248,9 @@ impl Store {
         seen_by: &Caller,
         rects: &[geo::Rect],
         test: impl Fn(&Geometry) -> Option<T> + Send + Sync + 'static,
-    ) -> DbResult<Vec<(T, i64, i64)>> {
-        let (meeting, mut values) = area::meeting(self.backend(), rects);
-        let mut sql = format!(
-            "SELECT location.id, location.created_at, location.geometry FROM ({meeting}) AS met \
-             JOIN location ON location.id = met.location_id"
-        );
-        if let Some(user) = limited_to(seen_by) {
-            let (seen, more) = seen(user, None);
-            let _ = write!(sql, " JOIN ({seen}) AS seen ON seen.id = met.location_id");
-            values.extend(more);
-        }
-        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+    ) -> DbResult<Vec<Passed<T>>> {
+        let columns = "location.id, location.created_at, location.geometry";
+        let statement = self.candidates(columns, seen_by, rects, "");
         let mut candidates = in_time(tx.stream_raw(statement)).await?;
         let test = Arc::new(test);
         let mut passed = Vec::new();
@@ -202,7 +264,8 @@ impl Store {
                 said.map_err(|e| DbErr::Custom(format!("exact test: {e}")))?
             };
             if let Some(said) = said {
-                passed.push((said, row.try_get("", "created_at")?, row.try_get("", "id")?));
+                let (created_at, id) = (row.try_get("", "created_at")?, row.try_get("", "id")?);
+                passed.push(Passed { said, created_at, id });
             }
         }
         Ok(passed)

@@ -98,14 +98,23 @@ impl Rows {
 impl Cell<'_> {
     /// As MySQL's literal.
     fn write_to(self, sql: &mut String) {
-        let _ = match self {
-            Self::Int(value) => write!(sql, "{value}"),
-            Self::Double(value) => write!(sql, "{value:e}"),
-            Self::Bytes(bytes) => write!(sql, "x'{}'", hex::encode(bytes)),
-            Self::Text(text) => write!(sql, "_utf8mb4 x'{}'", hex::encode(text)),
-            Self::Null => write!(sql, "NULL"),
-        };
+        match self {
+            Self::Int(value) => sql.push_str(itoa::Buffer::new().format(value)),
+            Self::Double(value) => _ = write!(sql, "{value:e}"),
+            Self::Bytes(bytes) => push_hex(sql, "x'", bytes),
+            Self::Text(text) => push_hex(sql, "_utf8mb4 x'", text.as_bytes()),
+            Self::Null => sql.push_str("NULL"),
+        }
     }
+}
+
+fn push_hex(sql: &mut String, before: &str, bytes: &[u8]) {
+    sql.push_str(before);
+    for some in bytes.chunks(128) {
+        let mut digits = [0; 256];
+        sql.push_str(const_hex::encode_to_str(some, &mut digits[..2 * some.len()]).expect("twice the room"));
+    }
+    sql.push('\'');
 }
 
 impl From<Cell<'_>> for Value {

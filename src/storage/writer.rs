@@ -30,7 +30,7 @@ use crate::domain::{
     error::{Code, Error, Result},
     event::Event,
     id::LocationId,
-    location::{Location, NewLocation, Update},
+    location::{Committed, NewLocation, Update},
 };
 
 /// Changes that may wait, and the KiB of all their bodies; one more is refused with 503.
@@ -75,7 +75,7 @@ impl Writer {
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn create(&self, new: NewLocation) -> Result<Arc<Location>> {
+    pub async fn create(&self, new: NewLocation) -> Result<Arc<Committed>> {
         self.send(Act::Create(new)).await
     }
 
@@ -83,7 +83,7 @@ impl Writer {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `properties_too_large`, `storage_unavailable`, `internal`.
-    pub async fn update(&self, update: Update) -> Result<Arc<Location>> {
+    pub async fn update(&self, update: Update) -> Result<Arc<Committed>> {
         self.send(Act::Update(update)).await
     }
 
@@ -91,11 +91,11 @@ impl Writer {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn delete(&self, by: Caller, id: LocationId) -> Result<Arc<Location>> {
+    pub async fn delete(&self, by: Caller, id: LocationId) -> Result<Arc<Committed>> {
         self.send(Act::Delete { id, by }).await
     }
 
-    async fn send(&self, act: Act) -> Result<Arc<Location>> {
+    async fn send(&self, act: Act) -> Result<Arc<Committed>> {
         let full =
             || Error::new(Code::StorageUnavailable, "too many writes wait for the database; try again");
         let space = self.space.clone().try_acquire_many_owned((act.size() / 1024 + 1) as u32);

@@ -35,6 +35,29 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
+/// What [`Model::from_columns`] expects, in its order.
+pub const COLUMNS: &str = "location.id, location.owner_id, location.version, location.geometry, \
+    location.altitudes, location.properties, location.updated_by, location.created_at, \
+    location.updated_at, location.area";
+
+impl Model {
+    /// A row of [`COLUMNS`], without looking for their names in each.
+    pub fn from_columns(row: &QueryResult) -> Result<Self, DbErr> {
+        Ok(Self {
+            id: row.try_get_by_index(0)?,
+            owner_id: row.try_get_by_index(1)?,
+            version: row.try_get_by_index(2)?,
+            geometry: row.try_get_by_index(3)?,
+            altitudes: row.try_get_by_index(4)?,
+            properties: row.try_get_by_index(5)?,
+            updated_by: row.try_get_by_index(6)?,
+            created_at: row.try_get_by_index(7)?,
+            updated_at: row.try_get_by_index(8)?,
+            area: row.try_get_by_index(9)?,
+        })
+    }
+}
+
 impl TryFrom<Model> for Location {
     type Error = error::Error;
 
