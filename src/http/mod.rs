@@ -15,13 +15,13 @@ mod shares;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::{Body, Incoming};
 use tower::{Service as TowerService, ServiceBuilder};
 use tower_http::{
     BoxError,
     catch_panic::CatchPanicLayer,
-    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
     trace::TraceLayer,
     validate_request::ValidateRequestHeaderLayer,
 };
@@ -86,7 +86,7 @@ pub fn service(
             proxies.note(&mut request);
             without_bad_request_id(request)
         })
-        .layer(SetRequestIdLayer::new(X_REQUEST_ID, MakeRequestUuid))
+        .layer(SetRequestIdLayer::new(X_REQUEST_ID, RandomId))
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span)
@@ -101,6 +101,17 @@ pub fn service(
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(ValidateRequestHeaderLayer::custom(is_for_us))
         .service(warp::service(routes))
+}
+
+/// 128 random bits, without asking the system for each as a UUID would.
+#[derive(Clone, Copy)]
+struct RandomId;
+
+impl MakeRequestId for RandomId {
+    fn make_request_id<B>(&mut self, _: &Request<B>) -> Option<RequestId> {
+        let id = HeaderValue::try_from(const_hex::encode(rand::random::<[u8; 16]>()));
+        id.ok().map(RequestId::new)
+    }
 }
 
 /// A caller's request id is kept if it is fit for a log; else it gets a new one.
