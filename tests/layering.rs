@@ -28,7 +28,7 @@ const FRAMEWORKS: &[(&[&str], &[&str])] = &[
     (&["socketioxide", "socketioxide_core"], &["gateway"]),
     (&["hyper_util"], &["net"]),
     (&["jsonwebtoken"], &["domain"]),
-    (&["prometheus_client"], &["metrics"]),
+    (&["prometheus_client", "procfs"], &["metrics"]),
     (&["governor"], &["service"]),
     (&["tokio"], &["net", "storage", "service", "gateway", "http", "server", "main"]),
 ];

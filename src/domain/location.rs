@@ -1,6 +1,6 @@
 //! A location, the bodies that make or change one, and the Feature it is shown as.
 
-use std::{fmt::Write as _, ops::Deref, sync::OnceLock};
+use std::{fmt::Write as _, ops::Deref, sync::OnceLock, time::Instant};
 
 use serde_json::{Map, Value};
 
@@ -104,9 +104,16 @@ impl Location {
 pub struct Committed {
     location: Location,
     feature: OnceLock<String>,
+    /// When the body of the PUT had come that made it, if that was just now and here.
+    pub came_at: Option<Instant>,
 }
 
 impl Committed {
+    /// What an update has made.
+    pub fn by(update: &Update, location: Location) -> Self {
+        Self { came_at: Some(update.came_at), ..location.into() }
+    }
+
     /// See [`Location::to_feature`].
     pub fn feature(&self) -> &str {
         self.feature.get_or_init(|| self.location.to_feature())
@@ -115,7 +122,7 @@ impl Committed {
 
 impl From<Location> for Committed {
     fn from(location: Location) -> Self {
-        Self { location, feature: OnceLock::new() }
+        Self { location, feature: OnceLock::new(), came_at: None }
     }
 }
 
@@ -184,6 +191,8 @@ pub struct Update {
     pub patch: Option<Map<String, Value>>,
     /// Bytes of the body.
     pub size: usize,
+    /// When the body had come.
+    pub came_at: Instant,
 }
 
 impl Update {
@@ -193,6 +202,7 @@ impl Update {
     /// # Errors
     /// Any code of bodies, geometries and properties; `id_mismatch`, `nothing_to_update`.
     pub fn from_body(body: &[u8], path_id: Option<LocationId>, by: Option<&Caller>) -> Result<Self> {
+        let came_at = Instant::now();
         let mut members = feature(body)?;
         let id = match (members.get("id"), path_id) {
             (None, Some(id)) => id,
@@ -212,7 +222,7 @@ impl Update {
             let detail = "give `geometry`, `properties` or both";
             return Err(Error::new(Code::NothingToUpdate, detail).at(""));
         }
-        Ok(Self { id, by, geometry, patch, size: body.len() })
+        Ok(Self { id, by, geometry, patch, size: body.len(), came_at })
     }
 }
 

@@ -51,6 +51,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
         };
         let (identity, seat) = admitted.await.map_err(|error: Error| {
             info!(socket = log_name(&socket), client = %from(&socket), code = error.code.as_str(), "refused");
+            rooms.counts.refusals.count(error.code);
             // Clients 2.x would stay connected to nothing, and others could.
             links.end_soon(&link);
             error.code.as_str()

@@ -18,7 +18,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{net::TcpStream, sync::Notify, time::sleep};
 
-use super::{frames::PING, road::Road};
+use super::{counts::Sockets, frames::PING, road::Road};
 
 /// A socket may owe the confirmation of so many bytes, for so long.
 const WINDOW: usize = 64 * 1024;
@@ -47,12 +47,27 @@ pub struct Link {
     is_ending: AtomicBool,
     /// How often the client wanted another namespace.
     wanderings: AtomicU8,
+    sockets: Arc<Sockets>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     account: Account,
     road: Road,
+    /// Among the sockets, by transport.
+    is_counted: bool,
+}
+
+/// A socket that is counted, until this is dropped.
+#[derive(Debug)]
+pub struct Counted(Arc<Link>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.is_counted = false;
+        self.0.sockets.over(state.road.was_opened()).dec();
+    }
 }
 
 /// What became of frames.
@@ -111,8 +126,16 @@ impl Account {
 }
 
 impl Link {
-    fn new(opened: &Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self { opened: opened.clone(), ..Self::default() })
+    fn new(opened: &Arc<Notify>, sockets: &Arc<Sockets>) -> Arc<Self> {
+        Arc::new(Self { opened: opened.clone(), sockets: sockets.clone(), ..Self::default() })
+    }
+
+    /// Its socket is connected.
+    pub fn counted(self: &Arc<Self>) -> Counted {
+        let mut state = self.state.lock();
+        state.is_counted = true;
+        self.sockets.over(state.road.was_opened()).inc();
+        Counted(self.clone())
     }
 
     /// Of a WebSocket that is no session's.
@@ -139,7 +162,7 @@ impl Link {
             return Sent::No;
         }
         let mut state = self.state.lock();
-        let State { account, road } = &mut *state;
+        let State { account, road, .. } = &mut *state;
         if !account.is_open() {
             return Sent::No;
         }
@@ -154,7 +177,7 @@ impl Link {
 
     /// The library is about to be given an event or an ack of so many bytes.
     pub fn give(&self, bytes: usize) {
-        let State { account, road } = &mut *self.state.lock();
+        let State { account, road, .. } = &mut *self.state.lock();
         road.give();
         account.sent(bytes);
         if !road.was_opened() && account.asked.is_none() {
@@ -176,7 +199,7 @@ impl Link {
 
     /// A poll has come: whatever was answered to earlier ones is read.
     pub fn polled(&self) {
-        self.read(|State { account, road }| {
+        self.read(|State { account, road, .. }| {
             if !road.was_opened() {
                 account.unread = account.unread.saturating_sub(std::mem::take(&mut account.answered));
                 account.asked = (account.unread > 0).then(|| (Instant::now(), 0));
@@ -186,7 +209,7 @@ impl Link {
 
     /// A poll is answered.
     pub fn answered(&self, body: &[u8], has_lengths: bool) {
-        let State { account, road } = &mut *self.state.lock();
+        let State { account, road, .. } = &mut *self.state.lock();
         // What cannot be followed counts as everything.
         let is_all = road.polled(body, has_lengths).is_none_or(|is_all| is_all);
         account.answered = if is_all { account.unread } else { account.answered + body.len() };
@@ -226,10 +249,14 @@ impl Link {
 
     /// From now on there is a WebSocket; `false`: there was one before, which counts.
     pub(super) fn has_stream(&self, stream: &Arc<TcpStream>, is_upgrade: bool) -> bool {
-        let State { account, road } = &mut *self.state.lock();
+        let State { account, road, is_counted } = &mut *self.state.lock();
         let is_first = road.open(stream, is_upgrade);
         if is_first {
             account.asked = None;
+            if *is_counted {
+                self.sockets.over(false).dec();
+                self.sockets.over(true).inc();
+            }
         }
         is_first
     }
@@ -317,12 +344,14 @@ pub struct Links {
     ended: Mutex<VecDeque<(Instant, Arc<Link>)>>,
     /// How long that takes.
     heartbeat: Duration,
+    sockets: Arc<Sockets>,
 }
 
 impl Links {
     /// None yet; sockets that are not heard of for so long are gone.
-    pub fn new(heartbeat: Duration) -> Self {
-        Self { opened: Arc::default(), by_session: Mutex::default(), ended: Mutex::default(), heartbeat }
+    pub fn new(heartbeat: Duration, sockets: Sockets) -> Self {
+        let (opened, by_session, ended) = Default::default();
+        Self { opened, by_session, ended, heartbeat, sockets: Arc::new(sockets) }
     }
 
     /// Ends a connection a moment later: what was said last is to be read.
@@ -350,14 +379,14 @@ impl Links {
             return link;
         }
         forget_ended(&mut links);
-        let link = Link::new(&self.opened);
+        let link = Link::new(&self.opened, &self.sockets);
         links.insert(session.to_owned(), Arc::downgrade(&link));
         link
     }
 
     /// A link whose session is not known yet.
     pub fn nameless(&self) -> Arc<Link> {
-        Link::new(&self.opened)
+        Link::new(&self.opened, &self.sockets)
     }
 
     /// Waits until those who poll have everything.

@@ -19,7 +19,7 @@ use tracing::info;
 
 use super::{
     inbox::Inbox,
-    link::Link,
+    link::{Counted, Link},
     outlet::Outlet,
     reply::{Reply, refusal},
     rooms::Rooms,
@@ -143,7 +143,7 @@ pub struct Client {
     events: Option<Events>,
     rooms: Arc<Rooms>,
     /// Given back when it disconnects.
-    seat: Mutex<Option<Seat>>,
+    seat: Mutex<Option<(Seat, Counted)>>,
     /// Ends the socket with its token. Written once it is connected.
     expiry: Mutex<Option<AbortHandle>>,
 }
@@ -157,6 +157,7 @@ impl Client {
         link: Arc<Link>,
         rooms: Arc<Rooms>,
     ) -> Arc<Self> {
+        let seat = (seat, link.counted());
         let outlet = Arc::new(Outlet::new(link, rooms.blocked.clone()));
         let session = Arc::new(Session::new(identity));
         let (inbox, events) = (Inbox::new(), rooms.service.limits.events());
@@ -218,7 +219,7 @@ impl Client {
             },
             Err(error) => error,
         };
-        reply.refuse(&refused);
+        self.refuse(&mut reply, &refused);
         false
     }
 
@@ -227,9 +228,14 @@ impl Client {
         while let Some((message, mut reply)) = self.inbox.next() {
             let act = async { self.act(socket, message?, &mut reply).await };
             if let Err(error) = act.await {
-                reply.refuse(&error);
+                self.refuse(&mut reply, &error);
             }
         }
+    }
+
+    fn refuse(&self, reply: &mut Reply, error: &Error) {
+        self.rooms.counts.refusals.count(error.code);
+        reply.refuse(error);
     }
 
     async fn act(&self, socket: &SocketRef, message: Message, reply: &mut Reply) -> Result<()> {
@@ -308,6 +314,7 @@ impl Client {
             outlet.forget(room);
         }
         let error = Error::new(Code::TokenExpired, "the token has ended; connect with a fresh one");
+        rooms.counts.refusals.count(error.code);
         outlet.end(socket, "exception", refusal(&error)).await;
     }
 

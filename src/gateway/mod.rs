@@ -4,6 +4,7 @@
 //! Rooms are our own (`rooms.rs`): who is in a room and which version its members have seen are decided
 //! under one lock, and no client can enter one except through a handler that checked.
 
+mod counts;
 mod forward;
 mod frames;
 mod handshake;
@@ -35,7 +36,7 @@ use tower::{Service as TowerService, ServiceBuilder, service_fn};
 
 #[doc(hidden)]
 pub use self::messages::fuzz;
-use self::{link::Links, rooms::Rooms, transport::Transport};
+use self::{counts::Sockets, link::Links, rooms::Rooms, transport::Transport};
 use crate::{
     config::{Heartbeat, Limits},
     domain::event::Event,
@@ -89,7 +90,9 @@ impl Gateway {
             .build_svc();
         let rooms = Arc::new(Rooms::new(service.clone()));
         service.know(Arc::downgrade(&rooms));
-        let links = Arc::new(Links::new(heartbeat.interval + heartbeat.timeout));
+        counts::watch(&rooms, &service.metrics);
+        let sockets = Sockets::start(&service.metrics);
+        let links = Arc::new(Links::new(heartbeat.interval + heartbeat.timeout, sockets));
         handshake::install(&io, rooms.clone(), links.clone());
 
         let (stop_forwarding, stopped) = oneshot::channel();

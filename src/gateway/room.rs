@@ -73,6 +73,18 @@ pub struct Room<K, S> {
     is_replaying: bool,
     /// The location was deleted.
     closed: bool,
+    tally: Tally,
+}
+
+/// How many versions went to members, one for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// As they were committed.
+    pub live: u64,
+    /// Because somebody has joined.
+    pub joining: u64,
+    /// Not: something newer went instead.
+    pub conflated: u64,
 }
 
 #[derive(Debug)]
@@ -112,6 +124,7 @@ impl<K, S> Default for Room<K, S> {
             remembered: None,
             is_replaying: false,
             closed: false,
+            tally: Tally::default(),
         }
     }
 }
@@ -209,7 +222,7 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         };
         let is_behind = replaying.is_none();
         let mut member = Member { sink, sent, is_behind, replaying };
-        let is_current = member.send(self.recent.make_contiguous());
+        let is_current = member.send(self.recent.make_contiguous(), &mut self.tally);
         self.is_replaying |= !is_current;
         self.members.insert(key, member);
         is_current
@@ -287,6 +300,11 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         (stalled.map(|(_, member)| member.sink).collect(), all)
     }
 
+    /// What it has sent since this was last asked.
+    pub fn tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
     fn append(&mut self, update: Update) {
         self.heard = self.heard.max(update.version);
         self.bytes += update.bytes();
@@ -299,7 +317,7 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         let recent = &*self.recent.make_contiguous();
         self.is_replaying = false;
         for member in self.members.values_mut() {
-            all &= member.send(recent);
+            all &= member.send(recent, &mut self.tally);
             self.is_replaying |= member.replaying.is_some() && Some(member.sent) < head;
         }
         self.forget(now);
@@ -329,6 +347,18 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
     }
 }
 
+impl Tally {
+    /// Somebody who had `sent`, 0 if nothing, was sent this version and none between.
+    fn newest(&mut self, sent: u64, version: u64) {
+        if sent == 0 {
+            self.joining += 1;
+        } else {
+            self.live += 1;
+            self.conflated += version - sent - 1;
+        }
+    }
+}
+
 /// How many of these go at once.
 fn run(updates: &[Update]) -> usize {
     let mut bytes = 0;
@@ -341,13 +371,15 @@ fn run(updates: &[Update]) -> usize {
 
 impl<S: Sink> Member<S> {
     /// Sends what it is owed; `true` if it then has everything.
-    fn send(&mut self, recent: &[Update]) -> bool {
+    fn send(&mut self, recent: &[Update], tally: &mut Tally) -> bool {
         let ([first, .., head] | [first @ head]) = recent else { return true };
         let is_replaying = self.replaying.is_some();
         if self.is_behind {
-            self.is_behind = self.sent < head.version && !self.sink.send(std::slice::from_ref(head));
-            if !self.is_behind {
-                self.sent = self.sent.max(head.version);
+            let is_owed = self.sent < head.version;
+            self.is_behind = is_owed && !self.sink.send(std::slice::from_ref(head));
+            if is_owed && !self.is_behind {
+                tally.newest(self.sent, head.version);
+                self.sent = head.version;
             }
             return !self.is_behind;
         }
@@ -364,6 +396,7 @@ impl<S: Sink> Member<S> {
                 return false;
             }
             self.sent = run.last().map_or(self.sent, |last| last.version);
+            *(if is_replaying { &mut tally.joining } else { &mut tally.live }) += run.len() as u64;
             owed = rest;
         }
         // Not before: what is new would find no room behind what it missed, and be left out.

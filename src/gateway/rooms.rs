@@ -19,6 +19,7 @@ use tokio::{sync::Semaphore, time::sleep};
 use tracing::{debug, info};
 
 use super::{
+    counts::Counts,
     messages::Client,
     outlet::{self, Blocked, Outlet, body},
     reply::Reply,
@@ -37,7 +38,7 @@ use crate::{
 };
 
 /// Reads of all rooms that may run at once; requests have the database's other connections.
-const READS: usize = 8;
+pub const READS: usize = 8;
 
 /// How often live rooms are compared with the database: after at most two of these what was lost is noticed.
 const SWEEP: Duration = Duration::from_millis(1_500);
@@ -59,6 +60,7 @@ pub struct Rooms {
     reads: Semaphore,
     /// Sockets that something other than a position waits for.
     pub blocked: Arc<Blocked>,
+    pub counts: Counts,
 }
 
 /// A room that many tasks use.
@@ -144,12 +146,28 @@ impl Rooms {
     /// No rooms yet; what they need to know comes from `service`.
     pub fn new(service: Arc<Service>) -> Self {
         Self {
+            counts: Counts::start(&service.metrics),
             service,
             rooms: Mutex::default(),
             behind: Mutex::default(),
             reads: Semaphore::new(READS),
             blocked: Arc::default(),
         }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rooms.lock().len()
+    }
+
+    /// How many owe their members something, or lack versions themselves.
+    pub fn behind(&self) -> usize {
+        self.behind.lock().len()
+    }
+
+    /// How many are being read for.
+    pub fn reading(&self) -> usize {
+        READS - self.reads.available_permits()
     }
 
     /// Lets a socket in: ack, then the current state or every update after `since`, then everything newer.
@@ -211,6 +229,7 @@ impl Rooms {
         if !room.enter(socket.id, member, entry, Instant::now()) {
             self.behind.lock().insert(id);
         }
+        self.counts.sent(room.tally());
         let recovered = since.map(|_| recovered);
         info!(socket = log_name(socket), room = %id, user = %session.user(), since, recovered, version, "join");
         Ok(())
@@ -255,11 +274,21 @@ impl Rooms {
         // Before the lock: joins need not wait for it.
         let updates: Vec<_> = versions.iter().map(|location| update(location)).collect();
         let mut room = shared.room.lock();
-        let lacked = room.lacks();
+        let (lacked, head) = (room.lacks(), room.head());
         if !room.hear(updates, Instant::now()) {
             self.behind.lock().insert(id);
         }
-        room.lacks() && !lacked
+        let (lacks, sent) = (room.lacks(), room.tally());
+        drop(room);
+        self.counts.sent(sent);
+        if sent.live > 0 && !lacks {
+            let now = Instant::now();
+            let new = versions.iter().filter(|location| Some(location.version) > head);
+            for came_at in new.filter_map(|location| location.came_at) {
+                self.counts.sent_after(now - came_at);
+            }
+        }
+        lacks && !lacked
     }
 
     /// Closes the room of a deleted location: each member is taken out, then told.
@@ -368,6 +397,7 @@ impl Rooms {
             let Some(shared) = self.room(id) else { continue };
             let mut room = shared.room.lock();
             let (stalled, all) = room.catch_up(Instant::now());
+            self.counts.sent(room.tally());
             for Member { socket, outlet, session, .. } in stalled {
                 info!(socket = log_name(&socket), room = %id, "too slow for what it missed: it is to connect again");
                 session.leave(id);
@@ -408,9 +438,7 @@ impl Rooms {
             for (id, seen) in std::mem::take(&mut before) {
                 match seen {
                     None if now.get(&id) == Some(&None) => self.deleted(id),
-                    Some(version)
-                        if self.room(id).is_some_and(|shared| shared.room.lock().expect(version)) =>
-                    {
+                    Some(version) if self.has_lost(id, version) => {
                         info!(room = %id, version, "was lost on the way");
                         self.behind.lock().insert(id);
                     }
@@ -419,6 +447,18 @@ impl Rooms {
             }
             before = now;
         }
+    }
+
+    /// Does a room lack what the database has had for a while?
+    fn has_lost(&self, id: LocationId, version: u64) -> bool {
+        let Some(shared) = self.room(id) else { return false };
+        let mut room = shared.room.lock();
+        let lacked = room.lacks();
+        let lacks = room.expect(version);
+        if lacks && !lacked {
+            self.counts.healed.inc();
+        }
+        lacks
     }
 
     /// Have rights been changed that a room has not heard of?
@@ -484,6 +524,7 @@ impl Rooms {
                 if !room.learn(run, Instant::now()) || room.lacks() {
                     self.behind.lock().insert(id);
                 }
+                self.counts.sent(room.tally());
                 Ok(())
             }
             Err(error) if error.code == Code::NotFound => {

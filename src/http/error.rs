@@ -87,6 +87,8 @@ fn problem(error: &Error) -> Response<Bytes> {
     let body = serde_json::to_vec(&problem).expect("a problem has only strings and a number");
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
+    // It is counted by it where the answer leaves.
+    response.extensions_mut().insert(error.code);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if status == StatusCode::UNAUTHORIZED {

@@ -1,12 +1,19 @@
 //! Is the process up, is the database reachable, what is counted: for load balancers, scrapes and people.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{Method, header};
+use tokio::time::timeout;
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
 use super::{error::method_not_allowed, locations::respond, reply};
-use crate::{metrics::CONTENT_TYPE, service::Service};
+use crate::{
+    metrics::{CONTENT_TYPE, Gauge},
+    service::Service,
+};
+
+/// How long a scrape waits to hear of the database. Prometheus waits ten seconds for the whole.
+const SCRAPED: Duration = Duration::from_secs(1);
 
 /// `GET /healthz`, `GET /readyz`, `GET /metrics`.
 pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
@@ -14,15 +21,11 @@ pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Err
         Method::GET | Method::HEAD => reply::ok().into_response(),
         method => method_not_allowed(&method, "GET, HEAD").into_response(),
     });
-    let metrics = service.metrics.clone();
-    let readyz =
-        path!("readyz").and(warp::method()).then(move |method| ready(method, service.clone())).boxed();
-    let metrics = path!("metrics").and(warp::method()).map(move |method: Method| match method {
-        Method::GET | Method::HEAD => {
-            warp::reply::with_header(metrics.text(), header::CONTENT_TYPE, CONTENT_TYPE).into_response()
-        }
-        method => method_not_allowed(&method, "GET, HEAD").into_response(),
-    });
+    let asked = service.clone();
+    let readyz = path!("readyz").and(warp::method()).then(move |method| ready(method, asked.clone())).boxed();
+    let database = service.metrics.gauge("database_up", "1 if the database answers, as for GET /readyz");
+    let scrape = move |method| counted(method, service.clone(), database.clone());
+    let metrics = path!("metrics").and(warp::method()).then(scrape).boxed();
     healthz.or(readyz).unify().or(metrics).unify().boxed()
 }
 
@@ -31,4 +34,13 @@ async fn ready(method: Method, service: Arc<Service>) -> Response {
         return method_not_allowed(&method, "GET, HEAD").into_response();
     }
     respond(service.ready().await.map(|()| reply::ok()))
+}
+
+async fn counted(method: Method, service: Arc<Service>, database_up: Gauge) -> Response {
+    if !matches!(method, Method::GET | Method::HEAD) {
+        return method_not_allowed(&method, "GET, HEAD").into_response();
+    }
+    let is_up = timeout(SCRAPED, service.ready()).await.is_ok_and(|ready| ready.is_ok());
+    database_up.set(is_up.into());
+    warp::reply::with_header(service.metrics.text(), header::CONTENT_TYPE, CONTENT_TYPE).into_response()
 }

@@ -4,6 +4,7 @@
 
 mod body;
 mod call;
+mod counts;
 mod error;
 mod health;
 mod locations;
@@ -53,6 +54,7 @@ pub fn service(
 + Send
 + use<> {
     let (policy, foreign) = (origins.clone(), service.limits.foreign.clone());
+    let counts = Arc::new(counts::Counts::start(&service.metrics));
     let routes = locations::routes(service.clone())
         .or(health::routes(service.clone()))
         .or(members::routes(service.clone()))
@@ -70,7 +72,8 @@ pub fn service(
             request_id,
         )
     };
-    let answered = |response: &Response<_>, elapsed: Duration, _: &Span| {
+    let answered = move |response: &Response<_>, elapsed: Duration, _: &Span| {
+        counts.answered(response);
         info!(status = response.status().as_u16(), elapsed_us = elapsed.as_micros() as u64, "request");
     };
     #[expect(clippy::result_large_err, reason = "an answer, as the layer wants it")]

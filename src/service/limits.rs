@@ -112,9 +112,11 @@ impl Limits {
     /// As configured.
     pub fn start(limits: &config::Limits, metrics: &Metrics) -> Arc<Self> {
         let counts = limits.counts.as_ref();
+        let limited = metrics.counters("limited", "What was refused because of a limit");
+        let limited = |limit| limited.of([("limit", limit)]);
         let most = |of: fn(&Counts) -> NonZeroU32, name| Most {
             most: counts.map(|counts| of(counts).get()),
-            limited: metrics.limited(name),
+            limited: limited(name),
         };
         let a_second = |of: fn(&Counts) -> NonZeroU32| {
             let of = counts.map(of);
@@ -122,34 +124,28 @@ impl Limits {
         };
         let events = counts.map(|counts| counts.socket_events);
         let limits = Arc::new(Self {
-            user: Budgets::new(a_second(|counts| counts.user_requests), metrics.limited("user_requests")),
-            address: Budgets::new(
-                a_second(|counts| counts.address_requests),
-                metrics.limited("address_requests"),
-            ),
-            refused: Budgets::new(
-                a_second(|counts| counts.address_refusals),
-                metrics.limited("address_refusals"),
-            ),
+            user: Budgets::new(a_second(|counts| counts.user_requests), limited("user_requests")),
+            address: Budgets::new(a_second(|counts| counts.address_requests), limited("address_requests")),
+            refused: Budgets::new(a_second(|counts| counts.address_refusals), limited("address_refusals")),
             password: Budgets::new(
                 counts.map(|counts| Quota::per_minute(counts.share_passwords)),
-                metrics.limited("share_passwords"),
+                limited("share_passwords"),
             ),
             passwords: Budgets::new(
                 counts.map(|counts| Quota::per_minute(times(counts.share_passwords, ADDRESSES))),
-                metrics.limited("share_passwords"),
+                limited("share_passwords"),
             ),
             events: events.map(|of| Quota::per_second(of).allow_burst(times(of, EVENTS_BURST))),
-            events_limited: metrics.limited("socket_events"),
+            events_limited: limited("socket_events"),
             rooms: most(|counts| counts.socket_rooms, "socket_rooms"),
             sockets: most(|counts| counts.sockets, "sockets"),
             user_sockets: most(|counts| counts.user_sockets, "user_sockets"),
             address_sockets: most(|counts| counts.address_sockets, "address_sockets"),
             body_timeout: limits.body_timeout,
-            too_large: metrics.limited("bytes"),
-            too_slow: metrics.limited("body_timeout"),
-            foreign: metrics.limited("host_or_origin"),
-            too_many_waiting: metrics.limited("socket_inbox"),
+            too_large: limited("bytes"),
+            too_slow: limited("body_timeout"),
+            foreign: limited("host_or_origin"),
+            too_many_waiting: limited("socket_inbox"),
             seats: Mutex::default(),
         });
         tokio::spawn(forget(Arc::downgrade(&limits)));

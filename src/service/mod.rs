@@ -10,6 +10,7 @@ mod live;
 pub mod locations;
 pub mod members;
 mod passwords;
+pub mod refusals;
 pub mod shares;
 
 use std::{
@@ -79,7 +80,10 @@ impl Service {
     ) -> (Arc<Self>, mpsc::Receiver<Event>) {
         let metrics = Metrics::default();
         let (events, happened) = mpsc::channel(EVENTS);
-        let writer = Writer::start(store.clone(), events.clone(), Retention::start(store.clone(), keep));
+        let waiting = events.clone();
+        metrics.queue("forwarder", EVENTS, move || waiting.max_capacity() - waiting.capacity());
+        let retention = Retention::start(store.clone(), keep, &metrics);
+        let writer = Writer::start(store.clone(), events.clone(), retention, &metrics);
         let ledger = Arc::<Ledger>::default();
         tokio::spawn(ledger::keep(Arc::downgrade(&ledger), store.clone()));
         let service = Self {

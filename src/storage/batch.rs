@@ -303,7 +303,7 @@ impl Row {
     }
 
     fn update(&mut self, update: &Update, now: Timestamp) -> Result<Version> {
-        let location = Arc::new(Committed::from(self.location.updated(update, now)?));
+        let location = Arc::new(Committed::by(update, self.location.updated(update, now)?));
         let plane = location.geometry.plane();
         if update.geometry.is_some() && !self.area.is_some_and(|area| covers(&area, &plane)) {
             self.area = Some(roomy(&plane));

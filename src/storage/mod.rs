@@ -9,6 +9,7 @@ mod accounts;
 mod area;
 mod batch;
 mod connect;
+mod counts;
 mod entity;
 mod error;
 mod geometry;

@@ -20,6 +20,7 @@ use super::{batch::Act, connect::Store};
 use crate::{
     config::History,
     domain::{location::Location, time::Timestamp},
+    metrics::Metrics,
 };
 
 /// A location is trimmed whenever it has this many new versions.
@@ -52,8 +53,10 @@ pub struct Retention {
 
 impl Retention {
     /// Starts the task.
-    pub fn start(store: Store, keep: History) -> Self {
-        let (due, queue) = mpsc::channel(QUEUE);
+    pub fn start(store: Store, keep: History, metrics: &Metrics) -> Self {
+        let (due, queue) = mpsc::channel::<Due>(QUEUE);
+        let waiting = due.clone();
+        metrics.queue("retention", QUEUE, move || waiting.max_capacity() - waiting.capacity());
         tokio::spawn(run(store, keep, queue));
         Self { due }
     }

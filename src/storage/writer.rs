@@ -22,6 +22,7 @@ use tracing::warn;
 use super::{
     batch::{Act, Failure, Fate, Locked, Outcome},
     connect::Store,
+    counts::Counts,
     error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, may_try_again},
     retention::Retention,
 };
@@ -32,6 +33,7 @@ use crate::domain::{
     id::LocationId,
     location::{Committed, NewLocation, Update},
 };
+use crate::metrics::Metrics;
 
 /// Changes that may wait, and the KiB of all their bodies; one more is refused with 503.
 const QUEUE: usize = 4_096;
@@ -64,11 +66,20 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the task. Every committed change goes to `events`; while that is full, the writer waits.
-    pub fn start(store: Store, events: mpsc::Sender<Event>, retention: Retention) -> Self {
+    pub fn start(store: Store, events: mpsc::Sender<Event>, retention: Retention, metrics: &Metrics) -> Self {
         let (changes, queue) = mpsc::channel(QUEUE);
-        let task = Task { store, events, retention, unsure: None };
+        let task = Task { store, events, retention, unsure: None, counts: Counts::start(metrics) };
         tokio::spawn(task.run(queue));
-        Self { changes, space: Arc::new(Semaphore::new(QUEUE_KIB)) }
+        let writer = Self { changes, space: Arc::new(Semaphore::new(QUEUE_KIB)) };
+        writer.watch(metrics);
+        writer
+    }
+
+    fn watch(&self, metrics: &Metrics) {
+        let Self { changes, space } = self.clone();
+        metrics.queue("writer", QUEUE, move || changes.max_capacity() - changes.capacity());
+        let help = "Bodies of changes that wait for the writer or are being committed, in whole KiB each";
+        metrics.watch_bytes("writer_queue", help, move || (QUEUE_KIB - space.available_permits()) * 1024);
     }
 
     /// Commits a new location.
@@ -124,6 +135,7 @@ struct Task {
     /// Acts whose COMMIT was sent and never confirmed, and their outcomes if it was carried out. Their
     /// callers have been refused.
     unsure: Option<(Vec<Act>, Vec<Outcome>)>,
+    counts: Counts,
 }
 
 /// The database cannot be reached: nothing else need be tried now.
@@ -168,8 +180,10 @@ impl Task {
                 part.refuse(Error::database_away());
                 continue;
             }
+            let tried = Instant::now();
             match self.try_to_commit(&part.acts, &mut locked).await {
                 Ok(outcomes) => {
+                    self.counts.commit.observe(tried.elapsed());
                     // Published before they are answered: once every write is answered, every event is
                     // on its way to the rooms.
                     self.publish(&part.acts, &outcomes).await;
@@ -246,6 +260,7 @@ impl Task {
     }
 
     async fn publish(&self, acts: &[Act], outcomes: &[Outcome]) {
+        self.counts.committed(acts, outcomes);
         for (act, outcome) in acts.iter().zip(outcomes) {
             let Ok(location) = outcome else { continue };
             self.retention.committed(act, location);

@@ -15,6 +15,7 @@ use georoom::{
         location::{NewLocation, Update},
         time::Timestamp,
     },
+    metrics::Metrics,
     storage::{NewShare, Page, Retention, Store, Writer},
 };
 use sea_orm::ConnectionTrait;
@@ -63,8 +64,9 @@ impl Floor {
         store.migrate().await.expect("tables");
         let (events, mut happened) = mpsc::channel::<Event>(100);
         tokio::spawn(async move { while happened.recv().await.is_some() {} });
-        let retention = Retention::start(store.clone(), History { versions: 1_000, age: None });
-        Self { writer: Writer::start(store.clone(), events, retention), store }
+        let metrics = Metrics::default();
+        let retention = Retention::start(store.clone(), History { versions: 1_000, age: None }, &metrics);
+        Self { writer: Writer::start(store.clone(), events, retention, &metrics), store }
     }
 
     async fn create(&self, owner: u64) -> LocationId {

@@ -431,3 +431,24 @@ proptest! {
         world.settle();
     }
 }
+
+#[test]
+fn what_was_sent_and_what_was_left_out_is_tallied() {
+    let now = Instant::now();
+    let mut room = Room::default();
+    let pipe = Pipe::new(RefCell::new(Queue::new(2)));
+    room.learn(vec![update(4)], now);
+    room.enter(1, pipe.clone(), Entry::Current, now);
+    for version in 5..=8 {
+        room.hear([update(version)], now);
+    }
+    assert_eq!(room.tally(), Tally { live: 1, joining: 1, conflated: 0 });
+    pipe.borrow_mut().waiting.clear();
+    room.hear([update(9)], now);
+    assert_eq!(room.tally(), Tally { live: 1, joining: 0, conflated: 3 }, "6 to 8 were left out");
+    room.enter(2, Pipe::new(RefCell::new(Queue::new(16))), Entry::After(5), now);
+    assert_eq!(room.tally(), Tally { live: 0, joining: 4, conflated: 0 });
+    room.hear([update(10)], now);
+    assert_eq!(room.tally(), Tally { live: 2, joining: 0, conflated: 0 });
+    assert_eq!(room.tally(), Tally::default(), "asked for once");
+}

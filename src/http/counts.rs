@@ -1,0 +1,39 @@
+//! What was answered, by the class of its status and, where it was refused, by its code.
+
+use http::Response;
+
+use crate::{
+    domain::error::Code,
+    metrics::{Counter, Metrics},
+    service::refusals::Refusals,
+};
+
+const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+
+#[derive(Debug)]
+pub struct Counts {
+    responses: [Counter; 4],
+    refusals: Refusals,
+}
+
+impl Counts {
+    /// Nothing yet.
+    pub fn start(metrics: &Metrics) -> Self {
+        let responses = metrics.counters("http_responses", "Answers of the HTTP API, by class of status");
+        Self {
+            responses: CLASSES.map(|class| responses.of([("class", class)])),
+            refusals: Refusals::at("http", metrics),
+        }
+    }
+
+    /// One more; a refusal has its code among the extensions.
+    pub fn answered<B>(&self, response: &Response<B>) {
+        let class = usize::from(response.status().as_u16() / 100).checked_sub(2);
+        if let Some(responses) = class.and_then(|class| self.responses.get(class)) {
+            responses.inc();
+        }
+        if let Some(code) = response.extensions().get::<Code>() {
+            self.refusals.count(*code);
+        }
+    }
+}

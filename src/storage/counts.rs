@@ -1,0 +1,43 @@
+//! What the writer counts.
+
+use super::batch::{Act, Outcome};
+use crate::metrics::{Counter, Histogram, Metrics, Seconds};
+
+/// Commits, and what was in them.
+#[derive(Debug)]
+pub struct Counts {
+    puts: Counter,
+    commits: Counter,
+    rows: Histogram,
+    /// How long those took that were confirmed.
+    pub commit: Seconds,
+}
+
+impl Counts {
+    /// Nothing yet.
+    pub fn start(metrics: &Metrics) -> Self {
+        Self {
+            puts: metrics.counter("puts", "PUTs that were committed"),
+            commits: metrics.counter("commits", "Transactions of changes to locations that were committed"),
+            commit: metrics.seconds("commit_duration", "From the beginning of a transaction to its commit"),
+            rows: metrics.histogram(
+                "commit_rows",
+                "Locations written by one commit, each with a row of its own and one of history",
+                (0..10).map(|n| f64::from(1 << n)),
+            ),
+        }
+    }
+
+    /// A transaction was committed.
+    pub fn committed(&self, acts: &[Act], outcomes: &[Outcome]) {
+        let done = acts.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
+        let (mut rows, mut puts) = (0_u32, 0);
+        for (act, _) in done {
+            rows += 1;
+            puts += u64::from(matches!(act, Act::Update(_)));
+        }
+        self.puts.inc_by(puts);
+        self.commits.inc();
+        self.rows.observe(rows.into());
+    }
+}
