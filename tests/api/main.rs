@@ -15,6 +15,7 @@ mod http;
 mod limits;
 mod locations;
 mod members;
+mod metrics;
 mod natural_earth;
 mod order;
 mod outages;

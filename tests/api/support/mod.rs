@@ -1,6 +1,7 @@
 //! Starts the real server on free ports with a fresh database, and stops it.
 
 pub mod clients;
+pub mod exposition;
 pub mod followers;
 pub mod history;
 pub mod lists;
