@@ -12,7 +12,10 @@ use serde::{
 use serde_json::{Value, value::RawValue};
 use socketioxide::{
     ParserError,
-    extract::{Event, SocketRef, TryData},
+    adapter::LocalAdapter,
+    extract::{Data, Event, SocketRef},
+    handler::FromMessageParts,
+    socket::Socket,
 };
 use tokio::{task::AbortHandle, time::sleep};
 use tracing::info;
@@ -58,6 +61,41 @@ enum Message {
     Join(Join),
     /// `authenticate`
     Authenticate(Authenticate),
+}
+
+/// An event as it came.
+struct Heard(Result<Message>);
+
+impl FromMessageParts<LocalAdapter> for Heard {
+    type Error = ParserError;
+
+    fn from_message_parts(
+        socket: &Arc<Socket>,
+        value: &mut socketioxide_core::Value,
+        ack: &Option<i64>,
+    ) -> std::result::Result<Self, ParserError> {
+        let Event(name) = Event::from_message_parts(socket, value, ack)?;
+        Ok(Self(match name.as_str() {
+            "join_room" => payload(socket, value, Message::JoinRoom),
+            "leave_room" => payload(socket, value, Message::LeaveRoom),
+            "chat" => payload(socket, value, Message::Chat),
+            "join" => payload(socket, value, Message::Join),
+            "authenticate" => payload(socket, value, Message::Authenticate),
+            _ => {
+                let name: String = name.chars().take(40).collect();
+                Err(Error::new(Code::UnknownEvent, format!("there is no event `{name}`")))
+            }
+        }))
+    }
+}
+
+fn payload<T: DeserializeOwned>(
+    socket: &Arc<Socket>,
+    value: &mut socketioxide_core::Value,
+    message: fn(T) -> Message,
+) -> Result<Message> {
+    let payload = Data::<Object<T>>::from_message_parts(socket, value, &None);
+    payload.map(|Data(Object(payload))| message(payload)).map_err(|e| invalid_payload(&e))
 }
 
 /// `{locationId, userId?, since?}`
@@ -163,32 +201,13 @@ impl Client {
         let (inbox, events) = (Inbox::new(), rooms.service.limits.events());
         let (seat, expiry) = (Mutex::new(Some(seat)), Mutex::default());
         let client = Arc::new(Self { session, outlet, inbox, events, rooms, seat, expiry });
-        client.on(socket, "join_room", Message::JoinRoom);
-        client.on(socket, "leave_room", Message::LeaveRoom);
-        client.on(socket, "chat", Message::Chat);
-        client.on(socket, "join", Message::Join);
-        client.on(socket, "authenticate", Message::Authenticate);
         let this = client.clone();
-        socket.on_fallback(move |socket: SocketRef, Event(name): Event, reply: Reply| {
-            let name: String = name.chars().take(40).collect();
-            let unknown = Error::new(Code::UnknownEvent, format!("there is no event `{name}`"));
-            this.take(socket, Err(unknown), reply)
+        // One for all events: each would be kept for each socket. Not an async closure: its body would run in a
+        // task of its own, overtaken by the next event's.
+        socket.on_fallback(move |socket: SocketRef, Heard(message): Heard, reply: Reply| {
+            this.clone().take(socket, message, reply)
         });
         client
-    }
-
-    fn on<T: DeserializeOwned + Send + Sync + 'static>(
-        self: &Arc<Self>,
-        socket: &SocketRef,
-        event: &'static str,
-        message: fn(T) -> Message,
-    ) {
-        let this = self.clone();
-        // Not an async closure: its body would run in a task of its own, overtaken by the next event's.
-        socket.on(event, move |socket: SocketRef, TryData(payload): TryData<Object<T>>, reply: Reply| {
-            let message = payload.map(|Object(payload)| message(payload)).map_err(|e| invalid_payload(&e));
-            this.take(socket, message, reply)
-        });
     }
 
     /// Queues an event now; the future works off the queue if nobody else is at it.

@@ -50,6 +50,8 @@ use crate::{
 /// Packets that may wait for one socket: more than `link.rs` lets be under way. Memory is taken as they
 /// come, not beforehand.
 const SOCKET_QUEUE: usize = 4_096;
+/// What a WebSocket reads into, from the start and for good; a longer frame gets as much as it needs.
+const READ_BUFFER: usize = 256;
 /// How long sockets may take over their goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long rooms may take over what they lack.
@@ -82,6 +84,7 @@ impl Gateway {
             .ping_interval(heartbeat.interval)
             .ping_timeout(heartbeat.timeout)
             .max_buffer_size(SOCKET_QUEUE)
+            .ws_read_buffer_size(READ_BUFFER)
             .max_payload(limits.poll_bytes as u64)
             .ws_max_message_size(limits.message_bytes)
             .ws_max_frame_size(limits.message_bytes)

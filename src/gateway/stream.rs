@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -132,8 +132,8 @@ impl AsyncRead for Stream {
             }
         } else {
             let length = this.first.len().min(buffer.remaining());
-            buffer.put_slice(&this.first[..length]);
-            this.first.advance(length);
+            // Of the last, nothing is kept.
+            buffer.put_slice(&this.first.split_to(length));
         }
         let (mut messages, mut is_confirmed, mut is_elsewhere) = (0, false, false);
         this.inbound.pass(&buffer.filled()[before..], |first, start| match opcode(first) {

@@ -54,7 +54,7 @@ const SEPARATOR: char = '\u{1e}';
 impl<L, B> Transport<L>
 where
     L: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>
-        + Service<(Stream, Request<()>), Error: std::fmt::Display, Future: Send>
+        + Service<(Box<Stream>, Request<()>), Error: std::fmt::Display, Future: Send>
         + Clone
         + Send
         + 'static,
@@ -135,7 +135,8 @@ where
         request.extensions_mut().insert(link.clone());
         tokio::spawn(async move {
             let Some((stream, first)) = freed(upgrading).await else { return };
-            let stream = Stream::new(stream, first, link, is_upgrade, patience);
+            // Boxed: the library's tasks have room for it at several places.
+            let stream = Box::new(Stream::new(stream, first, link, is_upgrade, patience));
             if let Err(error) = library.oneshot((stream, request)).await {
                 debug!(%error, "WebSocket");
             }

@@ -132,7 +132,8 @@ impl Connections {
 pub async fn freed(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
     let upgraded = upgrade.await.inspect_err(|error| tracing::debug!(%error, "upgrade")).ok()?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf))
+    // A copy: even nothing, as a slice, keeps the whole buffer that the request was read into.
+    Some((parts.io.into_inner(), Bytes::copy_from_slice(&parts.read_buf)))
 }
 
 async fn reached(phase: &mut watch::Receiver<Phase>, reached: Phase) {
