@@ -20,12 +20,12 @@ pub fn is_begun(first: u8) -> bool {
 pub struct Frames {
     header: [u8; 14],
     /// Bytes of the header so far.
-    have: usize,
+    have: u8,
     /// Bytes of the payload still to come.
     left: u64,
     /// The first bytes of the payload, and how many of them there are.
     start: [u8; 3],
-    started: usize,
+    started: u8,
 }
 
 impl Frames {
@@ -35,13 +35,14 @@ impl Frames {
             if self.left > 0 {
                 let length = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
                 let (payload, rest) = bytes.split_at(length);
-                let wanted = length.min(self.start.len() - self.started);
-                self.start[self.started..][..wanted].copy_from_slice(&payload[..wanted]);
-                self.started += wanted;
+                let free = &mut self.start[usize::from(self.started)..];
+                let wanted = length.min(free.len());
+                free[..wanted].copy_from_slice(&payload[..wanted]);
+                self.started += wanted as u8;
                 self.left -= length as u64;
                 bytes = rest;
             } else {
-                self.header[self.have] = bytes[0];
+                self.header[usize::from(self.have)] = bytes[0];
                 self.have += 1;
                 bytes = &bytes[1..];
                 let Some(length) = self.payload() else { continue };
@@ -53,7 +54,7 @@ impl Frames {
                     let mask = self.mask();
                     self.start.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
                 }
-                ended(self.header[0], &self.start[..self.started]);
+                ended(self.header[0], &self.start[..usize::from(self.started)]);
                 self.started = 0;
             }
         }
@@ -75,7 +76,7 @@ impl Frames {
 
     /// The length of the payload, once the header is complete.
     fn payload(&self) -> Option<u64> {
-        let header = &self.header[..self.have];
+        let header = &self.header[..usize::from(self.have)];
         let second = *header.get(1)?;
         let mask = if second & 0x80 == 0 { 0 } else { 4 };
         let (extended, length) = match second & 0x7f {

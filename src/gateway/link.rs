@@ -7,16 +7,18 @@
 use std::{
     collections::{HashMap, VecDeque},
     io::{self, IoSlice},
+    net::Shutdown,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
-    task::Waker,
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use tokio::{net::TcpStream, sync::Notify, time::sleep};
+use socket2::SockRef;
+use tokio::{io::ReadBuf, net::TcpStream, sync::Notify, time::sleep};
 
 use super::{counts::Sockets, frames::PING, road::Road};
 
@@ -31,22 +33,27 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often a client may try to connect to other namespaces than the main one.
 const WANDERINGS: u8 = 2;
+/// Links that are made at once, and so lie side by side: a room goes through those of all its members, and memory
+/// that is scattered costs more than all that is done with it.
+const TOGETHER: usize = 64;
 /// While something is waited for that nobody tells.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The account of one socket, and its way out if it has a WebSocket.
 #[derive(Debug, Default)]
 pub struct Link {
-    /// Told when a socket that was sent nothing more, or nothing of what it has missed, has read.
-    opened: Arc<Notify>,
-    /// Written by whoever sends, and when confirmations come; held while frames go to the kernel.
-    state: Mutex<State>,
     /// Nothing more goes over it.
     is_cut: AtomicBool,
     /// And will be cut.
     is_ending: AtomicBool,
     /// How often the client wanted another namespace.
     wanderings: AtomicU8,
+    /// Written by whoever sends, and when confirmations come; held while frames go to the kernel.
+    state: Mutex<State>,
+    /// Something that was to be sent before waits (`outlet.rs`).
+    is_owed: AtomicBool,
+    /// Told when a socket that was sent nothing more, or nothing of what it has missed, has read.
+    opened: Arc<Notify>,
     sockets: Arc<Sockets>,
 }
 
@@ -96,12 +103,12 @@ struct Account {
 }
 
 impl Account {
-    fn is_open(&self) -> bool {
-        self.unread < WINDOW && self.asked.is_none_or(|(at, _)| at.elapsed() < PATIENCE)
+    fn is_open(&self, now: Instant) -> bool {
+        self.unread < WINDOW && self.asked.is_none_or(|(at, _)| now.duration_since(at) < PATIENCE)
     }
 
-    fn has_room(&self) -> bool {
-        self.unread < WINDOW / 2 && self.is_open()
+    fn has_room(&self, now: Instant) -> bool {
+        self.unread < WINDOW / 2 && self.is_open(now)
     }
 
     /// So many bytes are on their way.
@@ -111,13 +118,12 @@ impl Account {
     }
 
     /// Is it time to ask for confirmation? Then it counts as asked.
-    fn asks(&mut self) -> bool {
+    fn asks(&mut self, now: Instant) -> bool {
         let is_due = self.asked.is_none()
             && self.unread > 0
             && (self.unread >= ASK_EVERY_BYTES
-                || self.last_asked.is_none_or(|last| last.elapsed() >= ASK_EVERY));
+                || self.last_asked.is_none_or(|last| now.duration_since(last) >= ASK_EVERY));
         if is_due {
-            let now = Instant::now();
             self.asked = Some((now, self.unread));
             self.last_asked = Some(now);
         }
@@ -139,39 +145,53 @@ impl Link {
     }
 
     /// Of a WebSocket that is no session's.
-    pub(super) fn of_its_own(stream: &Arc<TcpStream>) -> Arc<Self> {
+    pub(super) fn of_its_own(stream: TcpStream) -> Arc<Self> {
         let link = Arc::<Self>::default();
-        link.has_stream(stream, false);
+        // It has none.
+        let _ = link.has_stream(stream, false);
         link
     }
 
     /// Has the socket read enough to be sent more?
     pub fn is_open(&self) -> bool {
-        !self.is_cut() && self.state.lock().account.is_open()
+        !self.is_cut() && self.state.lock().account.is_open(Instant::now())
     }
 
     /// Has the socket read so much that it may be sent what it has missed? The other half of what it may have
     /// unread is for what is new.
     pub fn has_room(&self) -> bool {
-        !self.is_cut() && self.state.lock().account.has_room()
+        !self.is_cut() && self.state.lock().account.has_room(Instant::now())
     }
 
-    /// Sends whole frames, all or none.
-    pub fn send(&self, frames: &[IoSlice<'_>]) -> Sent {
-        if self.is_cut() {
+    /// Does something wait for the socket?
+    pub fn is_owed(&self) -> bool {
+        self.is_owed.load(Ordering::Relaxed)
+    }
+
+    /// Something waits for the socket, or nothing any more.
+    pub fn owe(&self, something: bool) {
+        self.is_owed.store(something, Ordering::Relaxed);
+    }
+
+    /// Sends whole frames, all or none. `now`: for many sockets the clock is looked at once.
+    pub fn send(&self, frames: &[IoSlice<'_>], now: Instant) -> Sent {
+        if self.is_cut() || self.is_owed() {
             return Sent::No;
         }
         let mut state = self.state.lock();
         let State { account, road, .. } = &mut *state;
-        if !account.is_open() {
+        if !account.is_open(now) {
             return Sent::No;
         }
         if !road.is_clear() {
             return Sent::Elsewhere;
         }
         account.sent(frames.iter().map(|frame| frame.len()).sum());
-        road.put(frames);
-        state.ask();
+        match account.asks(now) {
+            // In one go: a ping by itself costs as much as they do.
+            true => road.put(&[frames, &[IoSlice::new(&PING)]].concat()),
+            false => road.put(frames),
+        }
         Sent::Yes
     }
 
@@ -222,9 +242,10 @@ impl Link {
 
     fn read(&self, what: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
-        let before = (state.account.is_open(), state.account.has_room());
+        let now = Instant::now();
+        let before = (state.account.is_open(now), state.account.has_room(now));
         what(&mut state);
-        if (state.account.is_open(), state.account.has_room()) > before {
+        if (state.account.is_open(now), state.account.has_room(now)) > before {
             self.opened.notify_one();
         }
     }
@@ -247,18 +268,19 @@ impl Link {
         self.state.lock().account.unread == 0
     }
 
-    /// From now on there is a WebSocket; `false`: there was one before, which counts.
-    pub(super) fn has_stream(&self, stream: &Arc<TcpStream>, is_upgrade: bool) -> bool {
+    /// From now on there is a WebSocket.
+    ///
+    /// # Errors
+    /// The stream: there was one before, which counts.
+    pub(super) fn has_stream(&self, stream: TcpStream, is_upgrade: bool) -> Result<(), TcpStream> {
         let State { account, road, is_counted } = &mut *self.state.lock();
-        let is_first = road.open(stream, is_upgrade);
-        if is_first {
-            account.asked = None;
-            if *is_counted {
-                self.sockets.over(false).dec();
-                self.sockets.over(true).inc();
-            }
+        road.open(stream, is_upgrade)?;
+        account.asked = None;
+        if *is_counted {
+            self.sockets.over(false).dec();
+            self.sockets.over(true).inc();
         }
-        is_first
+        Ok(())
     }
 
     /// The WebSocket is gone, and with it the session.
@@ -267,12 +289,25 @@ impl Link {
         self.state.lock().road.close();
     }
 
+    /// What the library is to read.
+    pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.state.lock().road.poll_read(cx, buffer)
+    }
+
     /// What the library has to write.
-    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.state.lock();
-        let written = state.road.write(bytes)?;
+        let written = ready!(state.road.poll_write(cx, bytes))?;
         state.ask();
-        Ok(written)
+        Poll::Ready(Ok(written))
+    }
+
+    /// The library has nothing more to write.
+    pub(super) fn shut_down(&self) -> io::Result<()> {
+        match self.state.lock().road.stream() {
+            Some(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            None => Ok(()),
+        }
     }
 
     /// Is there nothing of ours that waits for the kernel? If there will be, `reader` is woken.
@@ -311,7 +346,9 @@ impl Link {
     pub fn cut(&self) {
         self.is_cut.store(true, Ordering::Relaxed);
         if let Some(stream) = self.state.lock().road.stream() {
-            cut(stream);
+            // Without waiting for its other end. Gone already, if either fails.
+            let _ = stream.set_zero_linger();
+            let _ = SockRef::from(stream).shutdown(Shutdown::Both);
         }
     }
 }
@@ -319,17 +356,10 @@ impl Link {
 impl State {
     /// Asks for confirmation between two frames, if it is time.
     fn ask(&mut self) {
-        if self.road.is_between() && self.account.asks() {
+        if self.road.is_between() && self.account.asks(Instant::now()) {
             self.road.put(&[IoSlice::new(&PING)]);
         }
     }
-}
-
-/// Ends a connection without waiting for its other end.
-pub(super) fn cut(stream: &TcpStream) {
-    // Gone already, if either fails.
-    let _ = stream.set_zero_linger();
-    let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Both);
 }
 
 /// The links by the ids of their sessions, for requests that name one.
@@ -345,13 +375,21 @@ pub struct Links {
     /// How long that takes.
     heartbeat: Duration,
     sockets: Arc<Sockets>,
+    /// Made, and nobody's yet.
+    spare: Mutex<Vec<Arc<Link>>>,
 }
 
 impl Links {
     /// None yet; sockets that are not heard of for so long are gone.
     pub fn new(heartbeat: Duration, sockets: Sockets) -> Self {
-        let (opened, by_session, ended) = Default::default();
-        Self { opened, by_session, ended, heartbeat, sockets: Arc::new(sockets) }
+        Self {
+            opened: Arc::default(),
+            by_session: Mutex::default(),
+            ended: Mutex::default(),
+            heartbeat,
+            sockets: Arc::new(sockets),
+            spare: Mutex::default(),
+        }
     }
 
     /// Ends a connection a moment later: what was said last is to be read.
@@ -379,14 +417,18 @@ impl Links {
             return link;
         }
         forget_ended(&mut links);
-        let link = Link::new(&self.opened, &self.sockets);
+        let link = self.nameless();
         links.insert(session.to_owned(), Arc::downgrade(&link));
         link
     }
 
     /// A link whose session is not known yet.
     pub fn nameless(&self) -> Arc<Link> {
-        Link::new(&self.opened, &self.sockets)
+        let mut spare = self.spare.lock();
+        if spare.is_empty() {
+            spare.extend(std::iter::repeat_with(|| Link::new(&self.opened, &self.sockets)).take(TOGETHER));
+        }
+        spare.pop().expect("made above")
     }
 
     /// Waits until those who poll have everything.

@@ -2,7 +2,7 @@
 //!
 //! Positions never wait: a room sends the newest one as soon as the outlet takes it (`room.rs`).
 
-use std::{collections::VecDeque, io::IoSlice, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -14,11 +14,7 @@ use socketioxide::{
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use super::{
-    link::{Link, Sent},
-    room::Update,
-    session::log_name,
-};
+use super::{link::Link, room::Update, session::log_name};
 use crate::domain::id::LocationId;
 
 /// Events and acks that may wait; one more ends the connection.
@@ -54,34 +50,22 @@ impl Outlet {
         Self { link, waiting: Mutex::default(), blocked }
     }
 
-    /// Sends positions, all or none; `false`: the socket does not keep up, and gets the newest one later.
-    pub fn positions(&self, socket: &SocketRef, updates: &[Update]) -> bool {
-        if !self.waiting.lock().is_empty() {
-            return false;
-        }
-        let sent = match updates {
-            [update] => self.link.send(&[IoSlice::new(update.frame())]),
-            updates => {
-                let frames: Vec<_> = updates.iter().map(|update| IoSlice::new(update.frame())).collect();
-                self.link.send(&frames)
-            }
-        };
-        match sent {
-            Sent::Yes => true,
-            Sent::No => false,
-            Sent::Elsewhere => {
-                if !updates.iter().all(|update| self.emit(socket, "chat", update.chat())) {
-                    // Far more than the window: some may have been taken, so none can be sent again.
-                    self.link.cut();
-                }
-                true
-            }
+    /// Where positions go at once, while nothing waits here.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Sends positions by the library, of which the link has said so.
+    pub fn positions(&self, socket: &SocketRef, updates: &[Update]) {
+        if !updates.iter().all(|update| self.emit(socket, "chat", update.chat())) {
+            // Far more than the window: some may have been taken, so none can be sent again.
+            self.link.cut();
         }
     }
 
     /// Has the socket read so much that it may be sent what it has missed?
     pub fn has_room(&self) -> bool {
-        self.waiting.lock().is_empty() && self.link.has_room()
+        !self.link.is_owed() && self.link.has_room()
     }
 
     /// Sends an event, now or in its turn.
@@ -102,7 +86,9 @@ impl Outlet {
 
     /// Drops what waits of a room that the socket may no longer see.
     pub fn forget(&self, room: LocationId) {
-        self.waiting.lock().retain(|waiting| !matches!(waiting, Waiting::InRoom(of, ..) if *of == room));
+        let mut waiting = self.waiting.lock();
+        waiting.retain(|waiting| !matches!(waiting, Waiting::InRoom(of, ..) if *of == room));
+        self.link.owe(!waiting.is_empty());
     }
 
     /// A mark behind all that was sent, for [`Outlet::withdraw`]. Something has to be sent after it: what asks
@@ -137,6 +123,7 @@ impl Outlet {
         if waiting.len() >= CAPACITY {
             info!(socket = log_name(socket), "too many events wait for it: it is to connect again");
             waiting.clear();
+            self.link.owe(false);
             self.link.cut();
             return;
         }
@@ -171,6 +158,7 @@ impl Outlet {
                 }
             }
         }
+        self.link.owe(!waiting.is_empty());
         waiting.is_empty()
     }
 

@@ -7,13 +7,16 @@
 use std::{
     convert::Infallible,
     io::{self, IoSlice},
-    sync::Arc,
-    task::Waker,
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, BytesMut};
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use super::{
     frames::{Frames, TEXT, opcode},
@@ -26,8 +29,8 @@ const UPGRADE_MESSAGES: u8 = 2;
 
 #[derive(Debug, Default)]
 pub struct Road {
-    /// While there is a WebSocket.
-    stream: Option<Arc<TcpStream>>,
+    /// While there is a WebSocket. Here and not behind a pointer, because each delivery comes by.
+    stream: Option<TcpStream>,
     /// There was one.
     was_opened: bool,
     /// Messages to come before anything of ours may go.
@@ -62,21 +65,24 @@ impl Packets {
 }
 
 impl Road {
-    /// There is a WebSocket; `false`: there was one before.
-    pub fn open(&mut self, stream: &Arc<TcpStream>, is_upgrade: bool) -> bool {
-        let is_first = !std::mem::replace(&mut self.was_opened, true);
-        if is_first {
-            self.stream = Some(stream.clone());
-            self.unready = if is_upgrade { UPGRADE_MESSAGES } else { 0 };
+    /// There is a WebSocket.
+    ///
+    /// # Errors
+    /// The stream, where there was one before.
+    pub fn open(&mut self, stream: TcpStream, is_upgrade: bool) -> Result<(), TcpStream> {
+        if std::mem::replace(&mut self.was_opened, true) {
+            return Err(stream);
         }
-        is_first
+        self.stream = Some(stream);
+        self.unready = if is_upgrade { UPGRADE_MESSAGES } else { 0 };
+        Ok(())
     }
 
     pub fn was_opened(&self) -> bool {
         self.was_opened
     }
 
-    pub fn stream(&self) -> Option<&Arc<TcpStream>> {
+    pub fn stream(&self) -> Option<&TcpStream> {
         self.stream.as_ref()
     }
 
@@ -117,24 +123,32 @@ impl Road {
         is_framed.then_some(self.packets.given == self.packets.passed)
     }
 
+    /// Reads what the client has sent.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Some(stream) => Pin::new(stream).poll_read(cx, buffer),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
     /// Writes what the library has to write, as far as the kernel takes it.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { stream: Some(stream), frames, pending, packets, .. } = self else {
-            return Err(io::ErrorKind::BrokenPipe.into());
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
         while !pending.is_empty() {
-            let written = stream.try_write(pending)?;
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, pending))?;
             pending.advance(written);
         }
         // A socket that keeps up keeps no memory for it.
         *pending = BytesMut::new();
-        let written = stream.try_write(bytes)?;
+        let written = ready!(Pin::new(stream).poll_write(cx, bytes))?;
         frames.pass(&bytes[..written], |first, start| {
             if opcode(first) == TEXT {
                 packets.passed(start);
             }
         });
-        Ok(written)
+        Poll::Ready(Ok(written))
     }
 
     /// Is there nothing of ours that the kernel did not take? If there will be, `reader` is woken.
@@ -160,7 +174,7 @@ impl Road {
         let Some(stream) = &self.stream else { return };
         let mut written = 0;
         if self.pending.is_empty() {
-            let socket = SockRef::from(&**stream);
+            let socket = SockRef::from(stream);
             let sent = match frames {
                 [frame] => socket.send(frame),
                 frames => socket.send_vectored(frames),

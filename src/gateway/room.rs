@@ -48,7 +48,7 @@ pub struct Update {
 /// The way to a member.
 pub trait Sink {
     /// Sends all of these or none; `false`: it is full for now.
-    fn send(&self, updates: &[Update]) -> bool;
+    fn send(&self, updates: &[Update], now: Instant) -> bool;
 
     /// Is it at most half full?
     fn has_room(&self) -> bool;
@@ -222,7 +222,7 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         };
         let is_behind = replaying.is_none();
         let mut member = Member { sink, sent, is_behind, replaying };
-        let is_current = member.send(self.recent.make_contiguous(), &mut self.tally);
+        let is_current = member.send(self.recent.make_contiguous(), now, &mut self.tally);
         self.is_replaying |= !is_current;
         self.members.insert(key, member);
         is_current
@@ -317,7 +317,7 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         let recent = &*self.recent.make_contiguous();
         self.is_replaying = false;
         for member in self.members.values_mut() {
-            all &= member.send(recent, &mut self.tally);
+            all &= member.send(recent, now, &mut self.tally);
             self.is_replaying |= member.replaying.is_some() && Some(member.sent) < head;
         }
         self.forget(now);
@@ -371,12 +371,12 @@ fn run(updates: &[Update]) -> usize {
 
 impl<S: Sink> Member<S> {
     /// Sends what it is owed; `true` if it then has everything.
-    fn send(&mut self, recent: &[Update], tally: &mut Tally) -> bool {
+    fn send(&mut self, recent: &[Update], now: Instant, tally: &mut Tally) -> bool {
         let ([first, .., head] | [first @ head]) = recent else { return true };
         let is_replaying = self.replaying.is_some();
         if self.is_behind {
             let is_owed = self.sent < head.version;
-            self.is_behind = is_owed && !self.sink.send(std::slice::from_ref(head));
+            self.is_behind = is_owed && !self.sink.send(std::slice::from_ref(head), now);
             if is_owed && !self.is_behind {
                 tally.newest(self.sent, head.version);
                 self.sent = head.version;
@@ -391,7 +391,7 @@ impl<S: Sink> Member<S> {
         let mut owed = recent.get(next as usize..).unwrap_or_default();
         while !owed.is_empty() {
             let (run, rest) = owed.split_at(run(owed));
-            if is_replaying && !self.sink.has_room() || !self.sink.send(run) {
+            if is_replaying && !self.sink.has_room() || !self.sink.send(run, now) {
                 self.is_behind = !is_replaying;
                 return false;
             }

@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
+    io::IoSlice,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -20,6 +21,7 @@ use tracing::{debug, info};
 
 use super::{
     counts::Counts,
+    link::{Link, Sent},
     messages::Client,
     outlet::{self, Blocked, Outlet, body},
     reply::Reply,
@@ -90,6 +92,8 @@ impl Shared {
 }
 
 struct Member {
+    /// The outlet's: all that sending a position to a socket that keeps up looks at.
+    link: Arc<Link>,
     socket: SocketRef,
     outlet: Arc<Outlet>,
     session: Arc<Session>,
@@ -116,8 +120,22 @@ impl Door {
 }
 
 impl Sink for Member {
-    fn send(&self, updates: &[Update]) -> bool {
-        self.outlet.positions(&self.socket, updates)
+    fn send(&self, updates: &[Update], now: Instant) -> bool {
+        let sent = match updates {
+            [update] => self.link.send(&[IoSlice::new(update.frame())], now),
+            updates => {
+                let frames: Vec<_> = updates.iter().map(|update| IoSlice::new(update.frame())).collect();
+                self.link.send(&frames, now)
+            }
+        };
+        match sent {
+            Sent::Yes => true,
+            Sent::No => false,
+            Sent::Elsewhere => {
+                self.outlet.positions(&self.socket, updates);
+                true
+            }
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -221,6 +239,7 @@ impl Rooms {
             Some(_) => reply.ack(&Recovery { room_name: &name, version, recovered }),
         }
         let member = Member {
+            link: outlet.link().clone(),
             socket: socket.clone(),
             outlet: outlet.clone(),
             session: session.clone(),

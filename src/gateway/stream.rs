@@ -22,12 +22,12 @@ use tokio::{
 
 use super::{
     frames::{Frames, PONG, TEXT, is_begun, opcode},
-    link::{Link, cut},
+    link::Link,
     transport::ELSEWHERE,
 };
 
 pub struct Stream {
-    stream: Arc<TcpStream>,
+    /// Has the TCP stream itself.
     link: Arc<Link>,
     /// Read by the HTTP side already.
     first: Bytes,
@@ -49,30 +49,26 @@ impl Stream {
         is_upgrade: bool,
         patience: Duration,
     ) -> Self {
-        let stream = Arc::new(stream);
         // A second WebSocket of a session comes to nothing, without harm to the first.
-        let link = if link.has_stream(&stream, is_upgrade) { link } else { Link::of_its_own(&stream) };
+        let link = match link.has_stream(stream, is_upgrade) {
+            Ok(()) => link,
+            Err(stream) => Link::of_its_own(stream),
+        };
         if link.is_cut() {
             // Before there was anything to cut.
-            cut(&stream);
+            link.cut();
         }
-        Self { stream, link, first, inbound: Frames::default(), has_read: false, patience, deadline: None }
+        Self { link, first, inbound: Frames::default(), has_read: false, patience, deadline: None }
     }
 
     /// Writes what can be written, as soon as that is something.
     fn put(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            match self.stream.poll_write_ready(cx) {
-                Poll::Ready(ready) => ready?,
-                Poll::Pending => return self.blocked(cx),
+        match self.link.poll_write(cx, bytes) {
+            Poll::Ready(done) => {
+                self.deadline = None;
+                Poll::Ready(done)
             }
-            match self.link.write(bytes) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => {
-                    self.deadline = None;
-                    return Poll::Ready(done);
-                }
-            }
+            Poll::Pending => self.blocked(cx),
         }
     }
 
@@ -93,7 +89,7 @@ impl Stream {
 
     /// An error alone would go unnoticed until the next read.
     fn end(&self) -> Poll<io::Result<usize>> {
-        cut(&self.stream);
+        self.link.cut();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -119,17 +115,7 @@ impl AsyncRead for Stream {
         }
         let before = buffer.filled().len();
         if this.first.is_empty() {
-            loop {
-                ready!(this.stream.poll_read_ready(cx))?;
-                match this.stream.try_read(buffer.initialize_unfilled()) {
-                    Ok(read) => {
-                        buffer.advance(read);
-                        break;
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(e) => return Poll::Ready(Err(e)),
-                }
-            }
+            ready!(this.link.poll_read(cx, buffer))?;
         } else {
             let length = this.first.len().min(buffer.remaining());
             // Of the last, nothing is kept.
@@ -178,13 +164,13 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(socket2::SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
+        Poll::Ready(self.link.shut_down())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::IoSlice;
+    use std::{io::IoSlice, time::Instant};
 
     use bytes::BytesMut;
     use socket2::SockRef;
@@ -203,13 +189,11 @@ mod tests {
     };
 
     /// Fills the road, so that a ping does not fit; returns how much was put on it.
-    fn fill(stream: &Stream) -> usize {
+    fn fill(stream: &TcpStream) -> usize {
         let mut filled = 0;
-        while let Ok(written) = stream.stream.try_write(&[0; 4096]) {
+        while let Ok(written) = stream.try_write(&[0; 4096]) {
             filled += written;
         }
-        stream.link.give(1 << 20);
-        stream.link.heard(0, false);
         filled
     }
 
@@ -222,8 +206,10 @@ mod tests {
             let (server, _) = listener.accept().await.unwrap();
             server.writable().await.unwrap();
             let (link, patience) = (Arc::<Link>::default(), Duration::from_secs(60));
-            let mut stream = Stream::new(server, Bytes::new(), link, false, patience);
-            let filled = fill(&stream);
+            let filled = fill(&server);
+            let mut stream = Stream::new(server, Bytes::new(), link.clone(), false, patience);
+            link.give(1 << 20);
+            link.heard(0, false);
             let used = tokio::spawn(async move {
                 if is_flushed {
                     stream.flush().await.unwrap();
@@ -288,7 +274,7 @@ mod tests {
                 let frames = [0, 1].map(|more| {
                     text(&format!("42[\"own\",{},{given},\"{}\"]", n + more, "y".repeat(n * 13 % 3_000)))
                 });
-                match link.send(&[IoSlice::new(&frames[0]), IoSlice::new(&frames[1])]) {
+                match link.send(&[IoSlice::new(&frames[0]), IoSlice::new(&frames[1])], Instant::now()) {
                     Sent::Yes => n += 2,
                     Sent::No => tokio::task::yield_now().await,
                     Sent::Elsewhere => {

@@ -114,7 +114,7 @@ impl Queue {
 type Pipe = Rc<RefCell<Queue>>;
 
 impl Sink for Pipe {
-    fn send(&self, updates: &[Update]) -> bool {
+    fn send(&self, updates: &[Update], _: Instant) -> bool {
         let mut queue = self.borrow_mut();
         let fits = queue.waiting.len() < queue.capacity;
         if fits {
