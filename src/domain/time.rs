@@ -31,7 +31,7 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since_1970 = Duration::from_millis(self.0.try_into().map_err(|_| fmt::Error)?);
+        let since_1970 = Duration::from_millis(u64::try_from(self.0).unwrap_or(0));
         let at = SystemTime::UNIX_EPOCH.checked_add(since_1970).ok_or(fmt::Error)?;
         humantime::format_rfc3339_millis(at).fmt(f)
     }

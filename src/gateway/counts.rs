@@ -82,6 +82,8 @@ pub fn watch(rooms: &Arc<Rooms>, metrics: &Metrics) {
 pub struct Sockets {
     websocket: Gauge,
     polling: Gauge,
+    /// Connections that were ended because nobody read from them.
+    pub given_up: Counter,
 }
 
 impl Sockets {
@@ -89,7 +91,11 @@ impl Sockets {
     pub fn start(metrics: &Metrics) -> Self {
         let sockets = metrics.gauges("sockets", "Sockets that are connected, by transport");
         let over = |transport| sockets.of("transport", transport);
-        Self { websocket: over("websocket"), polling: over("polling") }
+        let given_up = metrics.counter(
+            "given_up_sockets",
+            "Connections that were ended because their client did not read what it was sent",
+        );
+        Self { websocket: over("websocket"), polling: over("polling"), given_up }
     }
 
     /// Those over WebSocket, or those who poll.

@@ -50,10 +50,12 @@ pub struct Link {
     wanderings: AtomicU8,
     /// Written by whoever sends, and when confirmations come; held while frames go to the kernel.
     state: Mutex<State>,
-    /// Something that was to be sent before waits (`outlet.rs`).
+    /// Something that was to be sent before waits. Written under the lock of what waits (`outlet.rs`): who reads the
+    /// value of a moment ago sends beside what is just being handed out, or once more later.
     is_owed: AtomicBool,
     /// Told when a socket that was sent nothing more, or nothing of what it has missed, has read.
     opened: Arc<Notify>,
+    /// All there are, to be counted among them.
     sockets: Arc<Sockets>,
 }
 
@@ -61,8 +63,8 @@ pub struct Link {
 struct State {
     account: Account,
     road: Road,
-    /// Among the sockets, by transport.
-    is_counted: bool,
+    /// How often it is among the sockets, by transport: twice for a moment, where a client connects again.
+    counted: u8,
 }
 
 /// A socket that is counted, until this is dropped.
@@ -72,7 +74,7 @@ pub struct Counted(Arc<Link>);
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
-        state.is_counted = false;
+        state.counted = state.counted.saturating_sub(1);
         self.0.sockets.over(state.road.was_opened()).dec();
     }
 }
@@ -139,7 +141,7 @@ impl Link {
     /// Its socket is connected.
     pub fn counted(self: &Arc<Self>) -> Counted {
         let mut state = self.state.lock();
-        state.is_counted = true;
+        state.counted = state.counted.saturating_add(1);
         self.sockets.over(state.road.was_opened()).inc();
         Counted(self.clone())
     }
@@ -273,13 +275,11 @@ impl Link {
     /// # Errors
     /// The stream: there was one before, which counts.
     pub(super) fn has_stream(&self, stream: TcpStream, is_upgrade: bool) -> Result<(), TcpStream> {
-        let State { account, road, is_counted } = &mut *self.state.lock();
+        let State { account, road, counted } = &mut *self.state.lock();
         road.open(stream, is_upgrade)?;
         account.asked = None;
-        if *is_counted {
-            self.sockets.over(false).dec();
-            self.sockets.over(true).inc();
-        }
+        self.sockets.over(false).dec_by((*counted).into());
+        self.sockets.over(true).inc_by((*counted).into());
         Ok(())
     }
 
@@ -342,6 +342,14 @@ impl Link {
     }
 
     /// Ends the connection at once, whatever waits to be sent; the client connects again. Not the library's
+    /// Ends the connection of a client that does not read.
+    pub fn give_up(&self) {
+        if !self.is_cut() {
+            self.sockets.given_up.inc();
+        }
+        self.cut();
+    }
+
     /// disconnect, which waits in the same queue and tells the client to stay away.
     pub fn cut(&self) {
         self.is_cut.store(true, Ordering::Relaxed);

@@ -50,7 +50,8 @@ use crate::{
 /// Packets that may wait for one socket: more than `link.rs` lets be under way. Memory is taken as they
 /// come, not beforehand.
 const SOCKET_QUEUE: usize = 4_096;
-/// What a WebSocket reads into, from the start and for good; a longer frame gets as much as it needs.
+/// What a WebSocket reads into, from the start and for good; a longer frame gets as much as it needs, but comes in
+/// by so many bytes at a time, which for the largest message is 512 reads.
 const READ_BUFFER: usize = 256;
 /// How long sockets may take over their goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

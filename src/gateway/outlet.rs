@@ -59,7 +59,7 @@ impl Outlet {
     pub fn positions(&self, socket: &SocketRef, updates: &[Update]) {
         if !updates.iter().all(|update| self.emit(socket, "chat", update.chat())) {
             // Far more than the window: some may have been taken, so none can be sent again.
-            self.link.cut();
+            self.cut();
         }
     }
 
@@ -123,8 +123,8 @@ impl Outlet {
         if waiting.len() >= CAPACITY {
             info!(socket = log_name(socket), "too many events wait for it: it is to connect again");
             waiting.clear();
+            self.cut();
             self.link.owe(false);
-            self.link.cut();
             return;
         }
         waiting.push_back(next);
@@ -190,9 +190,9 @@ impl Outlet {
         }
     }
 
-    /// Ends the connection; the client connects again.
+    /// Ends the connection, of which too much is unread; the client connects again.
     pub fn cut(&self) {
-        self.link.cut();
+        self.link.give_up();
     }
 }
 

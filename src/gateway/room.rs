@@ -47,7 +47,7 @@ pub struct Update {
 
 /// The way to a member.
 pub trait Sink {
-    /// Sends all of these or none; `false`: it is full for now.
+    /// Sends all of these or none; `false`: it is full for now. `now`: for a whole room the clock is looked at once.
     fn send(&self, updates: &[Update], now: Instant) -> bool;
 
     /// Is it at most half full?

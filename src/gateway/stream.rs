@@ -89,7 +89,7 @@ impl Stream {
 
     /// An error alone would go unnoticed until the next read.
     fn end(&self) -> Poll<io::Result<usize>> {
-        self.link.cut();
+        self.link.give_up();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Method, header};
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
 use super::{error::method_not_allowed, locations::respond, reply};
 use crate::{
+    domain::error::Error,
     metrics::{CONTENT_TYPE, Gauge},
     service::Service,
 };
@@ -40,7 +41,13 @@ async fn counted(method: Method, service: Arc<Service>, database_up: Gauge) -> R
     if !matches!(method, Method::GET | Method::HEAD) {
         return method_not_allowed(&method, "GET, HEAD").into_response();
     }
-    let is_up = timeout(SCRAPED, service.ready()).await.is_ok_and(|ready| ready.is_ok());
-    database_up.set(is_up.into());
-    warp::reply::with_header(service.metrics.text(), header::CONTENT_TYPE, CONTENT_TYPE).into_response()
+    let asked = service.clone();
+    // In a task: an answer that comes after the scrape is there for the next.
+    let ask = tokio::spawn(async move { database_up.set(asked.ready().await.is_ok().into()) });
+    let _ = timeout(SCRAPED, ask).await;
+    // Some of it is read from /proc, which may take a while.
+    match spawn_blocking(move || service.metrics.text()).await {
+        Ok(text) => warp::reply::with_header(text, header::CONTENT_TYPE, CONTENT_TYPE).into_response(),
+        Err(error) => Error::internal(error).into_response(),
+    }
 }

@@ -66,7 +66,7 @@ pub struct Service {
     /// On every caller.
     pub limits: Arc<Limits>,
     /// What is counted.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Metrics,
 }
 
 impl Service {
@@ -97,7 +97,7 @@ impl Service {
             passwords: Passwords::default(),
             pinged: tokio::sync::Mutex::default(),
             limits: Limits::start(limits, &metrics),
-            metrics: Arc::new(metrics),
+            metrics,
         };
         (Arc::new(service), happened)
     }

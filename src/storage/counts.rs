@@ -18,11 +18,11 @@ impl Counts {
     pub fn start(metrics: &Metrics) -> Self {
         Self {
             puts: metrics.counter("puts", "PUTs that were committed"),
-            commits: metrics.counter("commits", "Transactions of changes to locations that were committed"),
+            commits: metrics.counter("commits", "Transactions that changed locations"),
             commit: metrics.seconds("commit_duration", "From the beginning of a transaction to its commit"),
             rows: metrics.histogram(
                 "commit_rows",
-                "Locations written by one commit, each with a row of its own and one of history",
+                "Changes to locations that were done by one commit",
                 (0..10).map(|n| f64::from(1 << n)),
             ),
         }
@@ -37,7 +37,10 @@ impl Counts {
             puts += u64::from(matches!(act, Act::Update(_)));
         }
         self.puts.inc_by(puts);
-        self.commits.inc();
-        self.rows.observe(rows.into());
+        // All may have been refused.
+        if rows > 0 {
+            self.commits.inc();
+            self.rows.observe(rows.into());
+        }
     }
 }

@@ -78,10 +78,9 @@ fn seen(user: Value, newest: Option<u64>) -> (String, Vec<Value>) {
 
 /// A geometry with more positions than this is tested off the threads that serve everybody else.
 const LARGE: usize = 1_000;
-/// So many candidates may be kept whole, each with properties of at most so many bytes: with geometries that
-/// are not large that is some ten MiB at the very most.
+/// So many candidates may be kept whole, if they are small: 4 MiB of bytes at most.
 const FEW: usize = 256;
-const SMALL: usize = 16 * 1024;
+const IS_SMALL: &str = "OCTET_LENGTH(location.geometry) + OCTET_LENGTH(location.properties) <= 16384";
 
 /// A location that has passed an exact test.
 struct Passed<T> {
@@ -186,7 +185,7 @@ impl Store {
         order: impl Fn(&Passed<T>, &Passed<T>) -> Ordering,
         page: Page,
     ) -> DbResult<Vec<(location::Model, T)>> {
-        if let Some(mut few) = in_time(self.few_passing(seen_by, rects, &test)).await? {
+        if let Some(mut few) = self.few_passing(seen_by, rects, &test).await? {
             few.sort_unstable_by(|(_, a), (_, b)| order(a, b));
             return Ok(page.of(few).map(|(row, passed)| (row, passed.said)).collect());
         }
@@ -221,17 +220,26 @@ impl Store {
         rects: &[geo::Rect],
         test: impl Fn(&Geometry) -> Option<T>,
     ) -> DbResult<Option<Vec<(location::Model, Passed<T>)>>> {
+        // What is large stays in the database: whatever that sends has to be read, wanted or not.
+        let columns = location::COLUMNS.split(", ").map(|column| match column {
+            "location.geometry" | "location.altitudes" | "location.properties" => {
+                format!("CASE WHEN {IS_SMALL} THEN {column} END")
+            }
+            _ => column.to_owned(),
+        });
+        let columns: Vec<_> = columns.chain([IS_SMALL.to_owned()]).collect();
         let limit = format!(" LIMIT {}", FEW + 1);
-        let statement = self.candidates(location::COLUMNS, seen_by, rects, &limit);
+        let statement = self.candidates(&columns.join(", "), seen_by, rects, &limit);
         let reader = self.reader()?;
-        let mut candidates = reader.stream_raw(statement).await?;
+        let mut candidates = in_time(reader.stream_raw(statement)).await?;
         let (mut seen, mut passed) = (0, Vec::new());
-        while let Some(row) = candidates.try_next().await? {
-            let row = location::Model::from_columns(&row)?;
+        while let Some(row) = in_time(candidates.try_next()).await? {
+            let is_small: i64 = row.try_get_by_index(columns.len() - 1)?;
             seen += 1;
-            if seen > FEW || row.properties.len() > SMALL || row.geometry.0.coords_count() > LARGE {
+            if seen > FEW || is_small == 0 {
                 return Ok(None);
             }
+            let row = location::Model::from_columns(&row)?;
             if let Some(said) = test(&row.geometry.0) {
                 let passing = Passed { said, created_at: row.created_at, id: row.id };
                 passed.push((row, passing));

@@ -450,6 +450,14 @@ async fn the_largest_geometries_are_found_and_sorted(db: Db) {
     assert_bbox("two", &server.find("bbox=5,1,-5,2", 100).await, ids[1..=2].iter().copied());
     let near = server.find("near=5,-1&radius=300000", 100).await;
     assert_eq!(near.iter().map(|found| found.id).collect::<Vec<_>>(), ids[..2]);
+
+    // Large by its properties, beside a small one.
+    let beside = make(&server, &point(100.0, 1.0)).await;
+    let body = json!({"geometry": point(100.0, 1.0), "properties": {"name": "n".repeat(30_000)}});
+    let (status, answer) = server.post(&body).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    let large = answer["data"]["location"]["id"].as_u64().expect("an id");
+    assert_bbox("large and small", &server.find("bbox=99,0,101,2", 100).await, [beside, large]);
     server.stop().await;
 }
 

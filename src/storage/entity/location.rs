@@ -37,8 +37,8 @@ impl ActiveModelBehavior for ActiveModel {}
 
 /// What [`Model::from_columns`] expects, in its order.
 pub const COLUMNS: &str = "location.id, location.owner_id, location.version, location.geometry, \
-    location.altitudes, location.properties, location.updated_by, location.created_at, \
-    location.updated_at, location.area";
+                           location.altitudes, location.properties, location.updated_by, \
+                           location.created_at, location.updated_at, location.area";
 
 impl Model {
     /// A row of [`COLUMNS`], without looking for their names in each.
