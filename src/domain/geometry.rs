@@ -160,7 +160,12 @@ impl Parser {
         if items.is_empty() {
             return Err(Error::new(Code::EmptyGeometry, "an empty array is no geometry").at(at));
         }
-        items.iter().enumerate().map(|(index, value)| item(self, value, &Path::Item(at, index))).collect()
+        // Not `collect`: through a Result that does not know how many there will be.
+        let mut parsed = Vec::with_capacity(items.len());
+        for (index, value) in items.iter().enumerate() {
+            parsed.push(item(self, value, &Path::Item(at, index))?);
+        }
+        Ok(parsed)
     }
 
     fn line(&mut self, value: &Value, at: &Path<'_>) -> Result<Vec<Position>> {

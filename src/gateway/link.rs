@@ -341,7 +341,6 @@ impl Link {
         self.is_ending.load(Ordering::Relaxed)
     }
 
-    /// Ends the connection at once, whatever waits to be sent; the client connects again. Not the library's
     /// Ends the connection of a client that does not read.
     pub fn give_up(&self) {
         if !self.is_cut() {
@@ -350,6 +349,7 @@ impl Link {
         self.cut();
     }
 
+    /// Ends the connection at once, whatever waits to be sent; the client connects again. Not the library's
     /// disconnect, which waits in the same queue and tells the client to stay away.
     pub fn cut(&self) {
         self.is_cut.store(true, Ordering::Relaxed);

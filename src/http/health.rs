@@ -18,29 +18,29 @@ const SCRAPED: Duration = Duration::from_secs(1);
 
 /// `GET /healthz`, `GET /readyz`, `GET /metrics`.
 pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
-    let healthz = path!("healthz").and(warp::method()).map(|method: Method| match method {
-        Method::GET | Method::HEAD => reply::ok().into_response(),
-        method => method_not_allowed(&method, "GET, HEAD").into_response(),
-    });
+    let health = async || reply::ok().into_response();
+    let healthz = path!("healthz").and(warp::method()).then(move |method| to_reads(method, health())).boxed();
     let asked = service.clone();
-    let readyz = path!("readyz").and(warp::method()).then(move |method| ready(method, asked.clone())).boxed();
+    let ready = move |method| to_reads(method, ready(asked.clone()));
+    let readyz = path!("readyz").and(warp::method()).then(ready).boxed();
     let database = service.metrics.gauge("database_up", "1 if the database answers, as for GET /readyz");
-    let scrape = move |method| counted(method, service.clone(), database.clone());
+    let scrape = move |method| to_reads(method, counted(service.clone(), database.clone()));
     let metrics = path!("metrics").and(warp::method()).then(scrape).boxed();
     healthz.or(readyz).unify().or(metrics).unify().boxed()
 }
 
-async fn ready(method: Method, service: Arc<Service>) -> Response {
-    if !matches!(method, Method::GET | Method::HEAD) {
-        return method_not_allowed(&method, "GET, HEAD").into_response();
+async fn to_reads(method: Method, answer: impl Future<Output = Response>) -> Response {
+    match method {
+        Method::GET | Method::HEAD => answer.await,
+        method => method_not_allowed(&method, "GET, HEAD").into_response(),
     }
+}
+
+async fn ready(service: Arc<Service>) -> Response {
     respond(service.ready().await.map(|()| reply::ok()))
 }
 
-async fn counted(method: Method, service: Arc<Service>, database_up: Gauge) -> Response {
-    if !matches!(method, Method::GET | Method::HEAD) {
-        return method_not_allowed(&method, "GET, HEAD").into_response();
-    }
+async fn counted(service: Arc<Service>, database_up: Gauge) -> Response {
     let asked = service.clone();
     // In a task: an answer that comes after the scrape is there for the next.
     let ask = tokio::spawn(async move { database_up.set(asked.ready().await.is_ok().into()) });

@@ -37,7 +37,7 @@ use crate::{
         token::Keys,
     },
     metrics::Metrics,
-    storage::{Retention, Store, Writer},
+    storage::{self, Retention, Store, Writer},
 };
 
 /// Events on their way to the rooms. Full: the writer waits, and with it new commits.
@@ -80,8 +80,7 @@ impl Service {
     ) -> (Arc<Self>, mpsc::Receiver<Event>) {
         let metrics = Metrics::default();
         let (events, happened) = mpsc::channel(EVENTS);
-        let waiting = events.clone();
-        metrics.queue("forwarder", EVENTS, move || waiting.max_capacity() - waiting.capacity());
+        storage::watch_channel(&metrics, "forwarder", &events);
         let retention = Retention::start(store.clone(), keep, &metrics);
         let writer = Writer::start(store.clone(), events.clone(), retention, &metrics);
         let ledger = Arc::<Ledger>::default();

@@ -1,4 +1,6 @@
-//! What the writer counts.
+//! What the writer counts, and how much waits in a channel.
+
+use tokio::sync::mpsc::Sender;
 
 use super::batch::{Act, Outcome};
 use crate::metrics::{Counter, Histogram, Metrics, Seconds};
@@ -43,4 +45,10 @@ impl Counts {
             self.rows.observe(rows.into());
         }
     }
+}
+
+/// A channel that a scrape looks at.
+pub fn watch_channel<T: Send + 'static>(metrics: &Metrics, name: &'static str, sender: &Sender<T>) {
+    let sender = sender.clone();
+    metrics.queue(name, sender.max_capacity(), move || sender.max_capacity() - sender.capacity());
 }

@@ -22,6 +22,7 @@ mod shares;
 mod writer;
 
 pub use connect::{ConnectError, Store};
+pub use counts::watch_channel;
 pub use locations::{Head, Page};
 pub use members::Member;
 pub use retention::Retention;

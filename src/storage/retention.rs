@@ -16,7 +16,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{batch::Act, connect::Store};
+use super::{batch::Act, connect::Store, counts::watch_channel};
 use crate::{
     config::History,
     domain::{location::Location, time::Timestamp},
@@ -54,9 +54,8 @@ pub struct Retention {
 impl Retention {
     /// Starts the task.
     pub fn start(store: Store, keep: History, metrics: &Metrics) -> Self {
-        let (due, queue) = mpsc::channel::<Due>(QUEUE);
-        let waiting = due.clone();
-        metrics.queue("retention", QUEUE, move || waiting.max_capacity() - waiting.capacity());
+        let (due, queue) = mpsc::channel(QUEUE);
+        watch_channel(metrics, "retention", &due);
         tokio::spawn(run(store, keep, queue));
         Self { due }
     }

@@ -22,7 +22,7 @@ use tracing::warn;
 use super::{
     batch::{Act, Failure, Fate, Locked, Outcome},
     connect::Store,
-    counts::Counts,
+    counts::{Counts, watch_channel},
     error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, may_try_again},
     retention::Retention,
 };
@@ -76,8 +76,8 @@ impl Writer {
     }
 
     fn watch(&self, metrics: &Metrics) {
-        let Self { changes, space } = self.clone();
-        metrics.queue("writer", QUEUE, move || changes.max_capacity() - changes.capacity());
+        watch_channel(metrics, "writer", &self.changes);
+        let space = self.space.clone();
         let help = "Bodies of changes that wait for the writer or are being committed, in whole KiB each";
         metrics.watch_bytes("writer_queue", help, move || (QUEUE_KIB - space.available_permits()) * 1024);
     }
