@@ -24,10 +24,11 @@ use super::{counts::Sockets, frames::PING, road::Road};
 
 /// A socket may owe the confirmation of so many bytes, for so long.
 const WINDOW: usize = 64 * 1024;
-const PATIENCE: Duration = Duration::from_secs(4);
-/// Confirmation is asked for after so many bytes, or so much time with fewer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Confirmation is asked for after so many bytes, or so much time with fewer: who reads it, wakes up and answers, and
+/// each answer costs as much as a delivery. Together with [`PATIENCE`] it is how long what was sent may be unread.
 const ASK_EVERY_BYTES: usize = WINDOW / 4;
-const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// How long what was said last may take to be read.
 const LAST_WORDS: Duration = Duration::from_secs(1);
