@@ -82,6 +82,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
             user = %client.session.user(),
             "connect"
         );
+        client.place(&socket);
         client.expire(&socket);
         client.work(&socket).await;
     };

@@ -261,7 +261,7 @@ impl Client {
         let Self { session, rooms, .. } = self;
         match message {
             Message::JoinRoom(JoinRoom { location_id, user_id, since }) => {
-                session.introduce(user_id);
+                self.introduce(socket, user_id);
                 rooms.join(self, socket, location_id, since, reply).await?;
             }
             Message::LeaveRoom(LeaveRoom { location_id }) => {
@@ -277,7 +277,7 @@ impl Client {
                 reply.ack(&relayed);
             }
             Message::Join(Join { user_id, .. }) => {
-                let user_id = session.introduce(Some(user_id));
+                let user_id = self.introduce(socket, Some(user_id));
                 reply.ack(&Joined { user_id, socket_id: socket.id.as_str() });
             }
             Message::Authenticate(Authenticate { token }) => {
@@ -292,12 +292,27 @@ impl Client {
                 }
                 session.renew(fresh);
                 if is_other {
+                    self.place(socket);
                     session.rooms().into_iter().for_each(|room| rooms.recheck(room));
                 }
                 reply.ack(&Authenticated { exp });
             }
         }
         Ok(())
+    }
+
+    /// Open mode: whose socket it is.
+    fn introduce(&self, socket: &SocketRef, user: Option<UserId>) -> UserId {
+        if self.session.known().is_none() {
+            self.session.introduce(user);
+            self.place(socket);
+        }
+        self.session.user()
+    }
+
+    /// It is one of the sockets of its user, and an admin's if it is.
+    pub fn place(&self, socket: &SocketRef) {
+        self.rooms.people.place(&self.session, &self.outlet, socket);
     }
 
     /// Ends what the socket came with when its time is over.
@@ -332,6 +347,7 @@ impl Client {
             rooms.leave(socket.id, session, room);
             outlet.forget(room);
         }
+        rooms.people.remove(session.user(), socket);
         let error = Error::new(Code::TokenExpired, "the token has ended; connect with a fresh one");
         rooms.counts.refusals.count(error.code);
         outlet.end(socket, "exception", refusal(&error)).await;
@@ -343,6 +359,7 @@ impl Client {
             expiry.abort();
         }
         self.rooms.leave_all(socket.id, &self.session);
+        self.rooms.people.remove(self.session.user(), socket);
         self.seat.lock().take();
         self.session.user()
     }

@@ -12,6 +12,7 @@ mod inbox;
 mod link;
 mod messages;
 mod outlet;
+mod people;
 mod reply;
 mod road;
 mod room;

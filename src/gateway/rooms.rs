@@ -24,6 +24,7 @@ use super::{
     link::{Link, Sent},
     messages::Client,
     outlet::{self, Blocked, Outlet, body},
+    people::People,
     reply::Reply,
     room::{Entry, MAX_MISSED, Room, Sink, Update},
     session::{Session, log_name},
@@ -63,6 +64,8 @@ pub struct Rooms {
     /// Sockets that something other than a position waits for.
     pub blocked: Arc<Blocked>,
     pub counts: Counts,
+    /// Whose sockets are connected.
+    pub people: Arc<People>,
 }
 
 /// A room that many tasks use.
@@ -170,6 +173,7 @@ impl Rooms {
             behind: Mutex::default(),
             reads: Semaphore::new(READS),
             blocked: Arc::default(),
+            people: Arc::default(),
         }
     }
 

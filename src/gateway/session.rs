@@ -41,7 +41,12 @@ impl Session {
 
     /// Whose socket this is.
     pub fn caller(&self) -> Caller {
-        self.state.lock().identity.as_ref().map(|identity| identity.caller.clone()).unwrap_or_default()
+        self.known().unwrap_or_default()
+    }
+
+    /// The same; `None` in open mode until it has said who it is.
+    pub fn known(&self) -> Option<Caller> {
+        self.state.lock().identity.as_ref().map(|identity| identity.caller.clone())
     }
 
     /// As whom it speaks.

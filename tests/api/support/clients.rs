@@ -36,6 +36,9 @@ pub const KINDS: [(&str, &str); 6] = [
     ("2", "polling"),
 ];
 
+/// What comes by itself, at times of its own: only tests of it want to see it among everything else.
+pub const ASIDE: [&str; 5] = ["registered", "user_list", "presence", "locations", "notification"];
+
 /// The Node process.
 pub struct Clients {
     commands: mpsc::UnboundedSender<String>,
@@ -104,6 +107,7 @@ impl Clients {
             unread: VecDeque::new(),
             upgrades: Vec::new(),
             acks: 0,
+            hears_all: false,
         }
     }
 
@@ -138,6 +142,8 @@ pub struct Client {
     /// Transports the engine has changed to. That may happen at any time, so it is kept apart.
     pub upgrades: Vec<Value>,
     acks: u64,
+    /// Also what is [`ASIDE`].
+    hears_all: bool,
 }
 
 impl Client {
@@ -236,9 +242,15 @@ impl Client {
         let saw = saw.expect("something to happen").expect("Node runs");
         if saw["kind"] == "upgrade" {
             self.upgrades.push(saw["name"].clone());
-        } else {
+        } else if self.hears_all || !ASIDE.iter().any(|event| saw["event"] == *event) {
             self.unread.push_back(saw);
         }
+    }
+
+    /// From now on sees also what is [`ASIDE`].
+    pub fn hearing_all(mut self) -> Self {
+        self.hears_all = true;
+        self
     }
 
     /// The next thing seen, which must be this event; returns its first argument.

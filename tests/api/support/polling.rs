@@ -7,6 +7,8 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::websocket::is_aside;
+
 /// Longer than anything here takes on a busy machine; reached only by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -62,7 +64,7 @@ impl Polling {
         (answer.status(), answer.text().await.expect("text"))
     }
 
-    /// The next packet that is no ping.
+    /// The next packet that is no ping and not `ASIDE`.
     pub async fn next(&mut self) -> String {
         timeout(PATIENCE, self.read()).await.expect("a packet")
     }
@@ -71,6 +73,7 @@ impl Polling {
         loop {
             match self.packets.pop_front() {
                 Some(ping) if ping == "2" => self.send("3").await,
+                Some(aside) if is_aside(&aside) => {}
                 Some(packet) => return packet,
                 None => {
                     let answer = self.http.get(&self.url).send().await.expect("an answer");

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::clients::PATIENCE;
+use super::clients::{ASIDE, PATIENCE};
 
 pub const TEXT: u8 = 1;
 pub const CONTINUATION: u8 = 0;
@@ -233,17 +233,18 @@ impl WebSocket {
         Seen::read(&packet)
     }
 
-    /// The next packet that is no ping; none at the end.
+    /// The next packet that is no ping and not [`ASIDE`]; none at the end.
     pub async fn text(&mut self) -> Option<String> {
         loop {
             let (opcode, payload) = timeout(PATIENCE, self.frame()).await.expect("a frame")?;
             match opcode {
                 TEXT => {
                     let packet = String::from_utf8(payload).expect("UTF-8");
-                    if packet != "2" {
+                    if packet == "2" {
+                        self.answer(TEXT, b"3").await;
+                    } else if !is_aside(&packet) {
                         return Some(packet);
                     }
-                    self.answer(TEXT, b"3").await;
                 }
                 PING => self.answer(PONG, &payload).await,
                 PONG => {}
@@ -277,6 +278,12 @@ impl WebSocket {
         self.done = 0;
         matches!(self.from.read_buf(&mut self.unread).await, Ok(1..))
     }
+}
+
+/// Is it an event that comes by itself?
+pub fn is_aside(packet: &str) -> bool {
+    let event = packet.strip_prefix("42[\"").and_then(|rest| rest.split('"').next());
+    event.is_some_and(|event| ASIDE.contains(&event))
 }
 
 /// Opcode, payload and length of the first frame, if it is whole.
