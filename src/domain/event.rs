@@ -2,9 +2,14 @@
 
 use std::{any::Any, sync::Arc};
 
-use super::{access::Change, id::LocationId, location::Committed};
+use super::{
+    access::Change,
+    id::LocationId,
+    location::Committed,
+    presence::{self, Active},
+};
 
-/// One committed change, in the order of commits for each location.
+/// One change: those of a location in the order of their commits, those of a user as they were seen.
 #[derive(Debug)]
 pub enum Event {
     /// A PUT was committed: the location as it now stands.
@@ -20,6 +25,10 @@ pub enum Event {
         /// How many such changes there were, this included.
         grants: u64,
     },
+    /// Somebody has come into a room or gone, or there is another number of them.
+    Presence(presence::Change),
+    /// Users who have connected, gone, or are called otherwise.
+    Active(Vec<Active>),
     /// Nothing: somebody wants to know when all before it has been taken in, and is told by its being dropped.
     Asked(Box<dyn Any + Send>),
 }

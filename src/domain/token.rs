@@ -16,6 +16,7 @@ use super::{
     error::{Code, Error, Result},
     id::UserId,
     json,
+    presence::presentable,
     time::Timestamp,
 };
 
@@ -27,8 +28,6 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// As long as the hash: a shorter secret is easier to guess than a signature is.
 const MIN_SECRET_BYTES: usize = 32;
 const RSA_BITS: RangeInclusive<usize> = 2048..=4096;
-/// In characters; what is beyond is cut.
-const MAX_NAME: usize = 255;
 /// 9999-12-31T23:59:59.999Z, the last moment that can be shown; a token without an end ends there.
 const LAST_MS: i64 = 253_402_300_799_999;
 
@@ -255,13 +254,6 @@ fn date(claims: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>> {
         }
         Some(_) => Err(invalid(format!("the token's {name} must be a number of seconds"))),
     }
-}
-
-/// A name as it can be kept and shown.
-fn presentable(name: &str) -> Option<String> {
-    let printable: String = name.chars().filter(|c| !c.is_control()).collect();
-    let name: String = printable.trim().chars().take(MAX_NAME).collect();
-    Some(name).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

@@ -87,6 +87,8 @@ fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(Locati
             Event::Updated(_) => {}
             Event::Deleted(id) => rooms.deleted(id),
             Event::Granted { id, change, grants } => rooms.granted(id, change, grants),
+            Event::Presence(change) => rooms.tell(&change),
+            Event::Active(rows) => rooms.people.heard(&rows),
             Event::Asked(by) => drop(by),
         }
     }

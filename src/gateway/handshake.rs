@@ -1,6 +1,6 @@
 //! Connecting and disconnecting: who may, and as whom.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use serde_json::Value;
 use socketioxide::{
@@ -20,11 +20,15 @@ use super::{
 use crate::{
     domain::{
         error::{Code, Error, Result},
+        id::LocationId,
         json::Plain,
     },
     net::{bearer::bearer, client::Client},
     service::access::Credentials,
 };
+
+/// Rooms of one line of the log.
+const LISTED: usize = 20;
 
 /// Takes sockets on the main namespace.
 pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
@@ -62,8 +66,16 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
         socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
             // A connection without a socket would be nobody's, and count for nobody.
             links.end_soon(&link);
-            let user = client.disconnected(&socket);
-            info!(socket = log_name(&socket), %user, reason = reason_code(reason), "disconnect");
+            let rooms = client.disconnected(&socket, reason == DisconnectReason::ClientNSDisconnect);
+            info!(
+                socket = log_name(&socket),
+                user = %client.session.name(),
+                reason = reason_code(reason),
+                client = %from(&socket),
+                connected_s = client.session.since.elapsed().as_secs(),
+                rooms = %listed(&rooms),
+                "disconnect"
+            );
         });
         Ok::<(), &str>(())
     };
@@ -79,10 +91,11 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
                 ProtocolVersion::V4 => 4,
                 ProtocolVersion::V5 => 5,
             },
-            user = %client.session.user(),
+            user = %client.session.name(),
             "connect"
         );
         client.place(&socket);
+        client.register(&socket);
         client.expire(&socket);
         client.work(&socket).await;
     };
@@ -115,6 +128,15 @@ fn credentials(socket: &SocketRef, auth: &Value) -> Result<Credentials> {
     };
     let share = shown("share", Code::InvalidShare)?;
     Ok(Credentials { token, share, password: shown("password", Code::InvalidSharePassword)? })
+}
+
+/// Rooms for the log: not all, where they are many.
+fn listed(rooms: &HashSet<LocationId>) -> String {
+    let mut rooms: Vec<_> = rooms.iter().copied().collect();
+    rooms.sort_unstable();
+    let rest = rooms.len().saturating_sub(LISTED);
+    let listed: Vec<_> = rooms.iter().take(LISTED).map(LocationId::to_string).collect();
+    listed.join(" ") + &if rest > 0 { format!(" and {rest} more") } else { String::new() }
 }
 
 /// One word for the log, as Socket.IO's own servers name them.

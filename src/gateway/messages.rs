@@ -2,7 +2,7 @@
 
 pub mod fuzz;
 
-use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde::{
@@ -23,7 +23,8 @@ use tracing::info;
 use super::{
     inbox::Inbox,
     link::{Counted, Link},
-    outlet::Outlet,
+    outlet::{Outlet, body},
+    presence::Leaving,
     reply::{Reply, refusal},
     rooms::Rooms,
     session::{Session, log_name},
@@ -34,6 +35,7 @@ use crate::{
         error::{Code, Error, Result},
         id::{LocationId, MAX_SAFE_INTEGER, UserId},
         json::Plain,
+        presence::{MAX_NAME, Name, presentable},
         time::Timestamp,
     },
     service::{
@@ -59,6 +61,8 @@ enum Message {
     Chat(Chat),
     /// `join`
     Join(Join),
+    /// `presence`
+    Presence(Presence),
     /// `authenticate`
     Authenticate(Authenticate),
 }
@@ -80,6 +84,7 @@ impl FromMessageParts<LocalAdapter> for Heard {
             "leave_room" => payload(socket, value, Message::LeaveRoom),
             "chat" => payload(socket, value, Message::Chat),
             "join" => payload(socket, value, Message::Join),
+            "presence" => payload(socket, value, Message::Presence),
             "authenticate" => payload(socket, value, Message::Authenticate),
             _ => {
                 let name: String = name.chars().take(40).collect();
@@ -138,9 +143,26 @@ struct Chat {
 #[serde(rename_all = "camelCase")]
 struct Join {
     user_id: UserId,
-    // For presence; until then only checked.
-    #[serde(rename = "userName")]
-    _user_name: Option<String>,
+    #[serde(default, deserialize_with = "name")]
+    user_name: Option<String>,
+}
+
+/// What somebody wants to be called; `null` is nothing.
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    match name.as_deref().map(|name| name.chars().count()) {
+        Some(length) if length > MAX_NAME => {
+            Err(serde::de::Error::custom("userName must have at most 255 characters"))
+        }
+        _ => Ok(name.as_deref().and_then(presentable)),
+    }
+}
+
+/// `{locationId}`
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Presence {
+    location_id: LocationId,
 }
 
 /// `{token}`
@@ -261,12 +283,13 @@ impl Client {
         let Self { session, rooms, .. } = self;
         match message {
             Message::JoinRoom(JoinRoom { location_id, user_id, since }) => {
-                self.introduce(socket, user_id);
+                self.introduce(socket, user_id, None);
                 rooms.join(self, socket, location_id, since, reply).await?;
             }
             Message::LeaveRoom(LeaveRoom { location_id }) => {
-                if rooms.leave(socket.id, session, location_id) {
-                    info!(socket = log_name(socket), room = %location_id, "leave");
+                if rooms.leave(socket.id, session, location_id, Leaving::ForGood) {
+                    let user = session.name();
+                    info!(socket = log_name(socket), room = %location_id, user, "leave");
                 }
                 self.outlet.forget(location_id);
                 reply.ack(&location_id.to_string());
@@ -276,9 +299,17 @@ impl Client {
                 rooms.relay(socket.id, room_name, &relayed)?;
                 reply.ack(&relayed);
             }
-            Message::Join(Join { user_id, .. }) => {
-                let user_id = self.introduce(socket, Some(user_id));
-                reply.ack(&Joined { user_id, socket_id: socket.id.as_str() });
+            Message::Join(Join { user_id, user_name }) => {
+                self.introduce(socket, Some(user_id), user_name);
+                reply.ack(&Joined {
+                    user_id: session.user(),
+                    user_name: None,
+                    socket_id: socket.id.as_str(),
+                });
+                self.register(socket);
+            }
+            Message::Presence(Presence { location_id }) => {
+                reply.ack(&Box::pin(rooms.who_is_in(&session.caller(), location_id)).await?);
             }
             Message::Authenticate(Authenticate { token }) => {
                 let fresh = rooms.service.bearer(&token)?;
@@ -302,12 +333,20 @@ impl Client {
     }
 
     /// Open mode: whose socket it is.
-    fn introduce(&self, socket: &SocketRef, user: Option<UserId>) -> UserId {
-        if self.session.known().is_none() {
-            self.session.introduce(user);
+    fn introduce(&self, socket: &SocketRef, user: Option<UserId>, name: Option<String>) {
+        if self.session.introduce(user, name) {
             self.place(socket);
+            self.rooms.introduced(socket.id, &self.session);
         }
-        self.session.user()
+    }
+
+    /// Tells a socket whose it is, unless it is nobody's.
+    pub fn register(&self, socket: &SocketRef) {
+        let Some(identity) = self.session.identity() else { return };
+        let (Caller::Anyone(user_id) | Caller::User { id: user_id, .. }) = identity.caller else { return };
+        let user_name = self.rooms.people.names(&[user_id]).pop().flatten();
+        let registered = Joined { user_id, user_name, socket_id: socket.id.as_str() };
+        self.outlet.event(socket, "registered", body(&registered));
     }
 
     /// It is one of the sockets of its user, and an admin's if it is.
@@ -342,9 +381,9 @@ impl Client {
             rooms.recheck(guest.location);
             return;
         }
-        info!(socket = log_name(socket), user = %session.user(), "its token has ended");
+        info!(socket = log_name(socket), user = %session.name(), "its token has ended");
         for room in session.disconnect() {
-            rooms.leave(socket.id, session, room);
+            rooms.leave(socket.id, session, room, Leaving::Lost);
             outlet.forget(room);
         }
         rooms.people.remove(session.user(), socket);
@@ -353,15 +392,16 @@ impl Client {
         outlet.end(socket, "exception", refusal(&error)).await;
     }
 
-    /// The socket is gone.
-    pub fn disconnected(&self, socket: &SocketRef) -> UserId {
+    /// The socket is gone, for good if it said so; returns the rooms it was in.
+    pub fn disconnected(&self, socket: &SocketRef, for_good: bool) -> HashSet<LocationId> {
         if let Some(expiry) = self.expiry.lock().take() {
             expiry.abort();
         }
-        self.rooms.leave_all(socket.id, &self.session);
+        let how = if for_good { Leaving::ForGood } else { Leaving::Lost };
+        let rooms = self.rooms.leave_all(socket.id, &self.session, how);
         self.rooms.people.remove(self.session.user(), socket);
         self.seat.lock().take();
-        self.session.user()
+        rooms
     }
 }
 
@@ -383,11 +423,13 @@ fn relayed(user: UserId, message: &Value, room: LocationId) -> Result<Box<RawVal
     RawValue::from_string(text).map_err(Error::internal)
 }
 
-/// The ack of `join`: the one place that tells a socket's id, to that socket.
+/// The ack of `join` and the body of `registered`: the one place that tells a socket's id, to that socket.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Joined<'a> {
     user_id: UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_name: Option<Name>,
     socket_id: &'a str,
 }
 

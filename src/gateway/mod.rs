@@ -8,11 +8,13 @@ mod counts;
 mod forward;
 mod frames;
 mod handshake;
+mod herald;
 mod inbox;
 mod link;
 mod messages;
 mod outlet;
 mod people;
+mod presence;
 mod reply;
 mod road;
 mod room;
@@ -66,7 +68,8 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Gateway {
     io: SocketIo,
     links: Arc<Links>,
-    sweep: AbortHandle,
+    /// What goes on by itself until the end.
+    chores: [AbortHandle; 3],
     /// Dropped: no more events come.
     stop_forwarding: Option<oneshot::Sender<()>>,
     forwarder: JoinHandle<()>,
@@ -102,7 +105,11 @@ impl Gateway {
 
         let (stop_forwarding, stopped) = oneshot::channel();
         let sweeper = rooms.clone();
-        let sweep = tokio::spawn(async move { sweeper.sweep().await }).abort_handle();
+        let chores = [
+            tokio::spawn(async move { sweeper.sweep().await }).abort_handle(),
+            tokio::spawn(herald::run(rooms.clone())).abort_handle(),
+            tokio::spawn(herald::name(rooms.clone())).abort_handle(),
+        ];
         let forwarder = tokio::spawn(forward::run(rooms, events, links.opened.clone(), stopped));
 
         let transport = Transport::new(socketio, links.clone(), heartbeat.timeout, limits, &service.limits);
@@ -125,12 +132,12 @@ impl Gateway {
             }
         });
         let served = ServiceBuilder::new().layer(origins.cors()).service(checked);
-        (Self { io, links, sweep, stop_forwarding: Some(stop_forwarding), forwarder }, served)
+        (Self { io, links, chores, stop_forwarding: Some(stop_forwarding), forwarder }, served)
     }
 
     /// Forwards what has happened, and waits a little for those who poll to fetch it.
     pub async fn flush(&mut self) {
-        self.sweep.abort();
+        self.chores.iter().for_each(AbortHandle::abort);
         self.stop_forwarding.take();
         if timeout(FLUSH_TIMEOUT, &mut self.forwarder).await.is_err() {
             tracing::warn!("rooms were still behind at the end");

@@ -5,17 +5,40 @@
 //! when it has said whose.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    cmp::Reverse,
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use socketioxide::{extract::SocketRef, socket::Sid};
+use tokio::sync::Notify;
 
-use super::{outlet::Outlet, session::Session};
-use crate::domain::{access::Caller, id::UserId};
+use super::{
+    outlet::{Outlet, body},
+    session::Session,
+};
+use crate::{
+    domain::{
+        access::Caller,
+        id::UserId,
+        presence::{Active, ActiveUsers, MAX_ROWS, Name},
+        time::Timestamp,
+    },
+    service::access::Identity,
+};
+
+/// How long somebody who has gone is still on the list,
+const SEEN: Duration = Duration::from_secs(60);
+/// and how many of those.
+const MAX_SEEN: usize = 10_000;
+/// Bytes of lists that go to admins in one round; the next goes to those whose list is oldest.
+const ROUND: usize = 4 * 1024 * 1024;
+/// Users whose name is to be looked up. Over that they have none until they connect again.
+const MAX_UNNAMED: usize = 10_000;
 
 /// Everybody who is connected here.
 #[derive(Default)]
@@ -23,12 +46,38 @@ pub struct People {
     /// Written when a socket connects, says who it is, changes its rights, disconnects. Taken before a session's,
     /// with no room's, and never held while anything is sent.
     state: Mutex<State>,
+    /// Told when there is something to tell.
+    pub woken: Notify,
+    /// Told when a name is to be looked up.
+    pub nameless: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    users: HashMap<UserId, Vec<Way>>,
-    admins: HashMap<Sid, Way>,
+    users: HashMap<UserId, User>,
+    admins: HashMap<Sid, Admin>,
+    /// Who has gone, and when, in that order.
+    gone: VecDeque<(Instant, UserId)>,
+    /// Whose row is another since it was last told.
+    changed: HashSet<UserId>,
+    /// Whose token has no name.
+    unnamed: Vec<UserId>,
+    /// How many lists there were.
+    list: u64,
+}
+
+struct User {
+    name: Option<Name>,
+    /// None: gone, a moment ago.
+    ways: Vec<Way>,
+    /// When the last one went.
+    last_seen: (Instant, Timestamp),
+}
+
+struct Admin {
+    way: Way,
+    /// The list they were sent last.
+    list: u64,
 }
 
 /// The way to one socket.
@@ -53,54 +102,192 @@ impl People {
         if session.is_over() {
             return;
         }
-        let (user, is_admin) = match session.known() {
+        let identity = session.identity();
+        let (user, is_admin) = match identity.as_ref().map(|identity| &identity.caller) {
             None => (None, true),
-            Some(Caller::Anyone(user)) => (Some(user), true),
-            Some(Caller::User { id, is_admin }) => (Some(id), is_admin),
+            Some(Caller::Anyone(user)) => (Some(*user), true),
+            Some(Caller::User { id, is_admin }) => (Some(*id), *is_admin),
             Some(Caller::Guest(_)) => return,
         };
         let way = Way { socket: socket.clone(), outlet: outlet.clone() };
         if is_admin {
-            state.admins.insert(socket.id, way.clone());
+            state.admins.entry(socket.id).or_insert_with(|| Admin { way: way.clone(), list: 0 });
         } else {
             state.admins.remove(&socket.id);
         }
-        let Some(user) = user else { return };
-        let ways = state.users.entry(user).or_default();
-        if !ways.iter().any(|known| known.is_to(socket)) {
-            // Most have one.
-            ways.reserve_exact(usize::from(ways.is_empty()));
-            ways.push(way);
+        if let (Some(user), Some(Identity { name, .. })) = (user, identity) {
+            state.enter(user, name.as_deref(), way);
+            if name.is_none() && matches!(session.caller(), Caller::User { .. }) && state.is_unnamed(user) {
+                self.nameless.notify_one();
+            }
         }
+        self.woken.notify_one();
     }
 
     /// Takes out a socket that has disconnected or whose token has ended.
     pub fn remove(&self, user: UserId, socket: &SocketRef) {
         let state = &mut *self.state.lock();
         state.admins.remove(&socket.id);
-        if let Entry::Occupied(mut known) = state.users.entry(user) {
-            known.get_mut().retain(|way| !way.is_to(socket));
-            if known.get().is_empty() {
-                known.remove();
-            }
+        let Some(known) = state.users.get_mut(&user) else { return };
+        let before = known.ways.len();
+        known.ways.retain(|way| !way.is_to(socket));
+        if known.ways.len() == before {
+            return;
         }
+        if known.ways.is_empty() {
+            known.ways = Vec::new();
+            known.last_seen = (Instant::now(), Timestamp::now());
+            state.gone.push_back((known.last_seen.0, user));
+        }
+        state.changed.insert(user);
+        self.woken.notify_one();
     }
 
     /// Is a user connected here?
     pub fn has(&self, user: UserId) -> bool {
-        self.state.lock().users.contains_key(&user)
+        self.state.lock().users.get(&user).is_some_and(|user| !user.ways.is_empty())
+    }
+
+    /// What these users are called, as far as is known here.
+    pub fn names(&self, users: &[UserId]) -> Vec<Option<Name>> {
+        let state = self.state.lock();
+        users.iter().map(|user| state.users.get(user)?.name.clone()).collect()
+    }
+
+    /// Everybody who is here, or was a moment ago.
+    pub fn active(&self) -> ActiveUsers {
+        let (state, now) = (self.state.lock(), Timestamp::now());
+        let mut rows: Vec<_> = state.users.iter().collect();
+        let total = rows.len();
+        let key = |(id, user): &(&UserId, &User)| {
+            (user.ways.is_empty().then_some(Reverse(user.last_seen.1)), id.get())
+        };
+        if total > MAX_ROWS {
+            rows.select_nth_unstable_by_key(MAX_ROWS, key);
+            rows.truncate(MAX_ROWS);
+        }
+        rows.sort_unstable_by_key(key);
+        ActiveUsers { users: rows.into_iter().map(|(id, user)| user.row(*id, now)).collect(), total }
+    }
+
+    /// Rows that are others than when this was last asked.
+    pub fn changed(&self) -> Vec<Active> {
+        let (state, now) = (&mut *self.state.lock(), Timestamp::now());
+        let changed = std::mem::take(&mut state.changed);
+        changed.into_iter().filter_map(|id| Some(state.users.get(&id)?.row(id, now))).collect()
+    }
+
+    /// Rows have changed, here or elsewhere: the next list is another.
+    pub fn heard(&self, _rows: &[Active]) {
+        self.state.lock().list += 1;
+        self.woken.notify_one();
+    }
+
+    /// Sends admins the list, if they were sent another; those who do not keep up get it later. `true`: some were.
+    pub fn tell(&self) -> bool {
+        let (list, mut owed) = {
+            let state = self.state.lock();
+            let owed = state.admins.iter().filter(|(_, admin)| admin.list < state.list);
+            (state.list, owed.map(|(id, admin)| (admin.list, *id, admin.way.clone())).collect::<Vec<_>>())
+        };
+        owed.retain(|(.., way)| way.outlet.has_room());
+        if owed.is_empty() {
+            return false;
+        }
+        let body = body(&self.active());
+        owed.sort_unstable_by_key(|(last, ..)| *last);
+        owed.truncate((ROUND / body.get().len()).max(1));
+        for (_, id, way) in owed {
+            if let Some(admin) = self.state.lock().admins.get_mut(&id) {
+                admin.list = list;
+            }
+            way.outlet.event(&way.socket, "user_list", body.clone());
+        }
+        true
+    }
+
+    /// Forgets who was last seen long ago. `true`: some are still to be forgotten, or told.
+    pub fn forget(&self, now: Instant) -> bool {
+        let state = &mut *self.state.lock();
+        let is_over = |at: Instant, waiting: usize| now >= at + SEEN || waiting > MAX_SEEN;
+        while let Some((at, user)) = state.gone.front().copied()
+            && is_over(at, state.gone.len())
+        {
+            state.gone.pop_front();
+            // May have come back, and gone again later.
+            let is_away = |user: &User| user.ways.is_empty() && user.last_seen.0 == at;
+            if state.users.get(&user).is_some_and(is_away) {
+                state.users.remove(&user);
+                state.list += 1;
+            }
+        }
+        !state.gone.is_empty() || state.admins.values().any(|admin| admin.list < state.list)
+    }
+
+    /// Whose names are to be looked up.
+    pub fn unnamed(&self) -> Vec<UserId> {
+        std::mem::take(&mut self.state.lock().unnamed)
+    }
+
+    /// What was found, unless a token has said so meanwhile.
+    pub fn name(&self, found: Vec<(UserId, String)>) {
+        let state = &mut *self.state.lock();
+        for (id, name) in found {
+            if let Some(user) = state.users.get_mut(&id)
+                && user.name.is_none()
+            {
+                user.name = Some(name.into());
+                state.changed.insert(id);
+            }
+        }
+        self.woken.notify_one();
     }
 
     /// Sends an event to all sockets of a user.
     pub fn to_user(&self, user: UserId, event: &'static str, body: &Arc<RawValue>) {
-        let ways = self.state.lock().users.get(&user).cloned().unwrap_or_default();
-        send(ways, event, body);
+        let ways = self.state.lock().users.get(&user).map(|user| user.ways.clone());
+        send(ways.unwrap_or_default(), event, body);
     }
 
     /// Sends an event to all sockets of all admins; in open mode to every socket.
     pub fn to_admins(&self, event: &'static str, body: &Arc<RawValue>) {
-        let ways = self.state.lock().admins.values().cloned().collect();
+        let ways = self.state.lock().admins.values().map(|admin| admin.way.clone()).collect();
         send(ways, event, body);
+    }
+}
+
+impl State {
+    fn enter(&mut self, id: UserId, name: Option<&str>, way: Way) {
+        let new = || User { name: None, ways: Vec::new(), last_seen: (Instant::now(), Timestamp::now()) };
+        let user = self.users.entry(id).or_insert_with(new);
+        if let Some(name) = name.filter(|name| user.name.as_deref() != Some(*name)) {
+            user.name = Some(name.into());
+            self.changed.insert(id);
+        }
+        if !user.ways.iter().any(|known| known.is_to(&way.socket)) {
+            if user.ways.is_empty() {
+                // Most have one.
+                user.ways.reserve_exact(1);
+            }
+            user.ways.push(way);
+            self.changed.insert(id);
+        }
+    }
+
+    /// Is a name to be looked up?
+    fn is_unnamed(&mut self, id: UserId) -> bool {
+        let is_unnamed = self.users.get(&id).is_some_and(|user| user.name.is_none());
+        if is_unnamed && self.unnamed.len() < MAX_UNNAMED {
+            self.unnamed.push(id);
+        }
+        is_unnamed
+    }
+}
+
+impl User {
+    fn row(&self, id: UserId, now: Timestamp) -> Active {
+        let last_seen = if self.ways.is_empty() { self.last_seen.1 } else { now };
+        Active { user_id: id, user_name: self.name.clone(), last_seen, sockets: self.ways.len() }
     }
 }
 

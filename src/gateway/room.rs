@@ -154,6 +154,10 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         self.members.get(&key).map(|member| &member.sink)
     }
 
+    pub fn member_mut(&mut self, key: K) -> Option<&mut S> {
+        self.members.get_mut(&key).map(|member| &mut member.sink)
+    }
+
     pub fn members(&self) -> impl Iterator<Item = &S> {
         self.members.values().map(|member| &member.sink)
     }

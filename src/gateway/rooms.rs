@@ -21,10 +21,12 @@ use tracing::{debug, info};
 
 use super::{
     counts::Counts,
+    herald::Due,
     link::{Link, Sent},
     messages::Client,
     outlet::{self, Blocked, Outlet, body},
     people::People,
+    presence::{Leaving, News, Presence},
     reply::Reply,
     room::{Entry, MAX_MISSED, Room, Sink, Update},
     session::{Session, log_name},
@@ -33,8 +35,9 @@ use crate::{
     domain::{
         access::{Access, Action, Caller, Change, Role, may},
         error::{Code, Error, Result},
-        id::LocationId,
+        id::{LocationId, UserId},
         location::{Committed, Location},
+        presence::{self, ActiveUsers, InRoom, Moved, Person},
         time::Timestamp,
     },
     service::{Current, Live, Service, history::Head},
@@ -66,6 +69,8 @@ pub struct Rooms {
     pub counts: Counts,
     /// Whose sockets are connected.
     pub people: Arc<People>,
+    /// Rooms in which somebody has come or gone.
+    pub due: Due,
 }
 
 /// A room that many tasks use.
@@ -73,6 +78,8 @@ struct Shared {
     id: LocationId,
     /// Written by entering, leaving and every update; held while an update is queued to its members.
     room: Mutex<Room<Sid, Member>>,
+    /// Whose the members are. Written after them, and held for nothing else.
+    presence: Mutex<Presence>,
     /// Who may be in it. Held while somebody enters or is taken out; before the room's lock.
     door: Mutex<Door>,
     /// Whoever has it reads from the database, for all who wait for it. When the last read began, and whether
@@ -87,6 +94,7 @@ impl Shared {
         Self {
             id,
             room: Mutex::default(),
+            presence: Mutex::default(),
             door: Mutex::default(),
             turn: Default::default(),
             filling: Default::default(),
@@ -100,8 +108,8 @@ struct Member {
     socket: SocketRef,
     outlet: Arc<Outlet>,
     session: Arc<Session>,
-    /// Sees positions and nothing else.
-    is_guest: bool,
+    /// Whose it is; a guest sees positions and nothing else.
+    user: Option<UserId>,
 }
 
 /// What a room knows of rights to its location: nothing, until somebody comes for whom it matters.
@@ -174,6 +182,7 @@ impl Rooms {
             reads: Semaphore::new(READS),
             blocked: Arc::default(),
             people: Arc::default(),
+            due: Due::default(),
         }
     }
 
@@ -247,31 +256,119 @@ impl Rooms {
             socket: socket.clone(),
             outlet: outlet.clone(),
             session: session.clone(),
-            is_guest: matches!(caller, Caller::Guest(_)),
+            user: session.member(),
         };
+        let (before, now) = (room.member(socket.id).map(|member| member.user), member.user);
         if !room.enter(socket.id, member, entry, Instant::now()) {
             self.behind.lock().insert(id);
         }
         self.counts.sent(room.tally());
+        if before != Some(now) {
+            self.moved(shared, before, Some(now), Leaving::ForGood);
+        }
         let recovered = since.map(|_| recovered);
-        info!(socket = log_name(socket), room = %id, user = %session.user(), since, recovered, version, "join");
+        info!(socket = log_name(socket), room = %id, user = %session.name(), since, recovered, version, "join");
         Ok(())
     }
 
     /// Takes a socket out; `false` if it was not in.
-    pub fn leave(&self, socket: Sid, session: &Session, id: LocationId) -> bool {
+    pub fn leave(&self, socket: Sid, session: &Session, id: LocationId, how: Leaving) -> bool {
         session.leave(id);
         let Some(shared) = self.room(id) else { return false };
-        let was_in = shared.room.lock().leave(socket).is_some();
+        let was_in = shared.room.lock().leave(socket);
+        if let Some(member) = &was_in {
+            self.moved(&shared, Some(member.user), None, how);
+        }
         self.drop_if_empty(&shared);
-        was_in
+        was_in.is_some()
     }
 
-    /// Takes a socket that has disconnected out of every room.
-    pub fn leave_all(&self, socket: Sid, session: &Session) {
-        for id in session.disconnect() {
-            self.leave(socket, session, id);
+    /// A member is another's than before: of a user, a guest's or, if it comes or goes, nobody's.
+    fn moved(&self, shared: &Shared, from: Option<Option<UserId>>, to: Option<Option<UserId>>, how: Leaving) {
+        let mut presence = shared.presence.lock();
+        if let Some(user) = to {
+            presence.enter(user);
         }
+        if let Some(user) = from {
+            presence.leave(user, how, Instant::now());
+        }
+        drop(presence);
+        self.due.lock().insert(shared.id);
+        self.people.woken.notify_one();
+    }
+
+    /// A socket has said whose it is: so it is in its rooms.
+    pub fn introduced(&self, socket: Sid, session: &Session) {
+        for id in session.rooms() {
+            let Some(shared) = self.room(id) else { continue };
+            let now = session.member();
+            let mut room = shared.room.lock();
+            let Some(member) = room.member_mut(socket) else { continue };
+            let before = std::mem::replace(&mut member.user, now);
+            // Still with the lock: it could leave before it is counted in.
+            if before != now {
+                self.moved(&shared, Some(before), Some(now), Leaving::ForGood);
+            }
+        }
+    }
+
+    /// What is to be told in a room of who has come and gone; `true`: there will be more.
+    pub fn news(&self, id: LocationId, now: Instant) -> (Vec<presence::Change>, bool) {
+        let Some(shared) = self.room(id) else { return (Vec::new(), false) };
+        let (news, sockets, is_waiting) = shared.presence.lock().news(now);
+        let changes = news.into_iter().map(|news| {
+            let who = match news {
+                News::Count => None,
+                News::Moved(user_id, state) => {
+                    let user_name = self.people.names(&[user_id]).pop().flatten();
+                    Some(Moved { person: Person { user_id, user_name }, state })
+                }
+            };
+            presence::Change { room: id, who, sockets }
+        });
+        (changes.collect(), is_waiting)
+    }
+
+    /// Tells the members of a room who has come or gone.
+    pub fn tell(&self, change: &presence::Change) {
+        let Some(shared) = self.room(change.room) else { return };
+        let body = body(change);
+        let room = shared.room.lock();
+        for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
+            outlet.event_in(socket, change.room, "presence", body.clone());
+        }
+    }
+
+    /// Who is in a room, for those who may know.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
+    pub async fn who_is_in(&self, caller: &Caller, id: LocationId) -> Result<InRoom> {
+        let known = self.room(id).filter(|shared| shared.room.lock().current().is_some());
+        let role = known.and_then(|shared| shared.door.lock().role(caller, id));
+        let role = match role {
+            Some(role) => role,
+            None => {
+                let _permit = self.reads.acquire().await.map_err(Error::internal)?;
+                self.service.access(id).await?.role(caller, id, Timestamp::now())
+            }
+        };
+        may(role, Action::Meet, id)?;
+        let list = self.room(id).map(|shared| shared.presence.lock().list());
+        let (users, sockets) = list.unwrap_or_default();
+        let names = self.people.names(&users);
+        let users = users.into_iter().zip(names);
+        let users = users.map(|(user_id, user_name)| Person { user_id, user_name }).collect();
+        Ok(InRoom { room: id, users, sockets })
+    }
+
+    /// Takes a socket that has disconnected out of every room; returns those.
+    pub fn leave_all(&self, socket: Sid, session: &Session, how: Leaving) -> HashSet<LocationId> {
+        let rooms = session.disconnect();
+        for id in &rooms {
+            self.leave(socket, session, *id, how);
+        }
+        rooms
     }
 
     /// Sends a member's message to everyone in the room, the sender included.
@@ -282,9 +379,9 @@ impl Rooms {
         let not_in_room = || Error::new(Code::NotInRoom, format!("join room {id} before sending to it"));
         let shared = self.room(id).ok_or_else(not_in_room)?;
         let room = shared.room.lock();
-        let is_guest = room.member(sender).ok_or_else(not_in_room)?.is_guest;
+        let is_guest = room.member(sender).ok_or_else(not_in_room)?.user.is_none();
         may(Some(if is_guest { Role::Guest } else { Role::Viewer }), Action::Meet, id)?;
-        for Member { socket, outlet, .. } in room.members().filter(|member| !member.is_guest) {
+        for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
             outlet.event_in(socket, id, "chat", chat.clone());
         }
         Ok(())
@@ -396,6 +493,9 @@ impl Rooms {
             // Not known: of nobody in the room does it matter.
             door.role(&member.session.caller(), id).is_some_and(|role| role.is_none())
         });
+        for member in &gone {
+            self.moved(shared, Some(member.user), None, Leaving::ForGood);
+        }
         tell_closed(id, gone, |caller| match caller {
             Caller::Guest(guest) if guest.expires_at <= Timestamp::now() => "expired",
             _ => "revoked",
@@ -421,8 +521,9 @@ impl Rooms {
             let mut room = shared.room.lock();
             let (stalled, all) = room.catch_up(Instant::now());
             self.counts.sent(room.tally());
-            for Member { socket, outlet, session, .. } in stalled {
-                info!(socket = log_name(&socket), room = %id, "too slow for what it missed: it is to connect again");
+            for Member { socket, outlet, session, user, .. } in stalled {
+                self.moved(&shared, Some(user), None, Leaving::Lost);
+                info!(socket = log_name(&socket), room = %id, user = %session.name(), "too slow for what it missed: it is to connect again");
                 session.leave(id);
                 outlet.cut();
             }
@@ -583,6 +684,10 @@ impl Live for Weak<Rooms> {
         let seen = may(role, Action::See, id);
         Some(seen.map(|()| Current { version: current.version, feature: current.message().to_owned() }))
     }
+
+    fn active(&self) -> ActiveUsers {
+        self.upgrade().map(|rooms| rooms.people.active()).unwrap_or_default()
+    }
 }
 
 /// Those who were taken out of a room learn it, and nothing more of the room.
@@ -590,7 +695,7 @@ fn tell_closed(id: LocationId, gone: Vec<Member>, reason: impl Fn(&Caller) -> &'
     let name = id.to_string();
     let told = gone.into_iter().map(|Member { socket, outlet, session, .. }| {
         let reason = reason(&session.caller());
-        info!(socket = log_name(&socket), room = %id, reason, "room closed");
+        info!(socket = log_name(&socket), room = %id, user = %session.name(), reason, "room closed");
         session.leave(id);
         outlet.forget(id);
         // First: what is written now asks for the confirmation of what was written before.

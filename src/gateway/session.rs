@@ -1,6 +1,9 @@
 //! What is known of one socket besides its connection: whose it is and which rooms it is in.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use socketioxide::extract::SocketRef;
@@ -23,6 +26,8 @@ pub struct Session {
     /// Written when the socket says who it is, enters or leaves a room, and disconnects. Taken after a
     /// room's lock, never before.
     state: Mutex<State>,
+    /// Since when it is connected.
+    pub since: Instant,
 }
 
 #[derive(Debug)]
@@ -36,22 +41,41 @@ struct State {
 impl Session {
     /// Of a socket whose caller is known, or in open mode is not.
     pub fn new(identity: Option<Identity>) -> Self {
-        Self { state: Mutex::new(State { identity, rooms: HashSet::new(), disconnected: false }) }
+        let state = State { identity, rooms: HashSet::new(), disconnected: false };
+        Self { state: Mutex::new(state), since: Instant::now() }
     }
 
     /// Whose socket this is.
     pub fn caller(&self) -> Caller {
-        self.known().unwrap_or_default()
+        self.state.lock().identity.as_ref().map(|identity| identity.caller.clone()).unwrap_or_default()
     }
 
-    /// The same; `None` in open mode until it has said who it is.
-    pub fn known(&self) -> Option<Caller> {
-        self.state.lock().identity.as_ref().map(|identity| identity.caller.clone())
+    /// Who that is; `None` in open mode until it has said so.
+    pub fn identity(&self) -> Option<Identity> {
+        self.state.lock().identity.clone()
+    }
+
+    /// As whom it is in rooms; `None`: a guest.
+    pub fn member(&self) -> Option<UserId> {
+        match &self.state.lock().identity {
+            None => Some(UserId::DEFAULT),
+            Some(Identity { caller: Caller::Guest(_), .. }) => None,
+            Some(Identity { caller, .. }) => Some(caller.user()),
+        }
     }
 
     /// As whom it speaks.
     pub fn user(&self) -> UserId {
         self.state.lock().identity.as_ref().map_or(UserId::DEFAULT, |identity| identity.caller.user())
+    }
+
+    /// The same for the log: a guest is nobody, and in open mode is whoever says nothing.
+    pub fn name(&self) -> String {
+        match &self.state.lock().identity {
+            None => "-".to_owned(),
+            Some(Identity { caller: Caller::Guest(guest), .. }) => format!("share {}", guest.share.0),
+            Some(Identity { caller, .. }) => caller.user().to_string(),
+        }
     }
 
     /// Does what it came with end?
@@ -71,14 +95,18 @@ impl Session {
         u64::try_from(left_ms).ok().filter(|left_ms| *left_ms > 0).map(Duration::from_millis)
     }
 
-    /// Open mode: the first name given stays.
-    pub fn introduce(&self, user: Option<UserId>) -> UserId {
-        let mut state = self.state.lock();
-        if let (None, Some(user)) = (&state.identity, user) {
-            state.identity = Some(Identity::label(user));
+    /// Open mode: whose it is, which stays as it was first said, and what they are called. `true`: something of
+    /// that is new.
+    pub fn introduce(&self, user: Option<UserId>, name: Option<String>) -> bool {
+        let state = &mut *self.state.lock();
+        let Some(user) = user else { return false };
+        let is_new = state.identity.is_none();
+        let identity = state.identity.get_or_insert_with(|| Identity::label(user));
+        let is_named = identity.caller == Caller::Anyone(user) && name.is_some() && name != identity.name;
+        if is_named {
+            identity.name = name;
         }
-        drop(state);
-        self.user()
+        is_new || is_named
     }
 
     /// Does a fresh token of the same user give other rights?

@@ -12,6 +12,7 @@ mod members;
 mod query;
 mod reply;
 mod shares;
+mod users;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -58,7 +59,8 @@ pub fn service(
     let routes = locations::routes(service.clone())
         .or(health::routes(service.clone()))
         .or(members::routes(service.clone()))
-        .or(shares::routes(service))
+        .or(shares::routes(service.clone()))
+        .or(users::routes(service))
         .recover(error::recover);
     // The path without the query: that may hold a token.
     let span = move |request: &Request<Incoming>| {

@@ -60,6 +60,12 @@ impl Ledger {
         new.insert(user);
     }
 
+    /// Those of these users that were heard, and may not be written yet.
+    pub fn names(&self, users: &[UserId]) -> Vec<(UserId, String)> {
+        let names = self.names.lock();
+        users.iter().filter_map(|user| Some((*user, names.heard.get(user)?.clone()))).collect()
+    }
+
     /// Writes what is noted; what cannot be written stays noted.
     ///
     /// # Errors

@@ -7,8 +7,9 @@ use tokio::time::timeout;
 use super::Service;
 use crate::domain::{
     access::Caller,
-    error::{Code, Result},
+    error::{Code, Error, Result},
     id::LocationId,
+    presence::ActiveUsers,
 };
 
 /// How long the database may take before what a live room knows will do. Longer than a room takes to hear of
@@ -24,16 +25,32 @@ pub struct Current {
     pub feature: String,
 }
 
-/// Those who are told of every update.
+/// Those who are told of every update, and know who else is.
 pub trait Live: std::fmt::Debug + Send + Sync {
     /// A location somebody is listening to, as they were last told; whether the caller may see it is known too.
     fn current(&self, by: &Caller, id: LocationId) -> Option<Result<Current>>;
+
+    /// Everybody who is connected, or was a moment ago.
+    fn active(&self) -> ActiveUsers;
 }
 
 impl Service {
     /// Tells whom to ask where the database cannot be. Once.
     pub fn know(&self, live: impl Live + 'static) {
         let _ = self.live.set(Box::new(live));
+    }
+
+    /// Everybody who is connected, or was a moment ago.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn active_users(&self, by: &Caller) -> Result<ActiveUsers> {
+        match by {
+            Caller::Anyone(_) | Caller::User { is_admin: true, .. } => {
+                Ok(self.live.get().map(|live| live.active()).unwrap_or_default())
+            }
+            _ => Err(Error::new(Code::Forbidden, "only admins see who is connected")),
+        }
     }
 
     /// What the database says, unless it is away or slow and a live room knows.

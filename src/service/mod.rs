@@ -34,6 +34,7 @@ use crate::{
     domain::{
         error::{Error, Result},
         event::Event,
+        id::UserId,
         token::Keys,
     },
     metrics::Metrics,
@@ -99,6 +100,23 @@ impl Service {
             metrics,
         };
         (Arc::new(service), happened)
+    }
+
+    /// Tells the rooms of something that was seen and not written.
+    pub async fn tell(&self, event: Event) {
+        // Closed at the end, when all sockets are told to go.
+        let _ = self.events.send(event).await;
+    }
+
+    /// What users are called by the last token that said so; of several names of one the first counts.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub async fn names(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>> {
+        // First: what was heard may not be written yet.
+        let mut names = self.ledger.names(users);
+        names.append(&mut self.store.names(users).await?);
+        Ok(names)
     }
 
     /// Waits until the rooms have taken in what has happened so far: who is then told that a location or a

@@ -199,8 +199,8 @@ async fn hold(tx: &DatabaseTransaction, by: Caller, id: LocationId, at: Try) -> 
 }
 
 /// A statement whose parameters are all numbers.
-pub fn statement<const N: usize>(db: &impl ConnectionTrait, sql: &str, numbers: [u64; N]) -> Statement {
-    let values = numbers.map(|number| Value::from(number as i64));
+pub fn statement(db: &impl ConnectionTrait, sql: &str, numbers: impl IntoIterator<Item = u64>) -> Statement {
+    let values = numbers.into_iter().map(|number| Value::from(number as i64));
     Statement::from_sql_and_values(db.get_database_backend(), sql, values)
 }
 

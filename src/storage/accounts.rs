@@ -1,9 +1,11 @@
 //! What users call themselves.
 
-use sea_orm::DatabaseBackend;
+use sea_orm::{ConnectionTrait, DatabaseBackend};
 
 use super::{
+    access::{statement, user},
     connect::Store,
+    error::DbResult,
     rows::{Cell, Rows},
 };
 use crate::domain::{error::Result, id::UserId, time::Timestamp};
@@ -11,7 +13,33 @@ use crate::domain::{error::Result, id::UserId, time::Timestamp};
 /// Characters of a name; what is longer is cut.
 const LONGEST: usize = 255;
 
+/// Users of one statement.
+const TOGETHER: usize = 1_000;
+
 impl Store {
+    /// What users are called; only those who are known to be called something.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub async fn names(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>> {
+        let mut names = Vec::new();
+        for some in users.chunks(TOGETHER) {
+            let marks = vec!["?"; some.len()].join(", ");
+            let sql = format!("SELECT id, name FROM account WHERE id IN ({marks})");
+            let read = || async {
+                let db = self.reader()?;
+                let rows = db.query_all_raw(statement(&db, &sql, some.iter().map(|user| user.get()))).await?;
+                let name = rows.iter().map(|row| {
+                    let (id, name): (i64, String) = row.try_get_many_by_index()?;
+                    Ok((user(id)?, name))
+                });
+                name.collect::<DbResult<Vec<_>>>()
+            };
+            names.append(&mut self.answered(read).await?);
+        }
+        Ok(names)
+    }
+
     /// Keeps users' names instead of those they had.
     ///
     /// # Errors

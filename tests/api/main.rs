@@ -20,6 +20,7 @@ mod natural_earth;
 mod order;
 mod outages;
 mod postman;
+mod presence;
 mod process;
 mod recovery;
 mod rfc7946;

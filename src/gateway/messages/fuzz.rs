@@ -27,8 +27,12 @@ pub fn read(parser: impl Parse, packet: &mut Packet) -> Result<String> {
             return Ok(relayed(UserId::DEFAULT, &message.0, room_name)?.get().to_owned());
         }
         "join" => {
-            let Object(Join { user_id, _user_name }) = parser.decode_value(packet, true).map_err(payload)?;
-            json!({"userId": user_id, "userName": _user_name})
+            let Object(Join { user_id, user_name }) = parser.decode_value(packet, true).map_err(payload)?;
+            json!({"userId": user_id, "userName": user_name})
+        }
+        "presence" => {
+            let Object(Presence { location_id }) = parser.decode_value(packet, true).map_err(payload)?;
+            json!({"locationId": location_id})
         }
         "authenticate" => {
             let Object(Authenticate { token }) = parser.decode_value(packet, true).map_err(payload)?;

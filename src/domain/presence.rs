@@ -1,0 +1,126 @@
+//! Who is here, as values: what the doors show of it, and what travels when it changes.
+
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use super::{id::LocationId, id::UserId, time::Timestamp};
+
+/// Users of one list: the rest are only counted.
+pub const MAX_ROWS: usize = 1_000;
+/// Characters of a name.
+pub const MAX_NAME: usize = 255;
+
+/// What a user is called.
+pub type Name = Arc<str>;
+
+/// Somebody who is connected, or was a moment ago.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Active {
+    /// Who.
+    pub user_id: UserId,
+    /// What they are called, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<Name>,
+    /// Now, while they are connected.
+    pub last_seen: Timestamp,
+    /// How many they have.
+    pub sockets: usize,
+}
+
+/// Everybody who is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ActiveUsers {
+    /// At most [`MAX_ROWS`]: those who are connected first, then who was last.
+    pub users: Vec<Active>,
+    /// How many there are.
+    pub total: usize,
+}
+
+/// Somebody in a room.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Person {
+    /// Who.
+    pub user_id: UserId,
+    /// What they are called, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<Name>,
+}
+
+/// Everybody in a room.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InRoom {
+    /// The location.
+    #[serde(rename = "roomName", serialize_with = "as_text")]
+    pub room: LocationId,
+    /// At most [`MAX_ROWS`], by id.
+    pub users: Vec<Person>,
+    /// How many there are, guests of share links included.
+    pub sockets: usize,
+}
+
+/// Something to be told in a room: who has come or gone, or in large rooms only how many there are.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// The location.
+    #[serde(rename = "roomName", serialize_with = "as_text")]
+    pub room: LocationId,
+    /// Who has come or gone.
+    #[serde(flatten)]
+    pub who: Option<Moved>,
+    /// How many there are now, guests of share links included.
+    pub sockets: usize,
+}
+
+/// Somebody has come or gone.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Moved {
+    /// Who.
+    #[serde(flatten)]
+    pub person: Person,
+    /// Which of the two.
+    pub state: State,
+}
+
+/// Come or gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// With their first socket.
+    Join,
+    /// With their last.
+    Leave,
+}
+
+fn as_text<S: Serializer>(room: &LocationId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(room)
+}
+
+/// A name as it can be kept and shown.
+pub fn presentable(name: &str) -> Option<String> {
+    let printable: String = name.chars().filter(|c| !c.is_control()).collect();
+    let name: String = printable.trim().chars().take(MAX_NAME).collect();
+    Some(name).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_with_whoever_it_is_of_or_without_anybody() {
+        let room = LocationId::new(7).unwrap();
+        let person = Person { user_id: UserId::new(3).unwrap(), user_name: Some("Ada".into()) };
+        let moved = Moved { person, state: State::Join };
+        let told = |who| serde_json::to_string(&Change { room, who, sockets: 2 }).unwrap();
+        assert_eq!(
+            told(Some(moved)),
+            r#"{"roomName":"7","userId":3,"userName":"Ada","state":"join","sockets":2}"#
+        );
+        assert_eq!(told(None), r#"{"roomName":"7","sockets":2}"#);
+    }
+}

@@ -1,0 +1,311 @@
+//! Who is here: the list of all for admins, and who is in a room for its members.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::support::{
+    Db, TestServer,
+    clients::{Client, Clients},
+    tokens::{KEY, LOCKED, Pass, code, mint},
+};
+
+/// How long a list may lag behind.
+const SOON: Duration = Duration::from_secs(2);
+/// Who polls and is killed is missed at the next heartbeat.
+const HEARTBEAT: [(&str, &str); 2] = [("PING_INTERVAL", "400ms"), ("PING_TIMEOUT", "400ms")];
+
+const WEBSOCKET: (&str, &str) = ("4", "websocket");
+const POLLING: (&str, &str) = ("4", "polling");
+const OLD: (&str, &str) = ("2", "websocket");
+
+fn named(id: u64, name: &str) -> Pass {
+    Pass::Token(mint(id, Some(name), false))
+}
+
+/// Connects, and sees what comes by itself from the start; returns also the socket's id.
+async fn connect(pass: &Pass, clients: &Clients, kind: (&str, &str), url: &str) -> (Client, String) {
+    let mut client = pass.open(clients, kind, url).hearing_all();
+    let id = client.connected().await;
+    (client, id)
+}
+
+/// The next event of this name; others are passed over.
+async fn next(client: &mut Client, event: &str) -> Value {
+    loop {
+        let saw = client.next().await;
+        if saw["kind"] == "event" && saw["event"] == event {
+            return saw["args"][0].clone();
+        }
+    }
+}
+
+/// Sockets of users.
+fn sockets(list: &Value) -> BTreeMap<u64, u64> {
+    let rows = list["users"].as_array().expect("users");
+    assert_eq!(list["total"], rows.len(), "{list}");
+    rows.iter().map(|row| (row["userId"].as_u64().unwrap(), row["sockets"].as_u64().unwrap())).collect()
+}
+
+/// Both lists an admin has say this, soon; returns the one that was asked for.
+async fn lists(admin: &mut Client, pass: &Pass, server: &TestServer, expected: &[(u64, u64)]) -> Value {
+    let expected = expected.iter().copied().collect();
+    let mut last = Value::Null;
+    let both = async {
+        while last.is_null() || sockets(&last) != expected {
+            last = next(admin, "user_list").await;
+        }
+        loop {
+            let (status, list) = pass.get(server, "/user/active").await;
+            assert_eq!(status, StatusCode::OK, "{list}");
+            if sockets(&list) == expected {
+                return list;
+            }
+        }
+    };
+    match timeout(SOON, both).await {
+        Ok(list) => list,
+        Err(_) => panic!("not {expected:?}: {last}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lists_of_admins_are_right_at_every_step() {
+    let settings = [KEY, HEARTBEAT[0], HEARTBEAT[1]];
+    let server = TestServer::start_with(Db::Sqlite, &settings).await;
+    let (clients, doomed) = (Clients::start(), Clients::start());
+    let url = &server.gateway;
+    let pass = Pass::admin(9);
+    // A name from a token that came by the other door counts as well.
+    named(3, "Cid").must(&server, Method::GET, "/location", None).await;
+
+    let (mut admin, admin_id) = connect(&pass, &clients, WEBSOCKET, url).await;
+    let registered = admin.event("registered").await;
+    assert_eq!(registered, json!({"userId": 9, "socketId": admin_id}));
+    lists(&mut admin, &pass, &server, &[(9, 1)]).await;
+
+    let (ada, bob) = (named(1, "Ada"), named(2, "Bob"));
+    let (ada_on_websocket, id) = &mut connect(&ada, &clients, WEBSOCKET, url).await;
+    let registered = ada_on_websocket.event("registered").await;
+    assert_eq!(registered, json!({"userId": 1, "userName": "Ada", "socketId": id}));
+    let (ada_polling, _) = connect(&ada, &clients, POLLING, url).await;
+    connect(&bob, &doomed, POLLING, url).await;
+    connect(&bob, &doomed, WEBSOCKET, url).await;
+    let (mut cid, cid_id) = connect(&Pass::user(3), &clients, OLD, url).await;
+    assert_eq!(cid.event("registered").await["socketId"], *cid_id);
+    let all = lists(&mut admin, &pass, &server, &[(9, 1), (1, 2), (2, 2), (3, 1)]).await;
+    assert!(!all.to_string().contains(&cid_id) && !all.to_string().contains(id.as_str()), "{all}");
+    let mut names = all["users"].as_array().unwrap().iter();
+    assert!(names.any(|row| row["userId"] == 1 && row["userName"] == "Ada"), "{all}");
+    assert!(all["users"][0]["lastSeen"].as_str().unwrap().ends_with('Z'), "{all}");
+
+    ada_polling.disconnect();
+    lists(&mut admin, &pass, &server, &[(9, 1), (1, 1), (2, 2), (3, 1)]).await;
+    doomed.signal("KILL").await;
+    lists(&mut admin, &pass, &server, &[(9, 1), (1, 1), (2, 0), (3, 1)]).await;
+    ada_on_websocket.kill();
+    lists(&mut admin, &pass, &server, &[(9, 1), (1, 0), (2, 0), (3, 1)]).await;
+    let (back, _) = connect(&ada, &clients, OLD, url).await;
+    let list = lists(&mut admin, &pass, &server, &[(9, 1), (1, 1), (2, 0), (3, 1)]).await;
+    assert!(list["users"].as_array().unwrap().iter().any(|row| row["userName"] == "Cid"), "{list}");
+
+    // Others learn nothing of it.
+    assert_eq!(cid.drain().await, Vec::<Value>::new());
+    let (status, refused) = ada.get(&server, "/user/active").await;
+    assert_eq!((status, &refused["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")));
+    drop(back);
+
+    // Nobody is there who was before.
+    let server = TestServer::start_on(server.halt().await, LOCKED).await;
+    let (mut admin, _) = connect(&pass, &clients, WEBSOCKET, &server.gateway).await;
+    lists(&mut admin, &pass, &server, &[(9, 1)]).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_admins_may_ask_who_is_active() {
+    let server = TestServer::start_with(Db::Sqlite, LOCKED).await;
+    let owner = Pass::user(1);
+    let id = owner.create(&server).await;
+    let guest = owner.guest(&server, id).await;
+    for (pass, status) in [
+        (Pass::Nothing, StatusCode::UNAUTHORIZED),
+        (owner, StatusCode::FORBIDDEN),
+        (guest, StatusCode::FORBIDDEN),
+        (Pass::admin(2), StatusCode::OK),
+    ] {
+        let (answered, body) = pass.get(&server, "/user/active").await;
+        assert_eq!(answered, status, "{pass:?}: {body}");
+    }
+    let of = async |method, path| Pass::Nothing.send(&server, method, path, None).await;
+    assert_eq!(of(Method::GET, "/user").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(of(Method::GET, "/user/active/1").await.status(), StatusCode::NOT_FOUND);
+    let other = of(Method::POST, "/user/active").await;
+    assert_eq!(other.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(other.headers()["Allow"], "GET, HEAD, OPTIONS");
+    let (status, body) = Pass::admin(2).get(&server, "/user/active?page=1").await;
+    assert_eq!((status, &body["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("invalid_parameter")));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_a_room_learn_who_comes_and_goes_and_nobody_else() {
+    let server = TestServer::start_with(Db::Sqlite, LOCKED).await;
+    let (clients, url) = (Clients::start(), &server.gateway);
+    let ada = named(1, "Ada");
+    let id = ada.create(&server).await;
+    let room = id.to_string();
+    for user in 2..5 {
+        ada.grant(&server, id, user, "viewer").await;
+    }
+    let guest = ada.guest(&server, id).await;
+    let (bob, cid, dot) = (named(2, "Bob"), named(3, "Cid"), named(4, "Dot"));
+    let told = |user: u64, name: &str, state: &str, sockets: u64| json!({"roomName": room, "userId": user, "userName": name, "state": state, "sockets": sockets});
+    let mut ids = Vec::new();
+
+    let (mut witness, _) = connect(&ada, &clients, WEBSOCKET, url).await;
+    witness.event("registered").await;
+    witness.join(id).await;
+    assert_eq!(witness.event("presence").await, told(1, "Ada", "join", 1));
+    let join = async |pass: &Pass, kind, ids: &mut Vec<String>| {
+        let (mut client, own_id) = connect(pass, &clients, kind, url).await;
+        ids.push(own_id);
+        client.emit("join_room", json!({"locationId": id}));
+        next(&mut client, "chat").await;
+        client
+    };
+    let bob_on_websocket = join(&bob, WEBSOCKET, &mut ids).await;
+    assert_eq!(witness.event("presence").await, told(2, "Bob", "join", 2));
+    // Neither another socket of his nor a guest is told, and joining again changes nothing.
+    let mut bob_polling = join(&bob, POLLING, &mut ids).await;
+    let mut stranger = join(&guest, WEBSOCKET, &mut ids).await;
+    bob_polling.emit("join_room", json!({"locationId": id}));
+    next(&mut bob_polling, "chat").await;
+    let cid_on_old = join(&cid, OLD, &mut ids).await;
+    assert_eq!(witness.event("presence").await, told(3, "Cid", "join", 5));
+    let everybody = json!({"roomName": room, "sockets": 5, "users": [
+        {"userId": 1, "userName": "Ada"}, {"userId": 2, "userName": "Bob"}, {"userId": 3, "userName": "Cid"},
+    ]});
+    assert_eq!(witness.ask("presence", json!({"locationId": id})).await, everybody);
+    // A viewer may ask from outside, strangers and guests may not.
+    let (mut dot_outside, _) = connect(&dot, &clients, WEBSOCKET, url).await;
+    dot_outside.event("registered").await;
+    assert_eq!(dot_outside.ask("presence", json!({"locationId": room})).await, everybody);
+    let (mut nobody, _) = connect(&Pass::user(7), &clients, WEBSOCKET, url).await;
+    nobody.event("registered").await;
+    assert_eq!(code(&nobody.ask("presence", json!({"locationId": id})).await), "not_found");
+    assert_eq!(code(&nobody.ask("presence", json!({})).await), "invalid_payload");
+    assert_eq!(code(&stranger.ask("presence", json!({"locationId": id})).await), "forbidden");
+
+    // Whoever says so is gone at once.
+    let before = Instant::now();
+    cid_on_old.emit("leave_room", json!({"locationId": id}));
+    assert_eq!(witness.event("presence").await, told(3, "Cid", "leave", 4));
+    assert!(before.elapsed() < Duration::from_secs(3), "{:?}: too slow to tell", before.elapsed());
+    cid_on_old.emit("join_room", json!({"locationId": id}));
+    assert_eq!(witness.event("presence").await, told(3, "Cid", "join", 5));
+    cid_on_old.disconnect();
+    assert_eq!(witness.event("presence").await, told(3, "Cid", "leave", 4));
+    ada.must(&server, Method::DELETE, &format!("/location/{id}/members/3"), None).await;
+
+    // Who loses the connection is not, and was never away if back in time: nothing is told of Bob, who is back,
+    // before Dot, who was lost after him, is missed.
+    bob_polling.disconnect();
+    while witness.ask("presence", json!({"locationId": id})).await["sockets"] != 3 {}
+    bob_on_websocket.kill();
+    let bob_is_back = join(&bob, POLLING, &mut ids).await;
+    let dot_inside = join(&dot, WEBSOCKET, &mut ids).await;
+    assert_eq!(witness.event("presence").await, told(4, "Dot", "join", 4));
+    dot_inside.kill();
+    assert_eq!(witness.event("presence").await, told(4, "Dot", "leave", 3));
+
+    // Whose right ends is gone as well.
+    ada.must(&server, Method::DELETE, &format!("/location/{id}/members/2"), None).await;
+    assert_eq!(witness.event("presence").await, told(2, "Bob", "leave", 2));
+    drop(bob_is_back);
+    assert_eq!(stranger.drain().await, Vec::<Value>::new());
+    assert_eq!(dot_outside.drain().await, Vec::<Value>::new());
+    let left = witness.ask("presence", json!({"locationId": id})).await;
+    assert_eq!(left, json!({"roomName": room, "users": [{"userId": 1, "userName": "Ada"}], "sockets": 2}));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_room_is_told_a_number_once_a_second() {
+    const MANY: u64 = 60;
+    let server = TestServer::start_with(Db::Sqlite, LOCKED).await;
+    let clients = Clients::start();
+    let admin = Pass::admin(1_000);
+    let id = admin.create(&server).await;
+    let (mut witness, _) = connect(&admin, &clients, WEBSOCKET, &server.gateway).await;
+    witness.emit("join_room", json!({"locationId": id}));
+    next(&mut witness, "presence").await;
+    let mut all = Vec::new();
+    let (mut numbers, mut names) = (Vec::new(), 0);
+    for user in 1..=MANY {
+        let client = Pass::Token(mint(user, None, true)).connect(&clients, &server.gateway).await;
+        client.emit("join_room", json!({"locationId": id}));
+        all.push(client);
+    }
+    loop {
+        let told = next(&mut witness, "presence").await;
+        if told["userId"].is_null() {
+            assert_eq!(told, json!({"roomName": id.to_string(), "sockets": told["sockets"]}));
+            numbers.push(Instant::now());
+            if told["sockets"] == MANY + 1 {
+                break;
+            }
+        } else {
+            names += 1;
+        }
+    }
+    assert!(names < 50, "{names}");
+    for two in numbers.windows(2) {
+        assert!(two[1] - two[0] > Duration::from_millis(800), "{:?}", two[1] - two[0]);
+    }
+    // Down to 50 those who go are named again.
+    all.drain(..15).for_each(|client| client.disconnect());
+    while next(&mut witness, "presence").await["state"] != "leave" {}
+    let list = witness.ask_seeing("presence", json!({"locationId": id})).await.0;
+    assert_eq!(list["sockets"], MANY + 1 - 15);
+    assert_eq!(list["users"].as_array().unwrap().len() as u64, MANY + 1 - 15);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_open_mode_one_is_who_one_says() {
+    let server = TestServer::start(Db::Sqlite).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    let anybody = Pass::Nothing;
+    let (mut witness, own_id) = connect(&anybody, &clients, WEBSOCKET, &server.gateway).await;
+    witness.join(id).await;
+    let told = witness.event("presence").await;
+    assert_eq!(told, json!({"roomName": id.to_string(), "userId": 1, "state": "join", "sockets": 1}));
+    let said = json!({"userId": 7, "userName": " Ada\u{7} "});
+    let ack = witness.emit_for_ack("join", said);
+    assert_eq!(witness.ack(ack).await, json!({"userId": 7, "socketId": own_id}));
+    let registered = next(&mut witness, "registered").await;
+    assert_eq!(registered, json!({"userId": 7, "userName": "Ada", "socketId": own_id}));
+    let mut list = next(&mut witness, "user_list").await;
+    while list["users"][0]["userName"] != "Ada" {
+        list = next(&mut witness, "user_list").await;
+    }
+    assert_eq!(sockets(&list), BTreeMap::from([(7, 1)]));
+    let (status, list) = server.get("/user/active").await;
+    assert_eq!((status, sockets(&list)), (StatusCode::OK, BTreeMap::from([(7, 1)])));
+    let there = witness.ask_seeing("presence", json!({"locationId": id})).await.0;
+    assert_eq!(there["users"], json!([{"userId": 7, "userName": "Ada"}]));
+    let long = json!({"userId": 7, "userName": "é".repeat(256)});
+    assert_eq!(code(&witness.ask_seeing("join", long).await.0), "invalid_payload");
+    assert_eq!(code(&witness.ask_seeing("presence", json!({"locationId": id + 1})).await.0), "not_found");
+    // Whoever has not said who they are is told all the same.
+    let (mut other, _) = connect(&anybody, &clients, POLLING, &server.gateway).await;
+    assert_eq!(sockets(&next(&mut other, "user_list").await), BTreeMap::from([(7, 1)]));
+    server.stop().await;
+}
