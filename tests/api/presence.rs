@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use crate::support::{
     Db, TestServer,
     clients::{Client, Clients},
+    process::Process,
     tokens::{KEY, LOCKED, Pass, code, mint},
 };
 
@@ -307,5 +308,57 @@ async fn in_open_mode_one_is_who_one_says() {
     // Whoever has not said who they are is told all the same.
     let (mut other, _) = connect(&anybody, &clients, POLLING, &server.gateway).await;
     assert_eq!(sockets(&next(&mut other, "user_list").await), BTreeMap::from([(7, 1)]));
+    server.stop().await;
+}
+
+/// The command in `docs/operations.md` that begins like this, on another log.
+fn documented(begin: &str, log: &std::path::Path) -> String {
+    let operations = include_str!("../../docs/operations.md");
+    let command = operations.lines().find(|line| line.starts_with(begin)).expect("a command");
+    command.replace("georoom.log", log.to_str().expect("UTF-8"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_query_of_the_log_says_what_became_of_a_users_phone() {
+    let settings = [KEY, HEARTBEAT[0], HEARTBEAT[1]];
+    let (server, mut log) = Process::serve(Db::Sqlite, &settings).await;
+    let (clients, phone) = (Clients::start(), Clients::start());
+    let owner = Pass::user(7);
+    let rooms = [owner.create(&server).await, owner.create(&server).await, owner.create(&server).await];
+    let mut map = Pass::admin(17).connect(&clients, &server.gateway).await;
+    map.join(rooms[0]).await;
+    let (mut on_the_road, id) = connect(&owner, &phone, WEBSOCKET, &server.gateway).await;
+    on_the_road.event("registered").await;
+    for room in rooms {
+        on_the_road.emit("join_room", json!({"locationId": room}));
+        next(&mut on_the_road, "chat").await;
+    }
+    on_the_road.ask_seeing("leave_room", json!({"locationId": rooms[1]})).await;
+    phone.signal("STOP").await;
+    log.find("disconnect", &[("user", "7")]).await;
+    phone.signal("KILL").await;
+
+    let file = std::env::temp_dir().join(format!("georoom_log_{}", std::process::id()));
+    let lines: String = log.read.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(&file, lines).expect("a file");
+    let command = documented("grep '\"user\":\"7\"'", &file);
+    let found = std::process::Command::new("sh").args(["-c", &command]).output().expect("sh");
+    std::fs::remove_file(&file).expect("the test's own file");
+    let found: Vec<Value> = String::from_utf8(found.stdout)
+        .expect("UTF-8")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let said: Vec<_> = found.iter().map(|line| line["message"].as_str().expect("a message")).collect();
+    assert_eq!(said, ["connect", "join", "join", "join", "leave", "disconnect"]);
+    assert!(found.iter().all(|line| line["socket"] == id[..6] && line["timestamp"].is_string()), "{found:?}");
+    assert_eq!((&found[0]["client"], &found[0]["transport"]), (&json!("127.0.0.1"), &json!("websocket")));
+    let joined: Vec<_> = found[1..4].iter().map(|line| line["room"].clone()).collect();
+    assert_eq!(joined, rooms.map(|room| json!(room.to_string())));
+    assert_eq!(found[4]["room"], rooms[1].to_string());
+    let end = &found[5];
+    assert_eq!((&end["reason"], &end["client"]), (&json!("ping_timeout"), &json!("127.0.0.1")));
+    assert_eq!(end["rooms"], format!("{} {}", rooms[0], rooms[2]));
+    assert!(end["connected_s"].is_u64(), "{end}");
     server.stop().await;
 }
