@@ -58,7 +58,7 @@ codes! {
     ShareExpired = "share_expired",
     /// The share link has a password, and none or another was given.
     InvalidSharePassword = "invalid_share_password",
-    /// The location may be seen, but this may not be done to it.
+    /// The location may be seen, but this may not be done to it; or it is for admins.
     Forbidden = "forbidden",
     /// The `Host` is none that an open server on loopback answers to.
     MisdirectedRequest = "misdirected_request",
