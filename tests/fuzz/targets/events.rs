@@ -62,8 +62,20 @@ libfuzzer_sys::fuzz_target!(|packet: &str| {
             assert!(number(read.get("userId"), 0).is_some());
             assert_eq!(number(read.get("userId"), 0), number(payload.get("userId"), 0));
             let name = payload.get("userName").unwrap_or(&Doc::Null);
-            assert_eq!(read.get("userName"), Some(name));
+            match (read.get("userName"), name) {
+                (Some(Doc::Null), Doc::Null) => {}
+                (Some(Doc::Null), Doc::Text(said)) => {
+                    assert!(said.chars().all(|c| c.is_control() || c.is_whitespace()));
+                }
+                (Some(Doc::Text(kept)), Doc::Text(said)) => {
+                    let printable: String = said.chars().filter(|c| !c.is_control()).collect();
+                    assert_eq!(kept, printable.trim());
+                    assert!((1..=255).contains(&kept.chars().count()));
+                }
+                other => panic!("{other:?}"),
+            }
         }
+        "presence" => assert_eq!(id(read.get("locationId")), id(payload.get("locationId"))),
         "authenticate" => assert_eq!(read.get("token"), payload.get("token")),
         _ => panic!("`{name}` is no event, and came to {read:?}"),
     }
