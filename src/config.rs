@@ -98,6 +98,12 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "How long a version is kept, such as 30d; the newest always is; unset: no limit",
     ),
+    setting(
+        "NOTIFICATION_AGE",
+        "90d",
+        "How long a notification is kept, read or not, also when its location is gone",
+    ),
+    setting("NOTIFICATION_COUNT", "1000", "How many notifications of each user are kept, the newest"),
     setting("RATE_LIMITS", "on", "on; off: none of the settings LIMIT_… counts"),
     setting(
         "LIMIT_USER_REQUESTS",
@@ -203,6 +209,15 @@ pub struct History {
     pub age: Option<Duration>,
 }
 
+/// How many notifications are kept: both are limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Notifications {
+    /// Not older than this.
+    pub age: Duration,
+    /// Of one user.
+    pub count: u64,
+}
+
 /// How much one caller may ask for, in so much time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -262,6 +277,8 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     /// Of every location.
     pub history: History,
+    /// Of every user.
+    pub notifications: Notifications,
     /// Of every caller.
     pub limits: Limits,
     /// Text or JSON.
@@ -362,21 +379,25 @@ impl Config {
         let versions = versions.ok_or_else(|| {
             Invalid::new("HISTORY_VERSIONS", format!("must be an integer from 1 to {MAX_HISTORY_VERSIONS}"))
         })?;
-        let age = match get("HISTORY_AGE").as_str() {
-            "" => None,
-            text => {
-                let age = humantime::parse_duration(text).ok().filter(|age| *age >= Duration::from_secs(1));
-                Some(age.ok_or_else(|| {
-                    Invalid::new("HISTORY_AGE", "must be a time of at least 1s, such as 30d; unset: no limit")
-                })?)
-            }
+        let age = |name: &str| {
+            let age = humantime::parse_duration(&get(name)).ok();
+            age.filter(|age| *age >= Duration::from_secs(1))
         };
-        let history = History { versions, age };
+        let kept = match get("HISTORY_AGE").as_str() {
+            "" => None,
+            _ => Some(age("HISTORY_AGE").ok_or_else(|| {
+                Invalid::new("HISTORY_AGE", "must be a time of at least 1s, such as 30d; unset: no limit")
+            })?),
+        };
+        let history = History { versions, age: kept };
+        let kept = age("NOTIFICATION_AGE")
+            .ok_or_else(|| Invalid::new("NOTIFICATION_AGE", "must be a time of at least 1s, such as 90d"))?;
 
         let count = |name: &str| {
             let value = get(name).parse::<NonZeroU32>().ok().filter(|value| value.get() <= MAX_COUNT);
             value.ok_or_else(|| Invalid::new(name, format!("must be an integer from 1 to {MAX_COUNT}")))
         };
+        let notifications = Notifications { age: kept, count: u64::from(count("NOTIFICATION_COUNT")?.get()) };
         let bytes = |name: &str, range: RangeInclusive<usize>| {
             let value = get(name).parse().ok().filter(|value| range.contains(value));
             value.ok_or_else(|| {
@@ -425,6 +446,7 @@ impl Config {
             trusted_proxies: TrustedProxies::new(proxies),
             heartbeat,
             history,
+            notifications,
             limits,
             log_format,
             log_filter,

@@ -102,7 +102,8 @@ impl Server {
     /// committed, tells the sockets and closes the database.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { config, store, preparing, api, gateway } = self;
-        let (service, events) = Service::start(store.clone(), config.history, config.keys, &config.limits);
+        let (service, events) =
+            Service::start(store.clone(), config.history, config.notifications, config.keys, &config.limits);
         let (mut forwarding, sockets) = Gateway::start(
             service.clone(),
             events,

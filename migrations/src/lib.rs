@@ -16,6 +16,8 @@ mod m0008_create_share;
 mod m0009_create_account;
 mod m0010_add_location_grants;
 mod m0011_index_location_owner;
+mod m0012_create_notice;
+mod m0013_create_notification;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -34,6 +36,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_create_account::Migration),
             Box::new(m0010_add_location_grants::Migration),
             Box::new(m0011_index_location_owner::Migration),
+            Box::new(m0012_create_notice::Migration),
+            Box::new(m0013_create_notification::Migration),
         ]
     }
 }

@@ -140,6 +140,27 @@ impl Caller {
         }
     }
 
+    /// Who sends a body: in open mode, whoever its `userId` says.
+    ///
+    /// # Errors
+    /// `invalid_user_id`; those of JSON.
+    pub fn of_body(known: Option<Self>, body: &[u8]) -> Result<Self> {
+        match known {
+            None | Some(Self::Anyone(_)) => {
+                UserId::from_json(json::object(body)?.get("userId")).map(Self::Anyone)
+            }
+            Some(known) => Ok(known),
+        }
+    }
+
+    /// The same, in open mode under this label.
+    pub fn labelled(self, label: UserId) -> Self {
+        match self {
+            Self::Anyone(_) => Self::Anyone(label),
+            known => known,
+        }
+    }
+
     /// Whose a location is that this caller makes. A share link is of one that is there.
     ///
     /// # Errors

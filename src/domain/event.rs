@@ -4,8 +4,9 @@ use std::{any::Any, sync::Arc};
 
 use super::{
     access::Change,
-    id::LocationId,
+    id::{LocationId, UserId},
     location::Committed,
+    notification::Told,
     presence::{self, Active},
 };
 
@@ -29,6 +30,28 @@ pub enum Event {
     Presence(presence::Change),
     /// Users who have connected, gone, or are called otherwise.
     Active(Vec<Active>),
+    /// What somebody sees in their list of locations has changed.
+    Listed {
+        /// How.
+        change: Listed,
+        /// Whose list, besides admins'.
+        to: Arc<[UserId]>,
+        /// Whether admins', too; not where only the rights of others have changed.
+        and_admins: bool,
+    },
+    /// People are told of something; it is stored.
+    Notified(Told),
     /// Nothing: somebody wants to know when all before it has been taken in, and is told by its being dropped.
-    Asked(Box<dyn Any + Send>),
+    Asked(Box<dyn Any + Send + Sync>),
+}
+
+/// A change of a list of locations.
+#[derive(Clone, Debug)]
+pub enum Listed {
+    /// It is new, or new to them.
+    Created(Arc<Committed>),
+    /// A PUT without geometry: those who want to see it move are in its room.
+    Updated(Arc<Committed>),
+    /// It is gone, or they may no longer see it.
+    Deleted(LocationId),
 }

@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for LocationId {
 }
 
 /// A user's id, 0 to 2^53-1. In open mode only a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct UserId(u64);
 
 impl UserId {

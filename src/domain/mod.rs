@@ -12,6 +12,7 @@ pub mod geometry;
 pub mod id;
 pub mod json;
 pub mod location;
+pub mod notification;
 pub mod presence;
 pub mod properties;
 pub mod share;

@@ -71,6 +71,13 @@ impl Properties {
         json::object(self.0.as_bytes()).map_err(Error::internal)
     }
 
+    /// What the location is called: `name`, if it is text and not empty.
+    pub fn name(&self) -> Option<String> {
+        // Most of those who are asked have one; who has none is not parsed.
+        let own = self.0.contains(r#""name""#).then(|| self.to_members().ok()).flatten();
+        own?.get("name").and_then(as_name).map(str::to_owned)
+    }
+
     /// RFC 7396: members replace, null removes, objects merge.
     ///
     /// # Errors
@@ -83,6 +90,15 @@ impl Properties {
             _ => unreachable!("an object merged into an object is an object"),
         }
     }
+}
+
+/// What a patch makes of the name: `None` where it leaves it alone.
+pub fn renamed(patch: &Map<String, Value>) -> Option<Option<&str>> {
+    patch.get("name").map(as_name)
+}
+
+fn as_name(name: &Value) -> Option<&str> {
+    name.as_str().map(str::trim).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -101,6 +117,23 @@ mod tests {
             Properties::new(object(json!({"name": "a", "n": {"x": 1, "y": 2}, "version": 9}))).unwrap();
         let patch = object(json!({"name": null, "n": {"x": null, "z": 3}, "l": [null], "userId": 7}));
         assert_eq!(properties.merged(&patch).unwrap().as_str(), r#"{"n":{"y":2,"z":3},"l":[null]}"#);
+    }
+
+    #[test]
+    fn a_name_is_text_and_not_empty() {
+        for (properties, name) in [
+            (json!({"name": " bike "}), Some("bike")),
+            (json!({"name": " "}), None),
+            (json!({"name": 7}), None),
+            (json!({"n": {"name": "x"}}), None),
+            (json!({}), None),
+        ] {
+            let members = object(properties);
+            assert_eq!(renamed(&members).flatten(), name);
+            assert_eq!(Properties::new(members).unwrap().name().as_deref(), name);
+        }
+        assert_eq!(renamed(&object(json!({"n": 1}))), None);
+        assert_eq!(renamed(&object(json!({"name": null}))), Some(None));
     }
 
     #[test]

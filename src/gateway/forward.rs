@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::rooms::Rooms;
+use super::{feed, rooms::Rooms};
 use crate::domain::{event::Event, id::LocationId, location::Committed};
 
 /// How often what could not be sent or read is tried again.
@@ -89,6 +89,8 @@ fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(Locati
             Event::Granted { id, change, grants } => rooms.granted(id, change, grants),
             Event::Presence(change) => rooms.tell(&change),
             Event::Active(rows) => rooms.people.heard(&rows),
+            Event::Listed { change, to, and_admins } => feed::listed(&rooms.people, &change, &to, and_admins),
+            Event::Notified(told) => feed::notified(&rooms.people, &told),
             Event::Asked(by) => drop(by),
         }
     }

@@ -5,6 +5,7 @@
 //! under one lock, and no client can enter one except through a handler that checked.
 
 mod counts;
+mod feed;
 mod forward;
 mod frames;
 mod handshake;

@@ -38,6 +38,8 @@ enum Waiting {
     Event(&'static str, Arc<RawValue>),
     /// Nothing to be sent once the socket is out of the room.
     InRoom(LocationId, &'static str, Arc<RawValue>),
+    /// Nothing to be sent once whose socket it is may not see the location.
+    OfLocation(LocationId, &'static str, Arc<RawValue>),
     Ack(AckSender, Arc<RawValue>),
 }
 
@@ -82,6 +84,24 @@ impl Outlet {
         body: Arc<RawValue>,
     ) {
         self.send(socket, Waiting::InRoom(room, event, body));
+    }
+
+    /// Sends an event about a location, now or in its turn, as long as it may be seen.
+    pub fn event_of(
+        self: &Arc<Self>,
+        socket: &SocketRef,
+        location: LocationId,
+        event: &'static str,
+        body: Arc<RawValue>,
+    ) {
+        self.send(socket, Waiting::OfLocation(location, event, body));
+    }
+
+    /// Drops what waits about a location that may no longer be seen; what is of its room, see [`Outlet::forget`].
+    pub fn withhold(&self, location: LocationId) {
+        self.waiting
+            .lock()
+            .retain(|waiting| !matches!(waiting, Waiting::OfLocation(of, ..) if *of == location));
     }
 
     /// Drops what waits of a room that the socket may no longer see.
@@ -146,7 +166,9 @@ impl Outlet {
             && let Some(next) = waiting.pop_front()
         {
             match next {
-                Waiting::Event(event, body) | Waiting::InRoom(_, event, body) => {
+                Waiting::Event(event, body)
+                | Waiting::InRoom(_, event, body)
+                | Waiting::OfLocation(_, event, body) => {
                     self.emit(socket, event, &body);
                 }
                 Waiting::Ack(ack, body) => {

@@ -82,9 +82,9 @@ struct Admin {
 
 /// The way to one socket.
 #[derive(Clone)]
-struct Way {
-    socket: SocketRef,
-    outlet: Arc<Outlet>,
+pub struct Way {
+    pub socket: SocketRef,
+    pub outlet: Arc<Outlet>,
 }
 
 impl Way {
@@ -247,6 +247,16 @@ impl People {
     pub fn to_user(&self, user: UserId, event: &'static str, body: &Arc<RawValue>) {
         let ways = self.state.lock().users.get(&user).map(|user| user.ways.clone());
         send(ways.unwrap_or_default(), event, body);
+    }
+
+    /// The sockets of those who see what some users see: theirs that are not admins', and with `and_admins` all
+    /// admins'. Each once.
+    pub fn who_see(&self, users: &[UserId], and_admins: bool) -> Vec<Way> {
+        let state = self.state.lock();
+        let theirs = users.iter().filter_map(|user| state.users.get(user)).flat_map(|user| &user.ways);
+        let theirs = theirs.filter(|way| !state.admins.contains_key(&way.socket.id));
+        let admins = and_admins.then(|| state.admins.values()).into_iter().flatten();
+        theirs.chain(admins.map(|admin| &admin.way)).cloned().collect()
     }
 
     /// Sends an event to all sockets of all admins; in open mode to every socket.

@@ -145,7 +145,7 @@ async fn history(id: String, call: Call) -> Response {
 async fn delete(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
-        query::user(&call.query)?;
+        let by = by.labelled(query::user(&call.query)?);
         call.service.delete_location(by, known(&id)?).await?;
         Ok(StatusCode::NO_CONTENT)
     };

@@ -79,7 +79,7 @@ async fn set(id: String, user: String, call: Call, body: impl Body) -> Response 
     let act = async {
         let (by, body) = call.with_body(body).await?;
         let role = Role::from_body(&body)?;
-        let (by, id) = (by.unwrap_or_default(), known(&id)?);
+        let (by, id) = (Caller::of_body(by, &body)?, known(&id)?);
         call.service.set_member(by.clone(), id, user.parse()?, role).await?;
         members(&call, &by, id).await
     };
@@ -89,7 +89,7 @@ async fn set(id: String, user: String, call: Call, body: impl Body) -> Response 
 async fn remove(id: String, user: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
-        query::user(&call.query)?;
+        let by = by.labelled(query::user(&call.query)?);
         call.service.remove_member(by, known(&id)?, user.parse()?).await?;
         Ok(StatusCode::NO_CONTENT)
     };

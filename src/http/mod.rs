@@ -9,6 +9,7 @@ mod error;
 mod health;
 mod locations;
 mod members;
+mod notifications;
 mod query;
 mod reply;
 mod shares;
@@ -60,7 +61,8 @@ pub fn service(
         .or(health::routes(service.clone()))
         .or(members::routes(service.clone()))
         .or(shares::routes(service.clone()))
-        .or(users::routes(service))
+        .or(users::routes(service.clone()))
+        .or(notifications::routes(service))
         .recover(error::recover);
     // The path without the query: that may hold a token.
     let span = move |request: &Request<Incoming>| {

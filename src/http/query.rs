@@ -43,9 +43,7 @@ pub fn list(query: &str) -> Result<List> {
     let [page, per_page, bbox, near, radius, user] =
         parameters(query, ["page", "perPage", "bbox", "near", "radius", "userId"])?;
     user.map(|user| UserId::from_str(&user)).transpose()?;
-    let page = page.map_or(Ok(1), |text| integer("page", &text, 1..=MAX_PAGE))?;
-    let per_page =
-        per_page.map_or(Ok(DEFAULT_PER_PAGE), |text| integer("perPage", &text, 1..=MAX_PER_PAGE))?;
+    let (page, per_page, rows) = pages(page, per_page)?;
     let near = match (near, radius) {
         (Some(near), Some(radius)) => Some(Near::parse(&near, &radius)?),
         (None, None) => None,
@@ -53,8 +51,45 @@ pub fn list(query: &str) -> Result<List> {
         (None, Some(_)) => return Err(invalid("radius needs near=lon,lat")),
     };
     let bbox = bbox.map(|bbox| Bbox::parse(&bbox)).transpose()?;
-    let rows = Page { offset: (page - 1) * per_page, limit: per_page };
     Ok(List { page, per_page, query: Query { page: rows, bbox, near } })
+}
+
+fn pages(page: Option<String>, per_page: Option<String>) -> Result<(u64, u64, Page)> {
+    let page = page.map_or(Ok(1), |text| integer("page", &text, 1..=MAX_PAGE))?;
+    let per_page =
+        per_page.map_or(Ok(DEFAULT_PER_PAGE), |text| integer("perPage", &text, 1..=MAX_PER_PAGE))?;
+    Ok((page, per_page, Page { offset: (page - 1) * per_page, limit: per_page }))
+}
+
+/// Which notifications are asked for.
+#[derive(Debug)]
+pub struct Notifications {
+    /// From 1.
+    pub page: u64,
+    /// 1 to 100.
+    pub per_page: u64,
+    /// The same as rows.
+    pub rows: Page,
+    /// Only those not read yet.
+    pub unread: bool,
+    /// In open mode, whose.
+    pub user: UserId,
+}
+
+/// Reads `page`, `perPage`, `unread` and `userId`.
+///
+/// # Errors
+/// `invalid_parameter`, `invalid_user_id`.
+pub fn notifications(query: &str) -> Result<Notifications> {
+    let [page, per_page, unread, user] = parameters(query, ["page", "perPage", "unread", "userId"])?;
+    let user = user.map_or(Ok(UserId::DEFAULT), |user| user.parse())?;
+    let (page, per_page, rows) = pages(page, per_page)?;
+    let unread = match unread.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(invalid("unread must be true or false")),
+    };
+    Ok(Notifications { page, per_page, rows, unread, user })
 }
 
 /// Which versions are asked for.

@@ -86,7 +86,7 @@ impl Service {
             .ok_or_else(|| Error::new(Code::InvalidToken, "this server has no keys: it is in open mode"))?;
         let Token { user: id, name, is_admin, expires_at } = keys.verify(token, Timestamp::now())?;
         if let Some(name) = &name {
-            self.ledger.named(id, name);
+            self.store.names.hear(id, name);
         }
         Ok(Identity { caller: Caller::User { id, is_admin }, name, expires_at: Some(expires_at) })
     }

@@ -8,7 +8,7 @@ use crate::{
         event::Event,
         id::{LocationId, UserId},
     },
-    storage::Member,
+    storage::{Granted, Member},
 };
 
 impl Service {
@@ -28,8 +28,7 @@ impl Service {
     pub async fn set_member(&self, by: Caller, id: LocationId, user: UserId, role: Role) -> Result<()> {
         let store = self.store.clone();
         self.grant(id, async move {
-            let grants = store.set_member(&by, id, user, role).await?;
-            Ok(((), Change::Member(user, Some(role)), grants))
+            Ok((store.set_member(&by, id, user, role).await?, Change::Member(user, Some(role))))
         })
         .await
     }
@@ -40,27 +39,29 @@ impl Service {
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn remove_member(&self, by: Caller, id: LocationId, user: UserId) -> Result<()> {
         let store = self.store.clone();
-        self.grant(id, async move {
-            let grants = store.remove_member(&by, id, user).await?;
-            Ok(((), Change::Member(user, None), grants))
-        })
+        self.grant(
+            id,
+            async move { Ok((store.remove_member(&by, id, user).await?, Change::Member(user, None))) },
+        )
         .await
     }
 
-    /// Makes a change of rights and tells the rooms, also if whoever asked for it has gone away.
+    /// Makes a change of rights and tells the rooms and those concerned, also if whoever asked for it has gone
+    /// away.
     pub(super) async fn grant<T: Send + 'static>(
         &self,
         id: LocationId,
-        commit: impl Future<Output = Result<(T, Change, u64)>> + Send + 'static,
+        commit: impl Future<Output = Result<(Granted<T>, Change)>> + Send + 'static,
     ) -> Result<T> {
-        let (events, granting) = (self.events.clone(), self.granting.clone());
+        let (events, expiry) = (self.events.clone(), self.expiry.clone());
         let done = tokio::spawn(async move {
-            // The rooms hear of changes in the order in which they were committed.
-            let _turn = granting.lock().await;
-            let (said, change, grants) = commit.await?;
-            // Closed at the end, when all sockets are told to go.
-            let _ = events.send(Event::Granted { id, change, grants }).await;
-            Ok(said)
+            let (Granted { value, grants, news, order: _in_order }, change) = commit.await?;
+            for event in [Event::Granted { id, change, grants }].into_iter().chain(news) {
+                expiry.happened(&event);
+                // Closed at the end, when all sockets are told to go.
+                let _ = events.send(event).await;
+            }
+            Ok(value)
         });
         let said = done.await.unwrap_or_else(|e| Err(Error::internal(e)))?;
         self.taken_in().await;

@@ -9,6 +9,7 @@ pub mod limits;
 mod live;
 pub mod locations;
 pub mod members;
+pub mod notifications;
 mod passwords;
 pub mod refusals;
 pub mod shares;
@@ -30,7 +31,7 @@ use limits::Limits;
 use passwords::Passwords;
 
 use crate::{
-    config::{self, History},
+    config::{self, History, Notifications},
     domain::{
         error::{Error, Result},
         event::Event,
@@ -38,7 +39,7 @@ use crate::{
         token::Keys,
     },
     metrics::Metrics,
-    storage::{self, Retention, Store, Writer},
+    storage::{self, Expiry, Retention, Store, Writer},
 };
 
 /// Events on their way to the rooms. Full: the writer waits, and with it new commits.
@@ -55,8 +56,7 @@ pub struct Service {
     writer: Writer,
     /// To the rooms; the writer has the same way.
     events: mpsc::Sender<Event>,
-    /// Held from a change of rights until it is on its way to the rooms.
-    granting: Arc<tokio::sync::Mutex<()>>,
+    expiry: Expiry,
     /// `None`: open mode.
     keys: Option<Keys>,
     live: OnceLock<Box<dyn Live>>,
@@ -71,11 +71,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the writer on a migrated database, and the removal of history that is no longer kept; also
+    /// Starts the writer on a migrated database, and the removal of what is no longer kept; also
     /// returns what the writer will say has happened.
     pub fn start(
         store: Store,
         keep: History,
+        keep_notifications: Notifications,
         keys: Option<Keys>,
         limits: &config::Limits,
     ) -> (Arc<Self>, mpsc::Receiver<Event>) {
@@ -83,14 +84,15 @@ impl Service {
         let (events, happened) = mpsc::channel(EVENTS);
         storage::watch_channel(&metrics, "forwarder", &events);
         let retention = Retention::start(store.clone(), keep, &metrics);
-        let writer = Writer::start(store.clone(), events.clone(), retention, &metrics);
+        let expiry = Expiry::start(store.clone(), keep_notifications);
+        let writer = Writer::start(store.clone(), events.clone(), retention, expiry.clone(), &metrics);
         let ledger = Arc::<Ledger>::default();
         tokio::spawn(ledger::keep(Arc::downgrade(&ledger), store.clone()));
         let service = Self {
             store,
             writer,
             events,
-            granting: Arc::default(),
+            expiry,
             keys,
             live: OnceLock::new(),
             ledger,
@@ -113,10 +115,7 @@ impl Service {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn names(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>> {
-        // First: what was heard may not be written yet.
-        let mut names = self.ledger.names(users);
-        names.append(&mut self.store.names(users).await?);
-        Ok(names)
+        self.store.names_of(users).await
     }
 
     /// Waits until the rooms have taken in what has happened so far: who is then told that a location or a

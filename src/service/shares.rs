@@ -45,8 +45,9 @@ impl Service {
         let (store, expires_at) = (self.store.clone(), new.expires_at);
         let share = self
             .grant(id, async move {
-                let (share, grants) = store.create_share(&by, share).await?;
-                Ok((share, Change::Share(share, Some(expires_at)), grants))
+                let made = store.create_share(&by, share).await?;
+                let change = Change::Share(made.value, Some(expires_at));
+                Ok((made, change))
             })
             .await?;
         Ok((share, secret))
@@ -70,10 +71,10 @@ impl Service {
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn revoke_share(&self, by: Caller, id: LocationId, share: ShareId) -> Result<()> {
         let store = self.store.clone();
-        self.grant(id, async move {
-            let grants = store.revoke_share(&by, id, share).await?;
-            Ok(((), Change::Share(share, None), grants))
-        })
+        self.grant(
+            id,
+            async move { Ok((store.revoke_share(&by, id, share).await?, Change::Share(share, None))) },
+        )
         .await
     }
 }

@@ -4,19 +4,24 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement, TransactionTrait, Value,
+    ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait, Statement, TransactionTrait,
+    Value,
 };
-use tokio::time::timeout;
+use tokio::{sync::OwnedMutexGuard, time::timeout};
 
 use super::{
     connect::Store,
-    error::{DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, is_deadlock, may_try_again},
-    members,
+    entity::location::Entity,
+    error::{DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, is_deadlock, may_try_again, unreadable},
+    members, notices,
 };
 use crate::domain::{
     access::{Access, Action, Caller, Role, ShareId, may},
     error::{Error, Result},
+    event::{Event, Listed},
     id::{LocationId, UserId},
+    location::{Committed, Location},
+    notification::{Deed, News},
     time::Timestamp,
 };
 
@@ -38,11 +43,36 @@ impl From<DbErr> for Fault {
     }
 }
 
-/// What came of a change.
-pub type Granted<T> = std::result::Result<T, Fault>;
+/// What came of some work.
+pub type Worked<T> = std::result::Result<T, Fault>;
 
-/// A change under way.
-pub type Work<'a, T> = BoxFuture<'a, Granted<T>>;
+/// Some work under way.
+pub type Work<'a, T> = BoxFuture<'a, Worked<T>>;
+
+/// A change of members or shares, made and not committed yet.
+pub struct Made<T> {
+    pub value: T,
+    /// The location's count of such changes.
+    pub grants: u64,
+    /// What people are to be told of; `None`: nothing has changed, or nobody is concerned.
+    pub deed: Option<Deed>,
+}
+
+/// A committed change of members or shares.
+#[derive(Debug)]
+pub struct Granted<T> {
+    /// What came of it.
+    pub value: T,
+    /// The location's count of such changes.
+    pub grants: u64,
+    /// Who else is to hear of it, and what.
+    pub news: Vec<Event>,
+    /// Until this is dropped, nothing that is committed later is told to anybody.
+    pub order: InOrder,
+}
+
+/// See [`Granted::order`].
+pub type InOrder = OwnedMutexGuard<()>;
 
 /// Which try a change is at.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,11 +102,16 @@ impl Held {
         may(self.role, if to_oneself { Action::Meet } else { Action::Manage }, self.id)
     }
 
-    /// Counts a change; returns the count.
-    pub async fn count(&self, tx: &DatabaseTransaction) -> DbResult<u64> {
+    /// Counts a change that was made.
+    pub async fn made<T>(&self, tx: &DatabaseTransaction, value: T, deed: Option<Deed>) -> Worked<Made<T>> {
         let sql = "UPDATE location SET grants = grants + 1 WHERE id = ?";
         tx.execute_raw(statement(tx, sql, [self.id.get()])).await?;
-        Ok(self.grants + 1)
+        Ok(Made { value, grants: self.grants + 1, deed })
+    }
+
+    /// Everything is already as it is to be.
+    pub fn unchanged<T: Default>(&self) -> Made<T> {
+        Made { value: T::default(), grants: self.grants, deed: None }
     }
 }
 
@@ -115,19 +150,56 @@ impl Store {
     }
 
     /// Changes members or shares of a location under its row's lock, which the writer takes too: what it
-    /// commits afterwards is decided by what is so changed.
+    /// commits afterwards is decided by what is so changed. Stores what people are told of it, too.
     pub(super) async fn grant<T: Send + 'static>(
         &self,
         by: &Caller,
         id: LocationId,
-        write: impl for<'a> Fn(&'a DatabaseTransaction, Held) -> Work<'a, T> + Send + Sync + 'static,
-    ) -> Result<T> {
-        let (by, write) = (by.clone(), Arc::new(write));
-        self.transact(move |tx, at| {
-            let (by, write) = (by.clone(), write.clone());
-            Box::pin(async move { write(tx, hold(tx, by, id, at).await?).await })
-        })
-        .await
+        write: impl for<'a> Fn(&'a DatabaseTransaction, &'a Held) -> Work<'a, Made<T>> + Send + Sync + 'static,
+    ) -> Result<Granted<T>> {
+        let (by, write, store) = (by.clone(), Arc::new(write), self.clone());
+        let granted = self.transact_telling(
+            move |tx, at| {
+                let (by, write, store) = (by.clone(), write.clone(), store.clone());
+                Box::pin(async move {
+                    let held = hold(tx, by, id, at).await?;
+                    let mut made = write(tx, &held).await?;
+                    let news = match made.deed.take() {
+                        Some(deed) => store.spread(tx, &held, deed).await?,
+                        None => Vec::new(),
+                    };
+                    Ok((made, news))
+                })
+            },
+            |(_, news)| notices::proof(news),
+        );
+        let ((made, news), order) = granted.await?;
+        Ok(Granted { value: made.value, grants: made.grants, news, order })
+    }
+
+    /// Stores what people are told of a change; returns it, and whose list it changes.
+    async fn spread(&self, tx: &DatabaseTransaction, held: &Held, deed: Deed) -> DbResult<Vec<Event>> {
+        let id = held.id;
+        let row = Entity::find_by_id(id.get() as i64).one(tx).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound(format!("location {id}, which is locked")))?;
+        let location = Location::try_from(row).map_err(unreadable)?;
+        let name = location.properties.name();
+        let listed = match &deed {
+            Deed::Added(user, _) => Some((*user, Listed::Created(Arc::new(Committed::from(location))))),
+            Deed::Removed(user) => Some((*user, Listed::Deleted(id))),
+            _ => None,
+        };
+        let listed = listed.map(|(user, change)| Event::Listed {
+            change,
+            to: Arc::new([user]),
+            // They see all locations.
+            and_admins: false,
+        });
+        let news = News { by: held.by.user(), location: id, owner: held.owner, name, deed, at: held.now };
+        let concerned = news.is_for_members().then_some(id).into_iter().collect();
+        let members = notices::members(tx, &concerned).await?;
+        let told = self.tell(tx, &[news], &members).await?;
+        Ok(listed.into_iter().chain(told.into_iter().map(|(_, told)| Event::Notified(told))).collect())
     }
 
     /// Commits some work on the writing connection, trying again where that may help, also after a COMMIT
@@ -137,33 +209,61 @@ impl Store {
         &self,
         work: impl for<'a> Fn(&'a DatabaseTransaction, Try) -> Work<'a, T> + Send + Sync + 'static,
     ) -> Result<T> {
+        Ok(self.transact_telling(work, |_| None).await?.0)
+    }
+
+    /// The same of work that people are told of: returns what must not be dropped before they are. Where it has
+    /// stored a notice, which is the `proof`, that says whether a COMMIT was carried out.
+    async fn transact_telling<T: Send + 'static>(
+        &self,
+        work: impl for<'a> Fn(&'a DatabaseTransaction, Try) -> Work<'a, T> + Send + Sync + 'static,
+        proof: fn(&T) -> Option<u64>,
+    ) -> Result<(T, InOrder)> {
         let turn = timeout(STATEMENT_TIMEOUT, self.turn.clone().lock_owned()).await;
         let turn = turn.map_err(|_| Error::database_away())?;
         let store = self.clone();
         let task = tokio::spawn(async move {
             let _turn = turn;
             let (mut tries, mut at) = (0, Try::Clean);
+            // What was sent to be committed, and the notice that proves it.
+            let mut unsure: Option<(T, u64)> = None;
             loop {
                 tries += 1;
                 let begun = async {
                     let tx = store.begin().await?;
+                    if let Some((_, notice)) = &unsure {
+                        if notices::is_stored(&tx, *notice).await? {
+                            return Ok((tx, Ok(None)));
+                        }
+                        (unsure, at) = (None, Try::Clean);
+                    }
                     match work(&tx, at).await {
-                        Ok(done) => Ok((tx, Ok(done))),
+                        Ok(done) => Ok((tx, Ok(Some(done)))),
                         Err(Fault::Refused(refused)) => Ok((tx, Err(refused))),
                         Err(Fault::Failed(error)) => Err(error),
                     }
                 };
                 let error = match store.written(begun).await {
-                    Ok((tx, Ok(done))) => match store.written(tx.commit()).await {
-                        Ok(()) => return Ok(done),
-                        Err(error) => {
-                            if !is_deadlock(&error) {
-                                store.abandon();
-                                at = Try::Unsure;
+                    Ok((tx, Ok(Some(done)))) => {
+                        let order = store.order.clone().lock_owned().await;
+                        match store.written(tx.commit()).await {
+                            Ok(()) => return Ok((done, order)),
+                            Err(error) => {
+                                if !is_deadlock(&error) {
+                                    store.abandon();
+                                    at = Try::Unsure;
+                                    unsure = proof(&done).map(|notice| (done, notice));
+                                }
+                                error
                             }
-                            error
                         }
-                    },
+                    }
+                    Ok((tx, Ok(None))) => {
+                        let order = store.order.clone().lock_owned().await;
+                        let _ = store.written(tx.rollback()).await;
+                        let (done, _) = unsure.take().expect("what is stored was sent");
+                        return Ok((done, order));
+                    }
                     Ok((tx, Err(refused))) => {
                         let _ = store.written(tx.rollback()).await;
                         return Err(refused);
@@ -181,7 +281,7 @@ impl Store {
 }
 
 /// Locks a location's row and finds out what the caller is to it.
-async fn hold(tx: &DatabaseTransaction, by: Caller, id: LocationId, at: Try) -> Granted<Held> {
+async fn hold(tx: &DatabaseTransaction, by: Caller, id: LocationId, at: Try) -> Worked<Held> {
     let lock = match tx.get_database_backend() {
         DatabaseBackend::MySql => "FOR UPDATE",
         _ => "",

@@ -16,7 +16,9 @@ use sea_orm::{
 };
 
 use super::{
+    access::InOrder,
     area,
+    beside::Beside,
     connect::Store,
     entity::location::{self, ActiveModel, Entity},
     error::{is_deadlock, unreadable},
@@ -28,8 +30,11 @@ use crate::domain::{
     access::{Action, Caller, Role, may},
     area::{covers, roomy},
     error::{Code, Error, Result},
+    event::{Event, Listed},
     id::{LocationId, UserId},
     location::{Committed, Location, NewLocation, Update},
+    notification::Deed,
+    properties::renamed,
     time::Timestamp,
 };
 
@@ -64,13 +69,25 @@ impl Act {
 /// The location as a change has left it (removed: as it last stood), or why it was refused.
 pub type Outcome = Result<Arc<Committed>>;
 
+/// What came of the acts of a transaction.
+#[derive(Debug)]
+pub struct Outcomes {
+    /// Of each act.
+    pub each: Vec<Outcome>,
+    /// What else people are to hear of, after the act with this number; in order.
+    pub news: Vec<(usize, Event)>,
+    /// Until this is dropped, nothing that is committed later is told to anybody; `None` where that was not
+    /// known at the time.
+    pub order: Option<InOrder>,
+}
+
 /// Why a transaction did not end well.
 #[derive(Debug)]
 pub enum Failure {
     /// Nothing was committed.
     Undone(DbErr),
     /// COMMIT was sent and not confirmed; the outcomes if it was carried out.
-    Unconfirmed(Vec<Outcome>, DbErr),
+    Unconfirmed(Outcomes, DbErr),
     /// COMMIT was sent, and nobody can know any more whether it was carried out.
     Forgotten(DbErr),
 }
@@ -119,10 +136,14 @@ struct Version {
 
 impl Store {
     /// Carries out acts, in their order, and commits them together.
-    pub async fn attempt(&self, acts: &[Act], locked: Locked) -> std::result::Result<Vec<Outcome>, Failure> {
-        let (tx, outcomes) = self.written(self.carry_out(acts, locked)).await?;
+    pub async fn attempt(&self, acts: &[Act], locked: Locked) -> std::result::Result<Outcomes, Failure> {
+        let (tx, mut outcomes) = self.written(self.carry_out(acts, locked)).await?;
+        let order = self.order.clone().lock_owned().await;
         match self.written(tx.commit()).await {
-            Ok(()) => Ok(outcomes),
+            Ok(()) => {
+                outcomes.order = Some(order);
+                Ok(outcomes)
+            }
             Err(error) if is_deadlock(&error) => Err(Failure::Undone(error)),
             Err(error) => {
                 self.abandon();
@@ -136,7 +157,7 @@ impl Store {
         &self,
         acts: &[Act],
         locked: Locked,
-    ) -> std::result::Result<(DatabaseTransaction, Vec<Outcome>), DbErr> {
+    ) -> std::result::Result<(DatabaseTransaction, Outcomes), DbErr> {
         let tx = self.begin().await?;
         let mut rows = lock(&tx, acts, locked).await?;
         let now = Timestamp::now();
@@ -144,9 +165,10 @@ impl Store {
         let mut versions = Vec::with_capacity(acts.len());
         let mut areas = area::rows(self.backend());
         let mut removed = HashSet::new();
-        let mut outcomes = Vec::with_capacity(acts.len());
-        for act in acts {
-            outcomes.push(match act {
+        let mut each = Vec::with_capacity(acts.len());
+        let mut beside = Beside::default();
+        for (number, act) in acts.iter().enumerate() {
+            each.push(match act {
                 Act::Create(new) => {
                     let (version, area) = insert(&tx, new, now).await?;
                     let location = version.location.clone();
@@ -156,8 +178,15 @@ impl Store {
                 }
                 Act::Update(update) => of(&mut rows, update.id).and_then(|row| {
                     row.may(&update.by, Action::Move, &roles, now)?;
+                    let renamed = row.renamed(update);
                     let version = row.update(update, now)?;
                     let location = version.location.clone();
+                    if let Some((name, new)) = renamed {
+                        beside.happened(number, &update.by, &location, name, Deed::Renamed(new), now);
+                    }
+                    if update.geometry.is_none() {
+                        beside.listed(number, &location, Listed::Updated(location.clone()));
+                    }
                     row.newest = Some(versions.len());
                     versions.push(version);
                     Ok(location)
@@ -167,7 +196,10 @@ impl Store {
                         row.may(by, Action::Manage, &roles, now)?;
                         Ok(row.location.clone())
                     })
-                    .inspect(|_| {
+                    .inspect(|location| {
+                        let name = location.properties.name();
+                        beside.happened(number, by, location, name, Deed::Deleted, now);
+                        beside.listed(number, location, Listed::Deleted(*id));
                         rows.remove(id);
                         removed.insert(*id);
                     }),
@@ -189,17 +221,21 @@ impl Store {
             history.send_if_large(&tx).await?;
         }
         Rows::send([areas, locations, history], &tx).await?;
+        // Before the members of what is removed are.
+        let news =
+            if beside.is_empty() { Vec::new() } else { Box::pin(self.spread_beside(&tx, beside)).await? };
         for id in removed {
             remove(&tx, id.get() as i64).await?;
         }
-        Ok((tx, outcomes))
+        Ok((tx, Outcomes { each, news, order: None }))
     }
 
     /// What became of acts whose COMMIT was not confirmed. They are in one transaction, so one of them tells
     /// of all; its row's lock waits for a COMMIT still under way.
-    pub async fn fate(&self, acts: &[Act], outcomes: &[Outcome]) -> std::result::Result<Fate, DbErr> {
-        let done =
-            || acts.iter().zip(outcomes).filter_map(|(act, outcome)| Some((act, outcome.as_ref().ok()?)));
+    pub async fn fate(&self, acts: &[Act], outcomes: &Outcomes) -> std::result::Result<Fate, DbErr> {
+        let done = || {
+            acts.iter().zip(&outcomes.each).filter_map(|(act, outcome)| Some((act, outcome.as_ref().ok()?)))
+        };
         let removed = |id| done().any(|(act, was)| matches!(act, Act::Delete { .. }) && was.id == id);
         let Some((act, location)) = done().find(|(_, is)| !removed(is.id)).or_else(|| done().next()) else {
             return Ok(Fate::Committed);
@@ -300,6 +336,13 @@ impl Row {
         let Location { id, owner, .. } = **self.location;
         let role = by.role(id, owner, now).or_else(|| roles.get(&(id, by.account()?)).copied());
         may(role, action, id)
+    }
+
+    /// What it is called and what an update will call it, where that differs.
+    fn renamed(&self, update: &Update) -> Option<(Option<String>, Option<String>)> {
+        let new = renamed(update.patch.as_ref()?)?;
+        let name = self.location.properties.name();
+        (name.as_deref() != new).then(|| (name, new.map(str::to_owned)))
     }
 
     fn update(&mut self, update: &Update, now: Timestamp) -> Result<Version> {

@@ -21,9 +21,12 @@ use sea_orm::{
 use sea_orm_migration::MigratorTrait;
 use tokio::time::{sleep, timeout};
 
-use super::error::{
-    DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_read_only, is_silence,
-    may_come_back, no_answer,
+use super::{
+    accounts::Names,
+    error::{
+        DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_read_only, is_silence,
+        may_come_back, no_answer,
+    },
 };
 use crate::domain::error::{Error, Result};
 
@@ -60,6 +63,11 @@ pub struct Store {
     /// Held by a change of members, shares or accounts: they go one by one, so that at most one is in the
     /// writer's way and none waits for the connection while its time runs.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held from before a COMMIT until what it has changed is on its way to the rooms, so that they hear of
+    /// commits in their order. Whoever waits for it has the writing connection.
+    pub(super) order: Arc<tokio::sync::Mutex<()>>,
+    /// What users are called.
+    pub names: Arc<Names>,
     /// Whether the tables are there. Until then nobody gets a connection.
     is_migrated: Arc<AtomicBool>,
 }
@@ -95,6 +103,8 @@ impl Store {
             abandoned: Arc::default(),
             writing_as,
             turn: Arc::default(),
+            order: Arc::default(),
+            names: Arc::default(),
             is_migrated: Arc::default(),
         })
     }

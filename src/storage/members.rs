@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement, Value};
 
 use super::{
-    access::{Granted, Held, Try, count, statement, user},
+    access::{Granted, Held, Made, Try, Worked, count, statement, user},
     connect::Store,
     error::DbResult,
 };
@@ -13,6 +13,7 @@ use crate::domain::{
     access::{Caller, Role},
     error::{Code, Error, Result},
     id::{LocationId, UserId},
+    notification::Deed,
     time::Timestamp,
 };
 
@@ -74,25 +75,30 @@ impl Store {
         self.answered(read).await
     }
 
-    /// Makes a user a member of a location, or gives a member another role; returns the location's count of
-    /// such changes.
+    /// Makes a user a member of a location, or gives a member another role.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `invalid_member`, `too_many_members`, `storage_unavailable`, `internal`.
-    pub async fn set_member(&self, by: &Caller, id: LocationId, user: UserId, role: Role) -> Result<u64> {
+    pub async fn set_member(
+        &self,
+        by: &Caller,
+        id: LocationId,
+        user: UserId,
+        role: Role,
+    ) -> Result<Granted<()>> {
         self.grant(by, id, move |tx, held| Box::pin(set(tx, held, user, role))).await
     }
 
-    /// Ends a membership, others' or one's own; returns the location's count of such changes.
+    /// Ends a membership, others' or one's own.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn remove_member(&self, by: &Caller, id: LocationId, user: UserId) -> Result<u64> {
+    pub async fn remove_member(&self, by: &Caller, id: LocationId, user: UserId) -> Result<Granted<()>> {
         self.grant(by, id, move |tx, held| Box::pin(remove(tx, held, user))).await
     }
 }
 
-async fn set(tx: &DatabaseTransaction, held: Held, user: UserId, role: Role) -> Granted<u64> {
+async fn set(tx: &DatabaseTransaction, held: &Held, user: UserId, role: Role) -> Worked<Made<()>> {
     held.may_change(None)?;
     let (id, number) = (held.id, number(role)?);
     if user == held.owner {
@@ -100,11 +106,12 @@ async fn set(tx: &DatabaseTransaction, held: Held, user: UserId, role: Role) -> 
         return Err(Error::new(Code::InvalidMember, detail).into());
     }
     let (location, user_id, now) = (id.get(), user.get(), held.now.as_millis() as u64);
-    match self::role(tx, id, user).await? {
-        Some(was) if was == role => return Ok(held.grants),
+    let deed = match self::role(tx, id, user).await? {
+        Some(was) if was == role => return Ok(held.unchanged()),
         Some(_) => {
             let sql = "UPDATE member SET role = ? WHERE location_id = ? AND user_id = ?";
             tx.execute_raw(statement(tx, sql, [number, location, user_id])).await?;
+            Deed::Changed(user, role)
         }
         None => {
             let sql = "SELECT COUNT(*) FROM member WHERE location_id = ?";
@@ -114,25 +121,26 @@ async fn set(tx: &DatabaseTransaction, held: Held, user: UserId, role: Role) -> 
             }
             let sql = "INSERT INTO member (location_id, user_id, role, added_at) VALUES (?, ?, ?, ?)";
             tx.execute_raw(statement(tx, sql, [location, user_id, number, now])).await?;
+            Deed::Added(user, role)
         }
-    }
-    Ok(held.count(tx).await?)
+    };
+    held.made(tx, (), Some(deed)).await
 }
 
-async fn remove(tx: &DatabaseTransaction, held: Held, user: UserId) -> Granted<u64> {
+async fn remove(tx: &DatabaseTransaction, held: &Held, user: UserId) -> Worked<Made<()>> {
     let sql = "DELETE FROM member WHERE location_id = ? AND user_id = ?";
     let deleted = tx.execute_raw(statement(tx, sql, [held.id.get(), user.get()])).await?;
     let is_gone = deleted.rows_affected() == 0;
     if is_gone && held.at == Try::Unsure {
         // Not a question of rights: who has removed themselves has none any more.
-        return Ok(held.grants);
+        return Ok(held.unchanged());
     }
     held.may_change(Some(user))?;
     if is_gone {
         let detail = format!("user {user} is no member of location {}", held.id);
         return Err(Error::new(Code::NotFound, detail).into());
     }
-    Ok(held.count(tx).await?)
+    held.made(tx, (), Some(Deed::Removed(user))).await
 }
 
 /// What a user is to a location as a member of it.

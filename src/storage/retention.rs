@@ -163,7 +163,7 @@ impl Store {
         Ok(())
     }
 
-    async fn begin_beside_the_writer(&self) -> Result<DatabaseTransaction, DbErr> {
+    pub(super) async fn begin_beside_the_writer(&self) -> Result<DatabaseTransaction, DbErr> {
         match self.backend() {
             // Else deleting would lock gaps that other locations' next versions go into.
             DatabaseBackend::MySql => {

@@ -132,7 +132,12 @@ impl From<Cell<'_>> for Value {
 /// A list of ids for a statement, and its values. Its length is a power of two, with the last id repeated,
 /// so that there are few different texts to prepare.
 pub fn id_list(ids: &[LocationId]) -> (String, Vec<Value>) {
-    let mut values: Vec<Value> = ids.iter().map(|id| (id.get() as i64).into()).collect();
+    padded(ids.iter().map(|id| id.get()))
+}
+
+/// The same of any numbers.
+pub fn padded(numbers: impl Iterator<Item = u64>) -> (String, Vec<Value>) {
+    let mut values: Vec<Value> = numbers.map(|number| (number as i64).into()).collect();
     if let Some(last) = values.last().cloned() {
         values.resize(values.len().next_power_of_two(), last);
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, FromQueryResult, Statement, Value};
 
 use super::{
-    access::{Granted, Held, Try, count, statement},
+    access::{Granted, Held, Made, Try, Worked, count, statement},
     connect::Store,
     error::DbResult,
 };
@@ -13,6 +13,7 @@ use crate::domain::{
     access::{Caller, Guest, ShareId},
     error::{Code, Error, Result},
     id::LocationId,
+    notification::Deed,
     time::Timestamp,
 };
 
@@ -81,20 +82,20 @@ const COLUMNS: &str = "id, location_id, label, password_hash, from_version, crea
                        last_used_at";
 
 impl Store {
-    /// Makes a share; returns its id and the location's count of such changes.
+    /// Makes a share; returns its id.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `too_many_shares`, `storage_unavailable`, `internal`.
-    pub async fn create_share(&self, by: &Caller, new: NewShare) -> Result<(ShareId, u64)> {
+    pub async fn create_share(&self, by: &Caller, new: NewShare) -> Result<Granted<ShareId>> {
         let location = new.location;
         self.grant(by, location, move |tx, held| Box::pin(create(tx, held, new.clone()))).await
     }
 
-    /// Ends a share; returns the location's count of such changes.
+    /// Ends a share.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn revoke_share(&self, by: &Caller, id: LocationId, share: ShareId) -> Result<u64> {
+    pub async fn revoke_share(&self, by: &Caller, id: LocationId, share: ShareId) -> Result<Granted<()>> {
         self.grant(by, id, move |tx, held| Box::pin(revoke(tx, held, share))).await
     }
 
@@ -175,11 +176,11 @@ impl Store {
     }
 }
 
-async fn create(tx: &DatabaseTransaction, held: Held, new: NewShare) -> Granted<(ShareId, u64)> {
+async fn create(tx: &DatabaseTransaction, held: &Held, new: NewShare) -> Worked<Made<ShareId>> {
     if held.at == Try::Unsure
         && let Some(made) = by_hash(tx, &new.token_hash).await?
     {
-        return Ok((ShareId(made.id as u64), held.grants));
+        return Ok(Made { value: ShareId(made.id as u64), grants: held.grants, deed: None });
     }
     held.may_change(None)?;
     let (id, now) = (held.id.get(), held.now.as_millis());
@@ -203,20 +204,20 @@ async fn create(tx: &DatabaseTransaction, held: Held, new: NewShare) -> Granted<
     ];
     let insert = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
     let share = ShareId(tx.execute_raw(insert).await?.last_insert_id());
-    Ok((share, held.count(tx).await?))
+    held.made(tx, share, Some(Deed::Shared(new.expires_at))).await
 }
 
-async fn revoke(tx: &DatabaseTransaction, held: Held, share: ShareId) -> Granted<u64> {
+async fn revoke(tx: &DatabaseTransaction, held: &Held, share: ShareId) -> Worked<Made<()>> {
     held.may_change(None)?;
     let sql = "DELETE FROM share WHERE id = ? AND location_id = ?";
     let deleted = tx.execute_raw(statement(tx, sql, [share.0, held.id.get()])).await?;
     match (deleted.rows_affected(), held.at) {
-        (0, Try::Unsure) => Ok(held.grants),
+        (0, Try::Unsure) => Ok(held.unchanged()),
         (0, Try::Clean) => {
             let detail = format!("location {} has no share {}", held.id, share.0);
             Err(Error::new(Code::NotFound, detail).into())
         }
-        _ => Ok(held.count(tx).await?),
+        _ => held.made(tx, (), None).await,
     }
 }
 

@@ -20,16 +20,17 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    batch::{Act, Failure, Fate, Locked, Outcome},
+    batch::{Act, Failure, Fate, Locked, Outcome, Outcomes},
     connect::Store,
     counts::{Counts, watch_channel},
     error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, may_try_again},
+    expiry::Expiry,
     retention::Retention,
 };
 use crate::domain::{
     access::Caller,
     error::{Code, Error, Result},
-    event::Event,
+    event::{Event, Listed},
     id::LocationId,
     location::{Committed, NewLocation, Update},
 };
@@ -66,9 +67,15 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the task. Every committed change goes to `events`; while that is full, the writer waits.
-    pub fn start(store: Store, events: mpsc::Sender<Event>, retention: Retention, metrics: &Metrics) -> Self {
+    pub fn start(
+        store: Store,
+        events: mpsc::Sender<Event>,
+        retention: Retention,
+        expiry: Expiry,
+        metrics: &Metrics,
+    ) -> Self {
         let (changes, queue) = mpsc::channel(QUEUE);
-        let task = Task { store, events, retention, unsure: None, counts: Counts::start(metrics) };
+        let task = Task { store, events, retention, expiry, unsure: None, counts: Counts::start(metrics) };
         tokio::spawn(task.run(queue));
         let writer = Self { changes, space: Arc::new(Semaphore::new(QUEUE_KIB)) };
         writer.watch(metrics);
@@ -132,9 +139,10 @@ struct Task {
     store: Store,
     events: mpsc::Sender<Event>,
     retention: Retention,
+    expiry: Expiry,
     /// Acts whose COMMIT was sent and never confirmed, and their outcomes if it was carried out. Their
     /// callers have been refused.
-    unsure: Option<(Vec<Act>, Vec<Outcome>)>,
+    unsure: Option<(Vec<Act>, Outcomes)>,
     counts: Counts,
 }
 
@@ -186,7 +194,7 @@ impl Task {
                     self.counts.commit.observe(tried.elapsed());
                     // Published before they are answered: once every write is answered, every event is
                     // on its way to the rooms.
-                    self.publish(&part.acts, &outcomes).await;
+                    let outcomes = self.publish(&part.acts, outcomes).await;
                     for (reply, outcome) in part.replies.into_iter().zip(outcomes) {
                         // Its caller may have gone away.
                         let _ = reply.send(outcome);
@@ -219,7 +227,7 @@ impl Task {
     async fn find_out(&mut self) -> std::result::Result<(), Away> {
         if let Some((acts, outcomes)) = self.unsure.take() {
             match self.store.fate(&acts, &outcomes).await {
-                Ok(Fate::Committed) => self.publish(&acts, &outcomes).await,
+                Ok(Fate::Committed) => drop(self.publish(&acts, outcomes).await),
                 Ok(Fate::Undone | Fate::Forgotten) => {}
                 Err(error) => {
                     warn!(%error, "it cannot be found out yet what became of a COMMIT");
@@ -236,7 +244,7 @@ impl Task {
         &self,
         acts: &[Act],
         locked: &mut Locked,
-    ) -> std::result::Result<Vec<Outcome>, Failure> {
+    ) -> std::result::Result<Outcomes, Failure> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -259,19 +267,31 @@ impl Task {
         }
     }
 
-    async fn publish(&self, acts: &[Act], outcomes: &[Outcome]) {
-        self.counts.committed(acts, outcomes);
-        for (act, outcome) in acts.iter().zip(outcomes) {
+    /// Tells of acts and of what happened beside them, in their order.
+    async fn publish(&self, acts: &[Act], outcomes: Outcomes) -> Vec<Outcome> {
+        let Outcomes { each, news, order: _in_order } = outcomes;
+        self.counts.committed(acts, &each);
+        let mut news = news.into_iter().peekable();
+        for (number, (act, outcome)) in acts.iter().zip(&each).enumerate() {
             let Ok(location) = outcome else { continue };
             self.retention.committed(act, location);
             let event = match act {
-                Act::Create(_) => continue,
+                Act::Create(_) => Event::Listed {
+                    change: Listed::Created(location.clone()),
+                    to: Arc::new([location.owner]),
+                    and_admins: true,
+                },
                 Act::Update(_) => Event::Updated(location.clone()),
                 Act::Delete { id, .. } => Event::Deleted(*id),
             };
             // Nobody listens any more only when the server has ended.
             let _ = self.events.send(event).await;
+            while let Some((_, event)) = news.next_if(|(of, _)| *of == number) {
+                self.expiry.happened(&event);
+                let _ = self.events.send(event).await;
+            }
         }
+        each
     }
 }
 

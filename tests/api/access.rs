@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::join_all;
 use georoom::{
-    config::History,
+    config::{History, Notifications},
     domain::{
         access::{Access, Caller, Guest, Role, ShareId},
         area::Bbox,
@@ -16,7 +16,7 @@ use georoom::{
         time::Timestamp,
     },
     metrics::Metrics,
-    storage::{NewShare, Page, Retention, Store, Writer},
+    storage::{Expiry, Granted, NewShare, Page, Retention, Store, Writer},
 };
 use sea_orm::ConnectionTrait;
 use tokio::{
@@ -66,7 +66,9 @@ impl Floor {
         tokio::spawn(async move { while happened.recv().await.is_some() {} });
         let metrics = Metrics::default();
         let retention = Retention::start(store.clone(), History { versions: 1_000, age: None }, &metrics);
-        Self { writer: Writer::start(store.clone(), events, retention, &metrics), store }
+        let keep = Notifications { age: Duration::from_secs(3_600), count: 1_000 };
+        let expiry = Expiry::start(store.clone(), keep);
+        Self { writer: Writer::start(store.clone(), events, retention, expiry, &metrics), store }
     }
 
     async fn create(&self, owner: u64) -> LocationId {
@@ -97,7 +99,8 @@ impl Floor {
     }
 
     async fn share(&self, by: &Caller, id: LocationId, hash: u8) -> Result<(ShareId, u64)> {
-        self.store.create_share(by, new_share(id, hash, 60_000)).await
+        let made = self.store.create_share(by, new_share(id, hash, 60_000)).await?;
+        Ok((made.value, made.grants))
     }
 
     async fn listed(&self, by: &Caller) -> (Vec<LocationId>, u64) {
@@ -207,12 +210,12 @@ async fn a_change_that_changes_nothing_is_not_counted(db: Db) {
     let (id, owner) = (floor.create(OWNER).await, user(OWNER));
     let grants = async || store.versions(&[id]).await.expect("an answer")[0];
     assert_eq!((grants().await.version, grants().await.grants), (1, 0));
-    assert_eq!(store.set_member(&owner, id, uid(VIEWER), Role::Viewer).await.expect("a member"), 1);
+    assert_eq!(store.set_member(&owner, id, uid(VIEWER), Role::Viewer).await.expect("a member").grants, 1);
     let before = store.members(id).await.expect("members");
-    assert_eq!(store.set_member(&owner, id, uid(VIEWER), Role::Viewer).await.expect("again"), 1);
+    assert_eq!(store.set_member(&owner, id, uid(VIEWER), Role::Viewer).await.expect("again").grants, 1);
     assert_eq!(store.members(id).await.expect("members"), before);
     sleep(Duration::from_millis(3)).await;
-    assert_eq!(store.set_member(&owner, id, uid(VIEWER), Role::Editor).await.expect("more"), 2);
+    assert_eq!(store.set_member(&owner, id, uid(VIEWER), Role::Editor).await.expect("more").grants, 2);
     let after = store.members(id).await.expect("members");
     assert_eq!((after[0].role, after[0].added_at), (Role::Editor, before[0].added_at));
     assert_eq!(
@@ -229,7 +232,7 @@ async fn a_change_that_changes_nothing_is_not_counted(db: Db) {
     // The writer rewrites the row and leaves the count alone.
     assert_eq!(floor.mv(&owner, id).await.expect("moved"), 2);
     assert_eq!((grants().await.version, grants().await.grants), (2, 2));
-    assert_eq!(store.remove_member(&owner, id, uid(VIEWER)).await.expect("removed"), 3);
+    assert_eq!(store.remove_member(&owner, id, uid(VIEWER)).await.expect("removed").grants, 3);
     assert_eq!(floor.access(id).await.grants, 3);
 
     // Longest members first; the last name counts.
@@ -298,7 +301,9 @@ async fn a_share_is_found_by_its_hash_until_it_is_revoked(db: Db) {
     let (id, owner) = (floor.create(OWNER).await, user(OWNER));
     floor.mv(&owner, id).await.expect("moved");
     let with_password = NewShare { password_hash: Some("$2b$…".into()), ..new_share(id, 7, 60_000) };
-    let (first, grants) = store.create_share(&owner, with_password.clone()).await.expect("a share");
+    let made = store.create_share(&owner, with_password.clone()).await.expect("a share");
+    let (first, grants) = (made.value, made.grants);
+    drop(made);
     assert_eq!(grants, 1);
     let (second, _) = floor.share(&owner, id, 8).await.expect("a share");
     let found = store.share_by_hash(&[7; 32]).await.expect("an answer").expect("a share");
@@ -322,7 +327,7 @@ async fn a_share_is_found_by_its_hash_until_it_is_revoked(db: Db) {
 
     let other = floor.create(OWNER).await;
     assert_eq!(code(store.revoke_share(&owner, other, second).await), Some(Code::NotFound));
-    assert_eq!(store.revoke_share(&owner, id, second).await.expect("revoked"), 3);
+    assert_eq!(store.revoke_share(&owner, id, second).await.expect("revoked").grants, 3);
     assert_eq!(code(store.revoke_share(&owner, id, second).await), Some(Code::NotFound));
     assert_eq!(store.share_by_hash(&[8; 32]).await.expect("an answer"), None);
     let (third, _) = floor.share(&owner, id, 8).await.expect("a share");
@@ -480,12 +485,21 @@ async fn steps_broken_off_before_they_were_noted_are_run_again(db: Db) {
     floor.store.close().await;
     let raw = database.open().await;
     let forget = "DELETE FROM seaql_migrations WHERE version >= 'm0007'";
-    assert_eq!(raw.execute_unprepared(forget).await.expect("forgotten").rows_affected(), 5);
+    assert_eq!(raw.execute_unprepared(forget).await.expect("forgotten").rows_affected(), 7);
     raw.close().await.expect("close");
     let floor = Floor::on(&database.url).await;
     assert_eq!(floor.access(id).await, before);
     floor.store.close().await;
     database.drop().await;
+}
+
+/// Who is told of a change, and by which id.
+fn told(made: Granted<()>) -> Vec<(UserId, u64)> {
+    let told = made.news.into_iter().filter_map(|event| match event {
+        Event::Notified(told) => Some(told.to),
+        _ => None,
+    });
+    told.flatten().collect()
 }
 
 /// Whether MySQL has committed or was never asked: the change is made once.
@@ -499,12 +513,21 @@ async fn a_change_whose_commit_is_lost_is_made_once() {
     for (round, loss) in [Loss::Answer, Loss::Request, Loss::Answer].into_iter().enumerate() {
         let id = floor.create(OWNER).await;
         let lose = || proxy.lose_next(Some(loss));
+        let mut pushed = Vec::new();
         lose();
-        assert_eq!(store.set_member(&owner, id, uid(VIEWER), Role::Viewer).await.expect("a member"), 1);
+        let made = store.set_member(&owner, id, uid(VIEWER), Role::Viewer).await.expect("a member");
+        assert_eq!(made.grants, 1);
+        pushed.push(told(made));
         lose();
-        assert_eq!(store.set_member(&owner, id, uid(VIEWER), Role::Editor).await.expect("more"), 2);
+        let made = store.set_member(&owner, id, uid(VIEWER), Role::Editor).await.expect("more");
+        assert_eq!(made.grants, 2);
+        pushed.push(told(made));
+        // What people are told of is stored once, and known to whoever tells them.
+        let kept = store.notifications(uid(VIEWER), true, FIRST).await.expect("notifications");
+        let kept: Vec<_> = kept.page.iter().rev().map(|kept| kept.id as u64).skip(2 * round).collect();
+        assert_eq!(pushed, [[(uid(VIEWER), kept[0])], [(uid(VIEWER), kept[1])]]);
         lose();
-        assert_eq!(store.remove_member(&user(VIEWER), id, uid(VIEWER)).await.expect("left"), 3);
+        assert_eq!(store.remove_member(&user(VIEWER), id, uid(VIEWER)).await.expect("left").grants, 3);
         lose();
         let (share, grants) = floor.share(&owner, id, round as u8).await.expect("a share");
         assert_eq!((grants, store.shares(id).await.expect("shares").len()), (4, 1));
@@ -514,7 +537,7 @@ async fn a_change_whose_commit_is_lost_is_made_once() {
         store.count_uses(&[(share, 1, Timestamp::now())]).await.expect("counted, or not");
         assert_eq!(store.shares(id).await.expect("shares")[0].uses, u64::from(loss == Loss::Answer));
         lose();
-        assert_eq!(store.revoke_share(&owner, id, share).await.expect("revoked"), 5);
+        assert_eq!(store.revoke_share(&owner, id, share).await.expect("revoked").grants, 5);
         let access = floor.access(id).await;
         assert_eq!((access.members.len(), access.shares.len(), access.grants), (0, 0, 5));
         // Refusals are not mistaken for something done.
@@ -526,6 +549,10 @@ async fn a_change_whose_commit_is_lost_is_made_once() {
         lose();
         floor.writer.delete(owner.clone(), id).await.expect("removed");
         assert_eq!(store.members(id).await.expect("members"), []);
+        for (of, times) in [(OWNER, 1), (VIEWER, 2), (EDITOR, 2)] {
+            let kept = store.notifications(uid(of), true, FIRST).await.expect("notifications");
+            assert_eq!((kept.page.len(), kept.unread), (times * (round + 1), (times * (round + 1)) as u64));
+        }
     }
     assert_eq!(*proxy.losses().borrow(), 3 * 9);
     store.clone().close().await;
@@ -556,6 +583,36 @@ async fn rights_that_follow_from_the_row_cost_no_statement() {
         costs.push(settled().await - before);
     }
     assert_eq!(costs, [costs[0], costs[0], costs[0], costs[0] + 1]);
+
+    // Who is told of what is asked only where something else than a move concerns others.
+    let alone = floor.create(OWNER).await;
+    let (move_named, named) = (
+        r#"{"geometry":{"type":"Point","coordinates":[3,4]},"properties":{"name":"bike"}}"#,
+        r#"{"properties":{"name":"bike"}}"#,
+    );
+    for (id, body, more) in [
+        // The name is new: there are no members who would be told.
+        (alone, move_named, 1),
+        (alone, move_named, 0),
+        // A change of the list, which members have too.
+        (alone, named, 1),
+        // Members, names of people, a notice, those who are told.
+        (id, move_named, 4),
+        (id, move_named, 0),
+    ] {
+        let update = Update::from_body(body.as_bytes(), Some(id), Some(&user(OWNER))).expect("an update");
+        sleep(Duration::from_millis(100)).await;
+        let before = proxy.counts().0;
+        floor.writer.update(update).await.expect("changed");
+        sleep(Duration::from_millis(100)).await;
+        let cost = proxy.counts().0 - before;
+        // Statements that are new have to be prepared.
+        let preparing = if more == 0 { 0 } else { more };
+        assert!(
+            (costs[0] + more..=costs[0] + more + preparing).contains(&cost),
+            "{id} {body}: {cost} {costs:?}"
+        );
+    }
     floor.store.close().await;
     proxy.cut().await;
     database.drop().await;

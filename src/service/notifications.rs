@@ -1,0 +1,48 @@
+//! What a user was told of what others did.
+
+use super::Service;
+use crate::{
+    domain::{
+        access::Caller,
+        error::{Code, Error, Result},
+        id::UserId,
+    },
+    storage::Page,
+};
+
+pub use crate::storage::{Notification, Notifications};
+
+impl Service {
+    /// A page of the caller's own notifications, newest first; only the unread ones, or all.
+    ///
+    /// # Errors
+    /// `forbidden`, `storage_unavailable`, `internal`.
+    pub async fn notifications(&self, by: &Caller, unread_only: bool, page: Page) -> Result<Notifications> {
+        self.store.notifications(person(by)?, unread_only, page).await
+    }
+
+    /// Notes that the caller has read a notification of theirs; once is enough.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `storage_unavailable`, `internal`.
+    pub async fn read_notification(&self, by: &Caller, id: u64) -> Result<Notification> {
+        let found = self.store.read_notification(person(by)?, id).await?;
+        found.ok_or_else(|| Error::new(Code::NotFound, format!("there is no notification {id}")))
+    }
+
+    /// Notes that the caller has read all of them.
+    ///
+    /// # Errors
+    /// `forbidden`, `storage_unavailable`, `internal`.
+    pub async fn read_notifications(&self, by: &Caller) -> Result<()> {
+        self.store.read_notifications(person(by)?).await
+    }
+}
+
+/// Guests are nobody in particular.
+fn person(by: &Caller) -> Result<UserId> {
+    match by {
+        Caller::Anyone(id) | Caller::User { id, .. } => Ok(*id),
+        Caller::Guest(_) => Err(Error::new(Code::Forbidden, "a share link has no notifications")),
+    }
+}

@@ -1,0 +1,76 @@
+//! What happens beside the moves of a batch, which is most of them: whose lists change, who is told.
+//!
+//! Members are read for all of it at once, before those of what is deleted are removed.
+
+use std::{collections::HashMap, sync::Arc};
+
+use sea_orm::DatabaseTransaction;
+
+use super::{connect::Store, error::DbResult, notices};
+use crate::domain::{
+    access::Caller,
+    event::{Event, Listed},
+    id::{LocationId, UserId},
+    location::Location,
+    notification::{Deed, News},
+    time::Timestamp,
+};
+
+/// What some acts have done besides.
+#[derive(Default)]
+pub struct Beside {
+    /// By the number of the act: the location, its owner, what becomes of it in lists.
+    listed: Vec<(usize, LocationId, UserId, Listed)>,
+    news: Vec<(usize, News)>,
+}
+
+impl Beside {
+    /// Did nothing but moves happen?
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty() && self.news.is_empty()
+    }
+
+    /// An act changes lists.
+    pub fn listed(&mut self, number: usize, location: &Location, change: Listed) {
+        self.listed.push((number, location.id, location.owner, change));
+    }
+
+    /// An act is one of which people may have to be told.
+    pub fn happened(
+        &mut self,
+        number: usize,
+        by: &Caller,
+        location: &Location,
+        name: Option<String>,
+        deed: Deed,
+        at: Timestamp,
+    ) {
+        let Location { id, owner, .. } = *location;
+        self.news.push((number, News { by: by.user(), location: id, owner, name, deed, at }));
+    }
+}
+
+impl Store {
+    /// Stores what people are told of some changes; returns it, and whose lists they change.
+    pub(super) async fn spread_beside(
+        &self,
+        tx: &DatabaseTransaction,
+        beside: Beside,
+    ) -> DbResult<Vec<(usize, Event)>> {
+        let Beside { listed, news } = beside;
+        let ids = listed.iter().map(|(_, id, ..)| *id).chain(news.iter().map(|(_, news)| news.location));
+        let members = notices::members(tx, &ids.collect()).await?;
+        let mut lists: HashMap<LocationId, Arc<[UserId]>> = HashMap::new();
+        let mut events = Vec::with_capacity(listed.len() + news.len());
+        for (number, id, owner, change) in listed {
+            let members = members.get(&id).into_iter().flatten().copied();
+            let to = lists.entry(id).or_insert_with(|| [owner].into_iter().chain(members).collect()).clone();
+            events.push((number, Event::Listed { change, to, and_admins: true }));
+        }
+        let (numbers, news): (Vec<_>, Vec<_>) = news.into_iter().unzip();
+        let told = self.tell(tx, &news, &members).await?;
+        events.extend(told.into_iter().map(|(at, told)| (numbers[at], Event::Notified(told))));
+        events.sort_by_key(|(number, _)| *number);
+        Ok(events)
+    }
+}

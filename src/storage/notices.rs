@@ -1,0 +1,171 @@
+//! Telling people: what is stored of it together with what they are told of, in one transaction.
+
+use std::collections::{BTreeSet, HashMap};
+
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement};
+
+use super::{
+    access::{statement, user},
+    accounts,
+    connect::Store,
+    error::DbResult,
+    rows::{Cell, Rows, id_list},
+};
+use crate::domain::{
+    event::Event,
+    id::{LocationId, UserId},
+    notification::{News, Notice, Told},
+};
+
+/// Ids of notifications there may be of one notice: more than the most members of a location and its owner.
+pub const OF_ONE_NOTICE: u64 = 1 << 14;
+/// Members read, and notifications written, in one transaction of several changes: as many as a single one
+/// may need.
+const MOST: usize = 10_001;
+/// Notifications of one statement; SQLite takes 32,766 parameters.
+const TOGETHER: usize = 5_000;
+
+/// The members of some locations.
+pub type Members = HashMap<LocationId, Vec<UserId>>;
+
+/// The members of some locations, by one statement; none for none.
+///
+/// # Errors
+/// What the database says; that they are too many, which fewer locations are not.
+pub async fn members(tx: &DatabaseTransaction, of: &BTreeSet<LocationId>) -> DbResult<Members> {
+    let mut members = Members::new();
+    let ids: Vec<_> = of.iter().copied().collect();
+    if ids.is_empty() {
+        return Ok(members);
+    }
+    let (placeholders, values) = id_list(&ids);
+    let sql = format!(
+        "SELECT location_id, user_id FROM member WHERE location_id IN ({placeholders}) LIMIT {}",
+        MOST + 1
+    );
+    let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+    let rows = tx.query_all_raw(statement).await?;
+    if ids.len() > 1 && rows.len() > MOST {
+        return Err(too_many());
+    }
+    for row in rows {
+        let (id, member): (i64, i64) = row.try_get_many_by_index()?;
+        let id = u64::try_from(id).ok().and_then(LocationId::new);
+        let id = id.ok_or_else(|| DbErr::Custom("member.location_id is that of no location".into()))?;
+        members.entry(id).or_default().push(user(member)?);
+    }
+    Ok(members)
+}
+
+impl Store {
+    /// Stores what people are told; returns it by the number of the news.
+    ///
+    /// # Errors
+    /// What the database says; that they are too many, which one piece of news is not.
+    pub(super) async fn tell(
+        &self,
+        tx: &DatabaseTransaction,
+        news: &[News],
+        members: &Members,
+    ) -> DbResult<Vec<(usize, Told)>> {
+        if news.is_empty() {
+            return Ok(Vec::new());
+        }
+        let of = |id| members.get(&id).map_or(&[][..], Vec::as_slice);
+        // Most change what nobody else has to do with.
+        let concerned = |news: &&News| {
+            news.owner != news.by
+                || !news.is_for_members()
+                || of(news.location).iter().any(|user| *user != news.by)
+        };
+        let people: BTreeSet<_> = news.iter().filter(concerned).flat_map(News::people).collect();
+        let (mut names, others) = self.names.of(&people.into_iter().collect::<Vec<_>>());
+        names.append(&mut accounts::written(tx, &others).await?);
+        let names: HashMap<_, _> = names.into_iter().collect();
+        let name = |user: UserId| names.get(&user).map(String::as_str);
+        let mut all = Vec::new();
+        for (number, news) in news.iter().enumerate() {
+            let notices = news.notices(of(news.location), name).into_iter();
+            all.extend(notices.map(|(notice, to)| (number, notice, to)));
+        }
+        if news.len() > 1 && all.iter().map(|(_, _, to)| to.len()).sum::<usize>() > MOST {
+            return Err(too_many());
+        }
+        let mut told = Vec::with_capacity(all.len());
+        let mut rows = Recipients::new(tx);
+        for (number, notice, to) in all {
+            let first = insert(tx, &notice).await? * OF_ONE_NOTICE;
+            let to: Vec<_> = to.into_iter().zip(first..).collect();
+            for (user, id) in &to {
+                rows.push(*user, *id).await?;
+            }
+            told.push((number, Told { notice, to }));
+        }
+        rows.send().await?;
+        Ok(told)
+    }
+}
+
+/// A notice among some news, whose being there proves that they were committed.
+pub fn proof(news: &[Event]) -> Option<u64> {
+    news.iter().find_map(|event| match event {
+        Event::Notified(told) => told.to.first().map(|(_, id)| id / OF_ONE_NOTICE),
+        _ => None,
+    })
+}
+
+/// Is a notice there? Waits for a COMMIT still under way.
+pub async fn is_stored(tx: &DatabaseTransaction, notice: u64) -> DbResult<bool> {
+    let lock = match tx.get_database_backend() {
+        DatabaseBackend::MySql => "FOR UPDATE",
+        _ => "",
+    };
+    let sql = format!("SELECT id FROM notice WHERE id = ? {lock}");
+    Ok(tx.query_one_raw(statement(tx, &sql, [notice])).await?.is_some())
+}
+
+/// Stores a notice; returns its id.
+async fn insert(tx: &DatabaseTransaction, notice: &Notice) -> DbResult<u64> {
+    let sql = "INSERT INTO notice (kind, location_id, message, fields, created_at) VALUES (?, ?, ?, ?, ?)";
+    let values = [
+        notice.kind.into(),
+        (notice.location.get() as i64).into(),
+        notice.message.as_str().into(),
+        notice.fields.as_str().into(),
+        notice.at.as_millis().into(),
+    ];
+    let insert = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+    Ok(tx.execute_raw(insert).await?.last_insert_id())
+}
+
+/// Rows of those who are told, a few thousand a statement.
+struct Recipients<'a> {
+    tx: &'a DatabaseTransaction,
+    rows: Rows,
+    count: usize,
+}
+
+impl<'a> Recipients<'a> {
+    fn new(tx: &'a DatabaseTransaction) -> Self {
+        let rows = Rows::new(tx.get_database_backend(), "INSERT INTO notification (user_id, id)", "");
+        Self { tx, rows, count: 0 }
+    }
+
+    async fn push(&mut self, user: UserId, id: u64) -> DbResult<()> {
+        self.rows.push([user.get(), id].map(|number| Cell::Int(number as i64)));
+        self.count += 1;
+        if self.count < TOGETHER {
+            return Ok(());
+        }
+        std::mem::replace(self, Self::new(self.tx)).send().await
+    }
+
+    async fn send(self) -> DbResult<()> {
+        Rows::send([self.rows], self.tx).await
+    }
+}
+
+/// What makes the writer try fewer changes together.
+fn too_many() -> DbErr {
+    DbErr::Custom("too many people are to be told in one transaction".into())
+}
