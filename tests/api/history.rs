@@ -282,6 +282,10 @@ async fn bad_settings_stop_the_start() {
         ("HISTORY_AGE", "-1s"),
         ("HISTORY_AGE", "30 fortnights"),
         ("HISTORY_AGE", "forever"),
+        ("NOTIFICATION_AGE", "30"),
+        ("NOTIFICATION_AGE", "10ms"),
+        ("NOTIFICATION_COUNT", "0"),
+        ("NOTIFICATION_COUNT", "all"),
     ] {
         let settings = [
             ("DATABASE_URL", folder.url.as_str()),

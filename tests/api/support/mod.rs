@@ -8,6 +8,7 @@ pub mod lists;
 pub mod load;
 pub mod mysqld;
 pub mod nginx;
+pub mod people;
 pub mod polling;
 pub mod problem;
 pub mod process;

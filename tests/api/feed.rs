@@ -1,0 +1,189 @@
+//! The `locations` feed: a list that is kept by it alone stays right.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    on_both_databases,
+    support::{
+        Db, TestServer,
+        clients::{Clients, KINDS},
+        people::{Person, delete, expel, patch, settle},
+        point,
+        tokens::{LOCKED, Pass},
+        truth::Random,
+    },
+};
+
+on_both_databases!(
+    each_change_of_a_list_goes_to_those_whose_list_it_is,
+    a_list_kept_by_the_feed_is_the_list_that_is_asked_for,
+);
+
+const OWNER: u64 = 10;
+const MEMBER: u64 = 11;
+const STRANGER: u64 = 12;
+const ADMIN: u64 = 13;
+
+async fn each_change_of_a_list_goes_to_those_whose_list_it_is(db: Db) {
+    let server = TestServer::start_with(db, LOCKED).await;
+    let clients = Clients::start();
+    let mut people = Vec::new();
+    for (at, (id, is_admin)) in
+        [(OWNER, false), (OWNER, false), (MEMBER, false), (STRANGER, false), (ADMIN, true)]
+            .into_iter()
+            .enumerate()
+    {
+        people.push(Person::new(&server, &clients, KINDS[at], (id, None, is_admin)).await);
+    }
+    let (owner, admin) = (Pass::user(OWNER), Pass::admin(ADMIN));
+    let id = owner.create(&server).await;
+    let guest = owner.guest(&server, id).await.connect(&clients, &server.gateway).await.hearing_all();
+    people.push(Person { pass: Pass::Nothing, client: guest });
+
+    let mut check = async |what: &str, body: Value, to: [usize; 6]| {
+        settle(&server).await;
+        for (at, person) in people.iter_mut().enumerate() {
+            let mut seen = person.events("locations").await;
+            // Of the locations that are there to settle.
+            seen.retain(|seen| seen["locationId"] == id || seen["location"]["id"] == id);
+            assert_eq!(seen, vec![body.clone(); to[at]], "{what}: person {at}");
+        }
+    };
+    let feature = owner.get(&server, &format!("/location/{id}")).await.1;
+    check("made", json!({"action": "create", "location": feature}), [1, 1, 0, 0, 1, 0]).await;
+    owner.mv(&server, id).await;
+    check("moved", Value::Null, [0; 6]).await;
+    owner.grant(&server, id, MEMBER, "viewer").await;
+    let feature = owner.get(&server, &format!("/location/{id}")).await.1;
+    check("shared", json!({"action": "create", "location": feature}), [0, 0, 1, 0, 0, 0]).await;
+    owner.grant(&server, id, MEMBER, "editor").await;
+    check("another role", Value::Null, [0; 6]).await;
+    let feature = patch(&Pass::user(MEMBER), &server, id, json!({"colour": "red"})).await;
+    check("changed", json!({"action": "update", "location": feature}), [1, 1, 1, 0, 1, 0]).await;
+    // They see it anyway, and go on doing so.
+    owner.grant(&server, id, ADMIN, "viewer").await;
+    expel(&owner, &server, id, ADMIN).await;
+    check("admin", Value::Null, [0; 6]).await;
+    expel(&admin, &server, id, MEMBER).await;
+    check("removed", json!({"action": "delete", "locationId": id}), [0, 0, 1, 0, 0, 0]).await;
+    let feature = patch(&owner, &server, id, json!({"name": "bike"})).await;
+    check("renamed", json!({"action": "update", "location": feature}), [1, 1, 0, 0, 1, 0]).await;
+    owner.grant(&server, id, MEMBER, "viewer").await;
+    let feature = owner.get(&server, &format!("/location/{id}")).await.1;
+    check("again", json!({"action": "create", "location": feature}), [0, 0, 1, 0, 0, 0]).await;
+    delete(&admin, &server, id).await;
+    check("gone", json!({"action": "delete", "locationId": id}), [1, 1, 1, 0, 1, 0]).await;
+    server.stop().await;
+}
+
+/// What a list shows of each location besides where it is: the version it was last told, and the name.
+type List = BTreeMap<u64, (u64, Value)>;
+
+fn shown(feature: &Value) -> (u64, (u64, Value)) {
+    let properties = &feature["properties"];
+    let version = properties["version"].as_u64().expect("a version");
+    (feature["id"].as_u64().expect("an id"), (version, properties["name"].clone()))
+}
+
+async fn asked(pass: &Pass, server: &TestServer) -> List {
+    let mut list = List::new();
+    for page in 1.. {
+        let path = format!("/location?perPage=100&page={page}");
+        let answer = pass.must(server, Method::GET, &path, None).await;
+        let features = answer["features"].as_array().expect("a list");
+        list.extend(features.iter().map(shown));
+        if features.len() < 100 {
+            break;
+        }
+    }
+    list
+}
+
+/// Takes over a change, which must follow from what the list shows.
+fn apply(list: &mut List, change: &Value) {
+    let before = list.clone();
+    let fits = match change["action"].as_str().expect("an action") {
+        "create" => {
+            let (id, shown) = shown(&change["location"]);
+            list.insert(id, shown).is_none()
+        }
+        "update" => {
+            let (id, shown) = shown(&change["location"]);
+            let newer = shown.0;
+            list.insert(id, shown).is_some_and(|(version, _)| version < newer)
+        }
+        "delete" => list.remove(&change["locationId"].as_u64().expect("an id")).is_some(),
+        _ => false,
+    };
+    assert!(fits, "{change} after {before:?}");
+}
+
+async fn a_list_kept_by_the_feed_is_the_list_that_is_asked_for(db: Db) {
+    const USERS: u64 = 4;
+    let server = TestServer::start_with(db, LOCKED).await;
+    let clients = Clients::start();
+    let passes: Vec<_> = (1..=USERS).map(Pass::user).collect();
+    for pass in &passes {
+        for _ in 0..3 {
+            pass.create(&server).await;
+        }
+    }
+    // Of those nobody who connects now is told.
+    settle(&server).await;
+    let mut kept = Vec::new();
+    for (id, kind) in (1..=USERS + 1).zip(KINDS) {
+        let person = Person::new(&server, &clients, kind, (id, None, id > USERS)).await;
+        let list = asked(&person.pass, &server).await;
+        kept.push((person, list));
+    }
+    for wave in 0..4_u64 {
+        let users = (0..8_u64).map(|at| {
+            let (pass, server) = (passes[(at % USERS) as usize].clone(), &server);
+            async move { meddle(&pass, server, Random(wave * 100 + at), USERS).await }
+        });
+        join_all(users).await;
+        settle(&server).await;
+        for (person, list) in &mut kept {
+            person.events("locations").await.iter().for_each(|change| apply(list, change));
+            let names = |list: List| list.into_iter().map(|(id, (_, name))| (id, name)).collect();
+            let (kept, asked): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                (names(list.clone()), names(asked(&person.pass, &server).await));
+            assert_eq!(kept, asked);
+        }
+    }
+    server.stop().await;
+}
+
+/// Does this and that to whatever one sees, for a while; what is not allowed or gone by then is refused.
+async fn meddle(pass: &Pass, server: &TestServer, mut random: Random, users: u64) {
+    for turn in 0..15 {
+        let seen: Vec<_> = asked(pass, server).await.into_keys().collect();
+        let id = seen.get(random.below(seen.len().max(1))).copied().unwrap_or(1);
+        let member = 1 + random.below(users as usize) as u64;
+        let (method, path, body) = match random.below(20) {
+            0..3 => (Method::POST, "/location".to_owned(), Some(json!({"geometry": point(1.5, 1.5)}))),
+            3..8 => {
+                let name = format!("{id} {turn} {}", random.below(1_000));
+                (Method::PUT, format!("/location/{id}"), Some(json!({"properties": {"name": name}})))
+            }
+            8..10 => {
+                let body = json!({"geometry": point(2.5, 2.5), "properties": {"moved": turn}});
+                (Method::PUT, format!("/location/{id}"), Some(body))
+            }
+            10..15 => (
+                Method::PUT,
+                format!("/location/{id}/members/{member}"),
+                Some(json!({"role": if random.below(2) == 0 { "viewer" } else { "editor" }})),
+            ),
+            15..18 => (Method::DELETE, format!("/location/{id}/members/{member}"), None),
+            _ => (Method::DELETE, format!("/location/{id}"), None),
+        };
+        let status = pass.send(server, method.clone(), &path, body.as_ref()).await.status();
+        let refused = [403, 404, 422].contains(&status.as_u16());
+        assert!(status.is_success() || refused, "{method} {path}: {status}");
+    }
+}
