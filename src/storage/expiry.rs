@@ -6,19 +6,14 @@
 use std::{collections::HashMap, future::ready, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep},
 };
 use tracing::{debug, warn};
 
-use super::{
-    access::{count, statement},
-    connect::Store,
-    error::DbResult,
-    notices::OF_ONE_NOTICE,
-};
+use super::{access::statement, connect::Store, error::DbResult, notices::OF_ONE_NOTICE};
 use crate::{
     config,
     domain::{event::Event, id::UserId, time::Timestamp},
@@ -110,7 +105,7 @@ impl Store {
     async fn newest_notice_before(&self, at: u64) -> DbResult<u64> {
         let db = self.reader()?;
         let sql = "SELECT id FROM notice WHERE created_at < ? ORDER BY created_at DESC, id DESC LIMIT 1";
-        count(&db, statement(&db, sql, [at])).await
+        id(&db, statement(&db, sql, [at])).await
     }
 
     /// Trims those of a page of users who have too much, and after the last page notices nobody has any more;
@@ -151,12 +146,12 @@ impl Store {
     ) -> DbResult<()> {
         let db = self.reader()?;
         let sql = "SELECT id FROM notification WHERE user_id = ? ORDER BY id DESC LIMIT 1 OFFSET ?";
-        let one_too_many = count(&db, statement(&db, sql, [user, keep.count])).await?;
+        let one_too_many = id(&db, statement(&db, sql, [user, keep.count])).await?;
         let cut = one_too_many.max((too_old + 1) * OF_ONE_NOTICE - 1);
         let sql = "SELECT MAX(id) FROM (SELECT id FROM notification WHERE user_id = ? AND id <= ? \
                    ORDER BY id LIMIT ?) AS oldest";
         loop {
-            let last = count(&db, statement(&db, sql, [user, cut, STEP])).await?;
+            let last = id(&db, statement(&db, sql, [user, cut, STEP])).await?;
             if last == 0 {
                 return Ok(());
             }
@@ -173,7 +168,7 @@ impl Store {
     async fn remove_notices(&self, too_old: u64) -> DbResult<bool> {
         let db = self.reader()?;
         let sql = "SELECT MAX(id) FROM (SELECT id FROM notice WHERE id <= ? ORDER BY id LIMIT ?) AS oldest";
-        let last = count(&db, statement(&db, sql, [too_old, STEP])).await?;
+        let last = id(&db, statement(&db, sql, [too_old, STEP])).await?;
         let removed = self.removed("DELETE FROM notice WHERE id <= ?", [last]).await?;
         Ok(removed == STEP)
     }
@@ -187,6 +182,14 @@ impl Store {
         };
         self.changed(delete).await
     }
+}
+
+/// The id a statement asks for; 0: there is none.
+async fn id(db: &DatabaseConnection, statement: Statement) -> DbResult<u64> {
+    let row = db.query_one_raw(statement).await?;
+    // The greatest of none is null.
+    let id = row.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()?.flatten();
+    Ok(id.unwrap_or_default() as u64)
 }
 
 /// What happened before this is not kept, in milliseconds since 1970.
