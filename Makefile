@@ -13,11 +13,12 @@ test:
 
 # The tests of crashes, restarts and stampedes (tests/api/crash.rs) with 20 kills a database instead of 5, and
 # those of outages (tests/api/outages.rs) ten times as often, with 10,000 slow connections; those of readers
-# that stall (tests/api/stalls.rs) with 1,000 in a crowd instead of 200.
+# that stall (tests/api/stalls.rs) with 1,000 in a crowd instead of 200; crowds that come and go (tests/api/crowd.rs) are
+# ten times as large.
 soak:
 	tests/services/install
 	GEOROOM_KILLS=20 GEOROOM_OUTAGES=10 GEOROOM_SLOW=10000 GEOROOM_STALLED=1000 GEOROOM_STALL_SECONDS=60 \
-		tests/services/run cargo test --locked --test api -- crash:: outages:: stalls:: --show-output
+		GEOROOM_CROWD=1000 tests/services/run cargo test --locked --test api -- crash:: outages:: stalls:: crowd:: --show-output
 
 # Throws bytes at what reads bodies, events and tokens (tests/fuzz): FUZZ_SECONDS each.
 fuzz:

@@ -9,6 +9,7 @@ mod attacks;
 mod bad_bodies;
 mod clients;
 mod crash;
+mod crowd;
 mod faults;
 mod feed;
 mod history;

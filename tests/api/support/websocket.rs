@@ -236,13 +236,23 @@ impl WebSocket {
     /// The next packet that is no ping and not [`ASIDE`]; none at the end.
     pub async fn text(&mut self) -> Option<String> {
         loop {
+            let packet = self.any().await?;
+            if !is_aside(&packet) {
+                return Some(packet);
+            }
+        }
+    }
+
+    /// The next packet that is no ping; none at the end.
+    pub async fn any(&mut self) -> Option<String> {
+        loop {
             let (opcode, payload) = timeout(PATIENCE, self.frame()).await.expect("a frame")?;
             match opcode {
                 TEXT => {
                     let packet = String::from_utf8(payload).expect("UTF-8");
                     if packet == "2" {
                         self.answer(TEXT, b"3").await;
-                    } else if !is_aside(&packet) {
+                    } else {
                         return Some(packet);
                     }
                 }
