@@ -36,17 +36,8 @@ struct Here {
     sockets: usize,
     /// While there are none: when they count as gone.
     until: Option<Instant>,
-    known: Known,
-}
-
-/// What the room knows of a user.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Known {
-    /// Nothing yet.
-    No,
-    Yes,
-    /// It was told that they had come; somebody who asked while they were away was told they are not there.
-    ByHalf,
+    /// The room was told that they have come.
+    is_known: bool,
 }
 
 /// What is to be told.
@@ -71,7 +62,7 @@ impl Presence {
     pub fn enter(&mut self, user: Option<UserId>) {
         self.sockets += 1;
         let Some(user) = user else { return };
-        let new = Here { sockets: 0, until: None, known: Known::No };
+        let new = Here { sockets: 0, until: None, is_known: false };
         let here = self.users.entry(user).or_insert(new);
         here.sockets += 1;
         here.until = None;
@@ -95,7 +86,7 @@ impl Presence {
         self.users.retain(|user, here| match here.until {
             None => true,
             // Came and went while nobody was told anything.
-            Some(_) if here.known == Known::No => false,
+            Some(_) if !here.is_known => false,
             Some(until) if until <= now => {
                 news.push(News::Moved(*user, State::Leave));
                 false
@@ -106,8 +97,7 @@ impl Presence {
             }
         });
         for (user, here) in self.users.iter_mut().filter(|(_, here)| here.until.is_none()) {
-            if here.known != Known::Yes {
-                here.known = Known::Yes;
+            if !std::mem::replace(&mut here.is_known, true) {
                 news.push(News::Moved(*user, State::Join));
             }
         }
@@ -128,17 +118,12 @@ impl Presence {
         (news, self.sockets, is_waiting)
     }
 
-    /// Who is there now, by id, and how many sockets there are.
-    pub fn list(&mut self) -> (Vec<UserId>, usize) {
-        let mut users = Vec::new();
-        for (user, here) in &mut self.users {
-            match here.until {
-                None => users.push(*user),
-                // Whoever asks must then hear of it if they come back.
-                Some(_) if here.known == Known::Yes => here.known = Known::ByHalf,
-                Some(_) => {}
-            }
-        }
+    /// Who is there now, by id, and how many sockets there are. Who may be back is there: whoever asks is told if
+    /// they stay away, and not if they do not.
+    pub fn list(&self, now: Instant) -> (Vec<UserId>, usize) {
+        let is_here = |here: &Here| here.until.is_none_or(|until| here.is_known && now < until);
+        let here = self.users.iter().filter(|(_, here)| is_here(here));
+        let mut users: Vec<_> = here.map(|(user, _)| *user).collect();
         users.sort_unstable_by_key(|user| user.get());
         users.truncate(MAX_ROWS);
         (users, self.sockets)
@@ -192,19 +177,24 @@ mod tests {
     }
 
     #[test]
-    fn who_was_said_to_be_away_is_said_to_be_back() {
+    fn who_may_be_back_is_there_and_asking_changes_nothing() {
         let (mut room, now) = (Presence::default(), Instant::now());
         for id in [1, 2] {
             room.enter(Some(user(id)));
         }
         told(&mut room, now);
         room.leave(Some(user(1)), Leaving::Lost, now);
-        assert_eq!(room.list(), (vec![user(2)], 1));
+        assert_eq!(room.list(now), (vec![user(1), user(2)], 1));
         room.enter(Some(user(1)));
-        assert_eq!(told(&mut room, now), [come(1)]);
+        assert_eq!(told(&mut room, now), []);
         room.leave(Some(user(1)), Leaving::Lost, now);
-        room.list();
+        assert_eq!(room.list(now + GRACE), (vec![user(2)], 1));
         assert_eq!(told(&mut room, now + GRACE), [gone(1)]);
+        // Who has said so is gone at once, and who was never told of is not there either.
+        room.leave(Some(user(2)), Leaving::ForGood, now);
+        room.enter(Some(user(3)));
+        room.leave(Some(user(3)), Leaving::Lost, now);
+        assert_eq!(room.list(now), (vec![], 0));
     }
 
     #[test]
@@ -221,7 +211,7 @@ mod tests {
         room.enter(None);
         room.enter(Some(user(1)));
         assert_eq!(room.news(now), (vec![come(1)], 2, false));
-        assert_eq!(room.list(), (vec![user(1)], 2));
+        assert_eq!(room.list(now), (vec![user(1)], 2));
         room.leave(None, Leaving::ForGood, now);
         assert_eq!(room.news(now), (vec![], 1, false));
     }

@@ -98,7 +98,7 @@ impl Rooms {
             }
         };
         may(role, Action::Meet, id)?;
-        let list = self.room(id).map(|shared| shared.presence.lock().list());
+        let list = self.room(id).map(|shared| shared.presence.lock().list(Instant::now()));
         let (users, sockets) = list.unwrap_or_default();
         let names = self.people.names(&users);
         let users = users.into_iter().zip(names);
