@@ -444,6 +444,7 @@ impl Rooms {
             let mut room = shared.room.lock();
             let (stalled, all) = room.catch_up(Instant::now());
             self.counts.sent(room.tally());
+            let may_be_empty = !stalled.is_empty();
             for Member { socket, outlet, session, user, .. } in stalled {
                 self.moved(&shared, Some(user), None, Leaving::Lost);
                 info!(socket = log_name(&socket), room = %id, user = %session.name(), "too slow for what it missed: it is to connect again");
@@ -455,6 +456,10 @@ impl Rooms {
             }
             if !all {
                 self.behind.lock().insert(id);
+            }
+            drop(room);
+            if may_be_empty {
+                self.drop_if_empty(&shared);
             }
         }
         lacking

@@ -25,6 +25,7 @@ use tokio::{
 use crate::support::{
     Db, TestServer,
     clients::{Client, Clients, KINDS, VERSIONS},
+    exposition::Exposition,
     followers::Followers,
     nginx::Nginx,
     point,
@@ -463,10 +464,13 @@ async fn read_next(follower: &mut Follower, room: u64) -> bool {
 async fn who_stalls_in_a_replay_is_sent_all_of_it_or_cut_off() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (server, mut log) = Process::serve(Db::MySql, &[SOCKETS]).await;
-    let room = create_large(&server, 9_000).await;
+    // In the second is nobody but who stalls.
+    let (room, lonely) = (create_large(&server, 9_000).await, create_large(&server, 9_000).await);
     // All of it and what comes meanwhile is no more than a room keeps.
     for n in 0..95 {
-        server.move_to(room, 0.5, f64::from(n) / 128.0).await;
+        for id in [room, lonely] {
+            server.move_to(id, 0.5, f64::from(n) / 128.0).await;
+        }
     }
     let missed = 96;
     let connect = async |name: &str, narrow| {
@@ -499,7 +503,7 @@ async fn who_stalls_in_a_replay_is_sent_all_of_it_or_cut_off() {
     let cut_off = async {
         let began = Instant::now();
         for follower in &mut stalled {
-            begin_replay(follower, room).await;
+            begin_replay(follower, lonely).await;
         }
         for follower in &stalled {
             let Reader::WebSocket(client) = &follower.reader else { unreachable!() };
@@ -510,9 +514,11 @@ async fn who_stalls_in_a_replay_is_sent_all_of_it_or_cut_off() {
         println!("who stalled was cut off after {:?}", began.elapsed());
         assert!(began.elapsed() <= Duration::from_secs(12), "{:?}", began.elapsed());
         for follower in &mut stalled {
-            while read_next(follower, room).await {}
-            assert!(follower.last[&room] < missed, "{} was sent everything", follower.name);
+            while read_next(follower, lonely).await {}
+            assert!(follower.last[&lonely] < missed, "{} was sent everything", follower.name);
         }
+        // And nothing is left of their room.
+        Exposition::until(&server, "georoom_rooms", 1.0).await;
     };
     tokio::join!(join_all(paused), read_slowly, cut_off);
     load.stop().await;
