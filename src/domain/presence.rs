@@ -38,6 +38,21 @@ pub struct ActiveUsers {
     pub total: usize,
 }
 
+impl ActiveUsers {
+    /// Leaves out the last rows, as far as it takes for the others to come to so many bytes.
+    pub fn fit(&mut self, bytes: usize) {
+        let mut left = bytes;
+        let fits = |row: &&Active| {
+            // And a comma.
+            let rest = serde_json::to_string(row).ok().and_then(|row| left.checked_sub(row.len() + 1));
+            left = rest.unwrap_or(left);
+            rest.is_some()
+        };
+        let fitting = self.users.iter().take_while(fits).count();
+        self.users.truncate(fitting);
+    }
+}
+
 /// Somebody in a room.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -122,5 +137,23 @@ mod tests {
             r#"{"roomName":"7","userId":3,"userName":"Ada","state":"join","sockets":2}"#
         );
         assert_eq!(told(None), r#"{"roomName":"7","sockets":2}"#);
+    }
+
+    #[test]
+    fn a_list_fits_into_so_many_bytes() {
+        let row = |id| Active {
+            user_id: UserId::new(id).unwrap(),
+            user_name: Some("é".into()),
+            last_seen: Timestamp::from_millis(0),
+            sockets: 1,
+        };
+        let mut list = ActiveUsers { users: (0..10).map(row).collect(), total: 10 };
+        let bytes = serde_json::to_string(&list.users).unwrap().len();
+        list.fit(bytes);
+        assert_eq!(list.users.len(), 10);
+        list.fit(bytes - 2);
+        assert_eq!((list.users.len(), list.total), (9, 10));
+        list.fit(0);
+        assert_eq!((list.users.len(), list.total), (0, 10));
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tracing::error;
 
 use super::{
-    outlet::{Outlet, body},
+    outlet::{Item, Outlet, body},
     people::{People, Way},
 };
 use crate::domain::{
@@ -29,11 +30,10 @@ struct Gone {
     location_id: LocationId,
 }
 
-/// The body of `notification`.
+/// The body of `notification` but for its `id`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Notification<'a> {
-    id: u64,
     kind: &'static str,
     message: &'a str,
     location_id: LocationId,
@@ -47,47 +47,58 @@ pub fn listed(people: &People, change: &Listed, to: &[UserId], and_admins: bool)
     if ways.is_empty() {
         return;
     }
-    let (action, location) = match change {
-        Listed::Created(location) => ("create", location),
-        Listed::Updated(location) => ("update", location),
+    let (action, location, item) = match change {
+        Listed::Created(location) => ("create", location, Item::Location(location.id)),
+        Listed::Updated(location) => ("update", location, Item::Update(location.id)),
         Listed::Deleted(id) => return unlisted(ways, *id, and_admins),
     };
     let text = [r#"{"action":""#, action, r#"","location":"#, location.feature(), "}"].concat();
-    let text: Arc<RawValue> = RawValue::from_string(text).expect("a Feature is JSON").into();
+    let Some(text) = json(text) else { return };
     for Way { socket, outlet } in ways {
-        outlet.event_of(&socket, location.id, LOCATIONS, text.clone());
+        outlet.event_of(&socket, item, LOCATIONS, text.clone());
     }
 }
 
-/// A location is gone, or only their right to see it.
+/// A location is gone, or only their right to see it: then what is on its way may not stay there for long.
 fn unlisted(ways: Vec<Way>, id: LocationId, is_gone: bool) {
     let text = body(&Gone { action: "delete", location_id: id });
-    let told = ways.into_iter().map(|Way { socket, outlet }| {
-        outlet.withhold(id);
+    let told = ways.into_iter().filter_map(|Way { socket, outlet }| {
+        outlet.withhold(Some(id));
         // First: what is written now asks for the confirmation of what was written before.
-        let mark = outlet.mark();
+        let mark = if is_gone { None } else { outlet.mark_lists() };
         outlet.event(&socket, LOCATIONS, text.clone());
-        (outlet, mark)
+        Some((outlet, mark?))
     });
-    let told = told.collect();
-    if !is_gone {
-        Outlet::withdraw(told);
-    }
+    Outlet::withdraw(told.collect());
 }
 
 /// Tells those who are connected what was stored for them.
 pub fn notified(people: &People, told: &Told) {
     let notice = &told.notice;
-    let fields: Box<RawValue> = RawValue::from_string(notice.fields.clone()).expect("fields are JSON");
-    for (user, id) in told.to.iter().filter(|(user, _)| people.has(*user)) {
-        let notification = Notification {
-            id: *id,
-            kind: notice.kind,
-            message: &notice.message,
-            location_id: notice.location,
-            created_at: notice.at,
-            fields: &fields,
-        };
-        people.to_user(*user, NOTIFICATION, &body(&notification));
+    let here = people.here(&told.to);
+    if here.is_empty() {
+        return;
     }
+    let Some(fields) = json(notice.fields.clone()) else { return };
+    let rest = body(&Notification {
+        kind: notice.kind,
+        message: &notice.message,
+        location_id: notice.location,
+        created_at: notice.at,
+        fields: &fields,
+    });
+    for (id, ways) in here {
+        // The rest is written once for all.
+        let text = [r#"{"id":"#, itoa::Buffer::new().format::<u64>(id), ",", &rest.get()[1..]].concat();
+        let Some(text) = json(text) else { return };
+        for Way { socket, outlet } in ways {
+            outlet.event(&socket, NOTIFICATION, text.clone());
+        }
+    }
+}
+
+/// Text that was made of JSON. Were it none, this task would go on all the same: rooms live by it too.
+fn json(text: String) -> Option<Arc<RawValue>> {
+    let checked = RawValue::from_string(text);
+    checked.inspect_err(|error| error!(%error, "an event that is no JSON was left out")).ok().map(Arc::from)
 }

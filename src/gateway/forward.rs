@@ -88,7 +88,6 @@ fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(Locati
             Event::Deleted(id) => rooms.deleted(id),
             Event::Granted { id, change, grants } => rooms.granted(id, change, grants),
             Event::Presence(change) => rooms.tell(&change),
-            Event::Active(rows) => rooms.people.heard(&rows),
             Event::Listed { change, to, and_admins } => feed::listed(&rooms.people, &change, &to, and_admins),
             Event::Notified(told) => feed::notified(&rooms.people, &told),
             Event::Asked(by) => drop(by),

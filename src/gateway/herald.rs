@@ -37,10 +37,6 @@ pub async fn run(rooms: Arc<Rooms>) {
                 rooms.service.tell(Event::Presence(change)).await;
             }
         }
-        let changed = people.changed();
-        if !changed.is_empty() {
-            rooms.service.tell(Event::Active(changed)).await;
-        }
         let now = Instant::now();
         let is_time = now >= last_list + EVERY;
         if is_time && people.tell() {
@@ -61,9 +57,14 @@ pub async fn run(rooms: Arc<Rooms>) {
 pub async fn name(rooms: Arc<Rooms>) {
     loop {
         rooms.people.nameless.notified().await;
-        match rooms.service.names(&rooms.people.unnamed()).await {
+        let users = rooms.people.unnamed();
+        match rooms.service.names(&users).await {
             Ok(found) => rooms.people.name(found),
-            Err(error) => tracing::debug!(%error, "names of users"),
+            Err(error) => {
+                tracing::debug!(%error, "names of users");
+                rooms.people.put_back(&users);
+                sleep(EVERY).await;
+            }
         }
         sleep(PAUSE).await;
     }

@@ -260,6 +260,11 @@ impl Link {
         account.sent
     }
 
+    /// The same mark, and nothing is asked.
+    pub fn sent(&self) -> u64 {
+        self.state.lock().account.sent
+    }
+
     /// Has the socket read everything before this mark, as far as is known?
     pub fn has_read_to(&self, mark: u64) -> bool {
         let account = &self.state.lock().account;

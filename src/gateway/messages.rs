@@ -321,12 +321,21 @@ impl Client {
                         Box::pin(rooms.know(room)).await?;
                     }
                 }
+                let is_admin = matches!(fresh.caller, Caller::User { is_admin: true, .. });
                 session.renew(fresh);
                 if is_other {
                     self.place(socket);
                     session.rooms().into_iter().for_each(|room| rooms.recheck(room));
                 }
+                let mut unseen = Vec::new();
+                if is_other && !is_admin {
+                    // First: what is being sent to all admins just now.
+                    Box::pin(rooms.service.taken_in()).await;
+                    self.outlet.withhold(None);
+                    unseen.extend(self.outlet.mark_lists().map(|mark| (self.outlet.clone(), mark)));
+                }
                 reply.ack(&Authenticated { exp });
+                Outlet::withdraw(unseen);
             }
         }
         Ok(())
@@ -351,7 +360,8 @@ impl Client {
 
     /// It is one of the sockets of its user, and an admin's if it is.
     pub fn place(&self, socket: &SocketRef) {
-        self.rooms.people.place(&self.session, &self.outlet, socket);
+        let said = |user| self.rooms.service.name_said(user);
+        self.rooms.people.place(&self.session, &self.outlet, socket, said);
     }
 
     /// Ends what the socket came with when its time is over.

@@ -2,7 +2,14 @@
 //!
 //! Positions never wait: a room sends the newest one as soon as the outlet takes it (`room.rs`).
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -19,6 +26,8 @@ use crate::domain::id::LocationId;
 
 /// Events and acks that may wait; one more ends the connection.
 const CAPACITY: usize = 256;
+/// Bytes of their bodies, where there are several. Those of rooms do not count: each is small, and one for all members.
+const CAPACITY_BYTES: usize = 1024 * 1024;
 /// What a packet has besides its body, about.
 const ENVELOPE: usize = 16;
 /// How long what a socket may no longer see may be on its way to it. Within a second nothing more may leave.
@@ -31,6 +40,8 @@ pub struct Outlet {
     link: Arc<Link>,
     /// Written by whoever has something for the socket; emptied when it reads again.
     waiting: Mutex<VecDeque<Waiting>>,
+    /// A mark behind what it was last sent of a list. Written with the lock of what waits.
+    listed: AtomicU64,
     blocked: Arc<Blocked>,
 }
 
@@ -38,9 +49,39 @@ enum Waiting {
     Event(&'static str, Arc<RawValue>),
     /// Nothing to be sent once the socket is out of the room.
     InRoom(LocationId, &'static str, Arc<RawValue>),
-    /// Nothing to be sent once whose socket it is may not see the location.
-    OfLocation(LocationId, &'static str, Arc<RawValue>),
+    /// Nothing to be sent once whose socket it is may not see that.
+    OfList(Item, &'static str, Arc<RawValue>),
     Ack(AckSender, Arc<RawValue>),
+}
+
+/// What of a list is told. Who may see it may lose that right.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Item {
+    /// A location has come into the list.
+    Location(LocationId),
+    /// It is in the list, and now is this; nobody needs to know what it was before.
+    Update(LocationId),
+    /// All who are connected; nobody needs an older list.
+    Users,
+}
+
+impl Waiting {
+    /// Does it make what waits unnecessary?
+    fn replaces(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (Self::OfList(Item::Location(_), ..), _) => false,
+            (Self::OfList(item, ..), Self::OfList(before, ..)) => item == before,
+            _ => false,
+        }
+    }
+
+    /// What it adds to [`CAPACITY_BYTES`].
+    fn bytes(&self) -> usize {
+        match self {
+            Self::InRoom(..) => 0,
+            Self::Event(_, body) | Self::OfList(_, _, body) | Self::Ack(_, body) => body.get().len(),
+        }
+    }
 }
 
 /// Sockets for which something waits. Written when something begins to, emptied by [`flush`].
@@ -49,7 +90,7 @@ pub type Blocked = Mutex<Vec<(SocketRef, Arc<Outlet>)>>;
 impl Outlet {
     /// Of a socket that is connecting.
     pub fn new(link: Arc<Link>, blocked: Arc<Blocked>) -> Self {
-        Self { link, waiting: Mutex::default(), blocked }
+        Self { link, waiting: Mutex::default(), listed: AtomicU64::default(), blocked }
     }
 
     /// Where positions go at once, while nothing waits here.
@@ -86,22 +127,39 @@ impl Outlet {
         self.send(socket, Waiting::InRoom(room, event, body));
     }
 
-    /// Sends an event about a location, now or in its turn, as long as it may be seen.
+    /// Sends an event of a list, now or in its turn, as long as that may be seen.
     pub fn event_of(
         self: &Arc<Self>,
         socket: &SocketRef,
-        location: LocationId,
+        item: Item,
         event: &'static str,
         body: Arc<RawValue>,
     ) {
-        self.send(socket, Waiting::OfLocation(location, event, body));
+        self.send(socket, Waiting::OfList(item, event, body));
     }
 
-    /// Drops what waits about a location that may no longer be seen; what is of its room, see [`Outlet::forget`].
-    pub fn withhold(&self, location: LocationId) {
-        self.waiting
-            .lock()
-            .retain(|waiting| !matches!(waiting, Waiting::OfLocation(of, ..) if *of == location));
+    /// Drops what waits about a location that may no longer be seen, or of all lists; what is of rooms, see
+    /// [`Outlet::forget`].
+    pub fn withhold(&self, location: Option<LocationId>) {
+        let is_of = |item: Item| match (location, item) {
+            (None, _) => true,
+            (Some(location), Item::Location(of) | Item::Update(of)) => of == location,
+            (Some(_), Item::Users) => false,
+        };
+        let mut waiting = self.waiting.lock();
+        waiting.retain(|waiting| !matches!(waiting, Waiting::OfList(item, ..) if is_of(*item)));
+        self.link.owe(!waiting.is_empty());
+    }
+
+    /// A mark behind what was sent of lists, for [`Outlet::withdraw`], unless it was read. As for
+    /// [`Outlet::mark`], something has to be sent after it.
+    pub fn mark_lists(&self) -> Option<u64> {
+        let mark = self.listed.load(Ordering::Relaxed);
+        let is_unread = !self.link.has_read_to(mark);
+        is_unread.then(|| {
+            self.link.mark();
+            mark
+        })
     }
 
     /// Drops what waits of a room that the socket may no longer see.
@@ -140,7 +198,10 @@ impl Outlet {
 
     fn send(self: &Arc<Self>, socket: &SocketRef, next: Waiting) {
         let mut waiting = self.waiting.lock();
-        if waiting.len() >= CAPACITY {
+        let is_first = waiting.is_empty();
+        waiting.retain(|earlier| !next.replaces(earlier));
+        let bytes = waiting.iter().chain([&next]).map(Waiting::bytes).sum::<usize>();
+        if waiting.len() >= CAPACITY || !waiting.is_empty() && bytes > CAPACITY_BYTES {
             info!(socket = log_name(socket), "too many events wait for it: it is to connect again");
             waiting.clear();
             self.cut();
@@ -148,7 +209,7 @@ impl Outlet {
             return;
         }
         waiting.push_back(next);
-        if waiting.len() == 1 && !self.send_waiting(socket, &mut waiting) {
+        if is_first && !self.send_waiting(socket, &mut waiting) {
             self.blocked.lock().push((socket.clone(), self.clone()));
         }
     }
@@ -166,10 +227,12 @@ impl Outlet {
             && let Some(next) = waiting.pop_front()
         {
             match next {
-                Waiting::Event(event, body)
-                | Waiting::InRoom(_, event, body)
-                | Waiting::OfLocation(_, event, body) => {
+                Waiting::Event(event, body) | Waiting::InRoom(_, event, body) => {
                     self.emit(socket, event, &body);
+                }
+                Waiting::OfList(_, event, body) => {
+                    self.emit(socket, event, &body);
+                    self.listed.store(self.link.sent(), Ordering::Relaxed);
                 }
                 Waiting::Ack(ack, body) => {
                     self.link.give(body.get().len() + ENVELOPE);

@@ -6,19 +6,18 @@
 
 use std::{
     cmp::Reverse,
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use serde_json::value::RawValue;
 use socketioxide::{extract::SocketRef, socket::Sid};
 use tokio::sync::Notify;
 
 use super::{
-    outlet::{Outlet, body},
+    outlet::{Item, Outlet, body},
     session::Session,
 };
 use crate::{
@@ -35,9 +34,11 @@ use crate::{
 const SEEN: Duration = Duration::from_secs(60);
 /// and how many of those.
 const MAX_SEEN: usize = 10_000;
+/// Bytes of one list: over half of what a socket may have unread would hold up all else that it is sent.
+const LIST: usize = 32 * 1024;
 /// Bytes of lists that go to admins in one round; the next goes to those whose list is oldest.
 const ROUND: usize = 4 * 1024 * 1024;
-/// Users whose name is to be looked up. Over that they have none until they connect again.
+/// Users whose name is to be looked up. Over that they have none until a token says so, or they connect again.
 const MAX_UNNAMED: usize = 10_000;
 
 /// Everybody who is connected here.
@@ -56,13 +57,11 @@ pub struct People {
 struct State {
     users: HashMap<UserId, User>,
     admins: HashMap<Sid, Admin>,
-    /// Who has gone, and when, in that order.
-    gone: VecDeque<(Instant, UserId)>,
-    /// Whose row is another since it was last told.
-    changed: HashSet<UserId>,
-    /// Whose token has no name.
-    unnamed: Vec<UserId>,
-    /// How many lists there were.
+    /// Who has gone, and when, each once.
+    gone: BTreeSet<(Instant, UserId)>,
+    /// Whose name nothing here says.
+    unnamed: HashSet<UserId>,
+    /// How often the list has changed.
     list: u64,
 }
 
@@ -95,8 +94,14 @@ impl Way {
 
 impl People {
     /// Takes a socket in, or takes over that it now is somebody's or has other rights; nothing once it has
-    /// disconnected.
-    pub fn place(&self, session: &Session, outlet: &Arc<Outlet>, socket: &SocketRef) {
+    /// disconnected. `said`: what tokens have last said a user is called.
+    pub fn place(
+        &self,
+        session: &Session,
+        outlet: &Arc<Outlet>,
+        socket: &SocketRef,
+        said: impl FnOnce(UserId) -> Option<String>,
+    ) {
         let state = &mut *self.state.lock();
         // With the lock: who disconnects says so first, and is taken out after it.
         if session.is_over() {
@@ -116,8 +121,10 @@ impl People {
             state.admins.remove(&socket.id);
         }
         if let (Some(user), Some(Identity { name, .. })) = (user, identity) {
-            state.enter(user, name.as_deref(), way);
-            if name.is_none() && matches!(session.caller(), Caller::User { .. }) && state.is_unnamed(user) {
+            state.enter(user, way);
+            // Asked now: another token may have said so since, and finds nobody to name before.
+            state.call(user, said(user).or(name));
+            if matches!(session.caller(), Caller::User { .. }) && state.is_unnamed(user) {
                 self.nameless.notify_one();
             }
         }
@@ -136,16 +143,18 @@ impl People {
         }
         if known.ways.is_empty() {
             known.ways = Vec::new();
-            known.last_seen = (Instant::now(), Timestamp::now());
-            state.gone.push_back((known.last_seen.0, user));
+            state.part(user, Instant::now());
         }
-        state.changed.insert(user);
+        state.list += 1;
         self.woken.notify_one();
     }
 
-    /// Is a user connected here?
-    pub fn has(&self, user: UserId) -> bool {
-        self.state.lock().users.get(&user).is_some_and(|user| !user.ways.is_empty())
+    /// A token has said anew what a user is called; `said`: what tokens have last said.
+    pub fn call(&self, user: UserId, said: impl FnOnce(UserId) -> Option<String>) {
+        let state = &mut *self.state.lock();
+        if state.users.contains_key(&user) && state.call(user, said(user)) {
+            self.woken.notify_one();
+        }
     }
 
     /// What these users are called, as far as is known here.
@@ -170,19 +179,6 @@ impl People {
         ActiveUsers { users: rows.into_iter().map(|(id, user)| user.row(*id, now)).collect(), total }
     }
 
-    /// Rows that are others than when this was last asked.
-    pub fn changed(&self) -> Vec<Active> {
-        let (state, now) = (&mut *self.state.lock(), Timestamp::now());
-        let changed = std::mem::take(&mut state.changed);
-        changed.into_iter().filter_map(|id| Some(state.users.get(&id)?.row(id, now))).collect()
-    }
-
-    /// Rows have changed, here or elsewhere: the next list is another.
-    pub fn heard(&self, _rows: &[Active]) {
-        self.state.lock().list += 1;
-        self.woken.notify_one();
-    }
-
     /// Sends admins the list, if they were sent another; those who do not keep up get it later. `true`: some were.
     pub fn tell(&self) -> bool {
         let (list, mut owed) = {
@@ -194,14 +190,18 @@ impl People {
         if owed.is_empty() {
             return false;
         }
-        let body = body(&self.active());
+        let mut active = self.active();
+        active.fit(LIST);
+        let body = body(&active);
         owed.sort_unstable_by_key(|(last, ..)| *last);
         owed.truncate((ROUND / body.get().len()).max(1));
         for (_, id, way) in owed {
-            if let Some(admin) = self.state.lock().admins.get_mut(&id) {
-                admin.list = list;
+            match self.state.lock().admins.get_mut(&id) {
+                Some(admin) => admin.list = list,
+                // No admin any more.
+                None => continue,
             }
-            way.outlet.event(&way.socket, "user_list", body.clone());
+            way.outlet.event_of(&way.socket, Item::Users, "user_list", body.clone());
         }
         true
     }
@@ -209,44 +209,45 @@ impl People {
     /// Forgets who was last seen long ago. `true`: some are still to be forgotten, or told.
     pub fn forget(&self, now: Instant) -> bool {
         let state = &mut *self.state.lock();
-        let is_over = |at: Instant, waiting: usize| now >= at + SEEN || waiting > MAX_SEEN;
-        while let Some((at, user)) = state.gone.front().copied()
-            && is_over(at, state.gone.len())
+        while let Some((at, user)) = state.gone.first().copied()
+            && (now >= at + SEEN || state.gone.len() > MAX_SEEN)
         {
-            state.gone.pop_front();
-            // May have come back, and gone again later.
-            let is_away = |user: &User| user.ways.is_empty() && user.last_seen.0 == at;
-            if state.users.get(&user).is_some_and(is_away) {
-                state.users.remove(&user);
-                state.list += 1;
-            }
+            state.gone.pop_first();
+            state.users.remove(&user);
+            state.list += 1;
         }
         !state.gone.is_empty() || state.admins.values().any(|admin| admin.list < state.list)
     }
 
     /// Whose names are to be looked up.
     pub fn unnamed(&self) -> Vec<UserId> {
-        std::mem::take(&mut self.state.lock().unnamed)
+        std::mem::take(&mut self.state.lock().unnamed).into_iter().collect()
+    }
+
+    /// Could not be looked up now.
+    pub fn put_back(&self, users: &[UserId]) {
+        let state = &mut *self.state.lock();
+        if users.iter().filter(|user| state.is_unnamed(**user)).count() > 0 {
+            self.nameless.notify_one();
+        }
     }
 
     /// What was found, unless a token has said so meanwhile.
     pub fn name(&self, found: Vec<(UserId, String)>) {
         let state = &mut *self.state.lock();
         for (id, name) in found {
-            if let Some(user) = state.users.get_mut(&id)
-                && user.name.is_none()
-            {
-                user.name = Some(name.into());
-                state.changed.insert(id);
+            if state.users.get(&id).is_some_and(|user| user.name.is_none()) {
+                state.call(id, Some(name));
             }
         }
         self.woken.notify_one();
     }
 
-    /// Sends an event to all sockets of a user.
-    pub fn to_user(&self, user: UserId, event: &'static str, body: &Arc<RawValue>) {
-        let ways = self.state.lock().users.get(&user).map(|user| user.ways.clone());
-        send(ways.unwrap_or_default(), event, body);
+    /// The sockets of those of these users who are here, with what is for each.
+    pub fn here<T: Copy>(&self, users: &[(UserId, T)]) -> Vec<(T, Vec<Way>)> {
+        let state = self.state.lock();
+        let ways = users.iter().filter_map(|(user, what)| Some((*what, &state.users.get(user)?.ways)));
+        ways.filter(|(_, ways)| !ways.is_empty()).map(|(what, ways)| (what, ways.clone())).collect()
     }
 
     /// The sockets of those who see what some users see: theirs that are not admins', and with `and_admins` all
@@ -258,39 +259,55 @@ impl People {
         let admins = and_admins.then(|| state.admins.values()).into_iter().flatten();
         theirs.chain(admins.map(|admin| &admin.way)).cloned().collect()
     }
-
-    /// Sends an event to all sockets of all admins; in open mode to every socket.
-    pub fn to_admins(&self, event: &'static str, body: &Arc<RawValue>) {
-        let ways = self.state.lock().admins.values().map(|admin| admin.way.clone()).collect();
-        send(ways, event, body);
-    }
 }
 
 impl State {
-    fn enter(&mut self, id: UserId, name: Option<&str>, way: Way) {
-        let new = || User { name: None, ways: Vec::new(), last_seen: (Instant::now(), Timestamp::now()) };
-        let user = self.users.entry(id).or_insert_with(new);
-        if let Some(name) = name.filter(|name| user.name.as_deref() != Some(*name)) {
-            user.name = Some(name.into());
-            self.changed.insert(id);
-        }
+    fn enter(&mut self, id: UserId, way: Way) {
+        let user = self.users.entry(id).or_default();
+        self.gone.remove(&(user.last_seen.0, id));
         if !user.ways.iter().any(|known| known.is_to(&way.socket)) {
             if user.ways.is_empty() {
                 // Most have one.
                 user.ways.reserve_exact(1);
             }
             user.ways.push(way);
-            self.changed.insert(id);
+            self.list += 1;
         }
     }
 
-    /// Is a name to be looked up?
+    /// Has no socket any more.
+    fn part(&mut self, id: UserId, at: Instant) {
+        let user = self.users.entry(id).or_default();
+        self.gone.remove(&(user.last_seen.0, id));
+        user.last_seen = (at, Timestamp::now());
+        self.gone.insert((at, id));
+    }
+
+    /// A user is called this, unless nothing is said; `true`: that is new.
+    fn call(&mut self, id: UserId, name: Option<String>) -> bool {
+        let (Some(user), Some(name)) = (self.users.get_mut(&id), name) else { return false };
+        let is_new = user.name.as_deref() != Some(&*name);
+        if is_new {
+            user.name = Some(name.into());
+            self.list += 1;
+        }
+        is_new
+    }
+
+    /// Is a name to be looked up? Then it will be.
     fn is_unnamed(&mut self, id: UserId) -> bool {
         let is_unnamed = self.users.get(&id).is_some_and(|user| user.name.is_none());
         if is_unnamed && self.unnamed.len() < MAX_UNNAMED {
-            self.unnamed.push(id);
+            self.unnamed.insert(id);
         }
         is_unnamed
+    }
+}
+
+/// With no socket, seen now.
+impl Default for User {
+    fn default() -> Self {
+        Self { name: None, ways: Vec::new(), last_seen: (Instant::now(), Timestamp::now()) }
     }
 }
 
@@ -301,14 +318,29 @@ impl User {
     }
 }
 
-fn send(ways: Vec<Way>, event: &'static str, body: &Arc<RawValue>) {
-    for Way { socket, outlet } in ways {
-        outlet.event(&socket, event, body.clone());
-    }
-}
-
 impl fmt::Debug for People {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("People").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_goes_again_and_again_pushes_nobody_out() {
+        let (people, now) = (People::default(), Instant::now());
+        let [ada, bob] = [1, 2].map(|id| UserId::new(id).unwrap());
+        people.state.lock().part(ada, now);
+        for micros in 1..=MAX_SEEN as u64 {
+            people.state.lock().part(bob, now + Duration::from_micros(micros));
+        }
+        people.forget(now);
+        assert_eq!(people.active().total, 2);
+        people.forget(now + SEEN);
+        assert_eq!(people.active().users[0].user_id, bob);
+        people.forget(now + 2 * SEEN);
+        assert_eq!(people.active().total, 0);
     }
 }

@@ -616,6 +616,12 @@ impl Live for Weak<Rooms> {
     fn active(&self) -> ActiveUsers {
         self.upgrade().map(|rooms| rooms.people.active()).unwrap_or_default()
     }
+
+    fn called(&self, user: UserId) {
+        if let Some(rooms) = self.upgrade() {
+            rooms.people.call(user, |user| rooms.service.name_said(user));
+        }
+    }
 }
 
 /// Those who were taken out of a room learn it, and nothing more of the room.

@@ -85,8 +85,11 @@ impl Service {
             .as_ref()
             .ok_or_else(|| Error::new(Code::InvalidToken, "this server has no keys: it is in open mode"))?;
         let Token { user: id, name, is_admin, expires_at } = keys.verify(token, Timestamp::now())?;
-        if let Some(name) = &name {
-            self.store.names.hear(id, name);
+        if let Some(name) = &name
+            && self.store.names.hear(id, name)
+            && let Some(live) = self.live.get()
+        {
+            live.called(id);
         }
         Ok(Identity { caller: Caller::User { id, is_admin }, name, expires_at: Some(expires_at) })
     }

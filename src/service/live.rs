@@ -8,7 +8,7 @@ use super::Service;
 use crate::domain::{
     access::Caller,
     error::{Code, Error, Result},
-    id::LocationId,
+    id::{LocationId, UserId},
     presence::ActiveUsers,
 };
 
@@ -32,6 +32,9 @@ pub trait Live: std::fmt::Debug + Send + Sync {
 
     /// Everybody who is connected, or was a moment ago.
     fn active(&self) -> ActiveUsers;
+
+    /// A token has said anew what a user is called, see [`Service::name_said`].
+    fn called(&self, user: UserId);
 }
 
 impl Service {

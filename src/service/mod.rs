@@ -118,9 +118,15 @@ impl Service {
         self.store.names_of(users).await
     }
 
+    /// What a user is called by the last token that said so here, if that is not too long ago.
+    pub fn name_said(&self, user: UserId) -> Option<String> {
+        let (mut named, _) = self.store.names.of(&[user]);
+        named.pop().map(|(_, name)| name)
+    }
+
     /// Waits until the rooms have taken in what has happened so far: who is then told that a location or a
     /// right has ended finds nobody in the room who should not be.
-    async fn taken_in(&self) {
+    pub async fn taken_in(&self) {
         let (asked, answered) = oneshot::channel::<()>();
         let answer = async {
             // Closed at the end, when all sockets are told to go.

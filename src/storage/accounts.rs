@@ -13,8 +13,6 @@ use super::{
 };
 use crate::domain::{error::Result, id::UserId, time::Timestamp};
 
-/// Characters of a name; what is longer is cut.
-const LONGEST: usize = 255;
 /// Users of one statement.
 const TOGETHER: usize = 1_000;
 /// Users whose name is remembered; over that, those that are written down are forgotten.
@@ -33,18 +31,19 @@ struct Heard {
 }
 
 impl Names {
-    /// A token says what a user is called.
-    pub fn hear(&self, user: UserId, name: &str) {
+    /// A token says what a user is called; `true`: that is new here.
+    pub fn hear(&self, user: UserId, name: &str) -> bool {
         let Heard { names, new } = &mut *self.0.lock();
         if names.len() >= REMEMBERED && new.is_empty() {
             names.clear();
         }
         match names.entry(user) {
-            Entry::Occupied(known) if known.get() == name => return,
+            Entry::Occupied(known) if known.get() == name => return false,
             Entry::Occupied(mut known) => drop(known.insert(name.to_owned())),
             Entry::Vacant(vacant) => drop(vacant.insert(name.to_owned())),
         }
         new.insert(user);
+        true
     }
 
     /// What users are called of whom it was heard not too long ago; and the others.
@@ -103,7 +102,6 @@ impl Store {
         let mut rows = Rows::new(self.backend(), "INSERT INTO account (id, name, updated_at)", tail);
         let now = Cell::Int(Timestamp::now().as_millis());
         for (id, name) in users {
-            let name = name.char_indices().nth(LONGEST).map_or(*name, |(end, _)| &name[..end]);
             rows.push([Cell::Int(id.get() as i64), Cell::Text(name), now]);
         }
         self.transact(move |tx, _| {

@@ -13,8 +13,11 @@ use crate::{
         clients::{Clients, KINDS},
         people::{Person, delete, expel, patch, settle},
         point,
-        tokens::{LOCKED, Pass},
+        polling::Polling,
+        process::Process,
+        tokens::{KEY, LOCKED, Pass, token},
         truth::Random,
+        websocket::{Seen, WebSocket},
     },
 };
 
@@ -77,6 +80,115 @@ async fn each_change_of_a_list_goes_to_those_whose_list_it_is(db: Db) {
     check("again", json!({"action": "create", "location": feature}), [0, 0, 1, 0, 0, 0]).await;
     delete(&admin, &server, id).await;
     check("gone", json!({"action": "delete", "locationId": id}), [1, 1, 1, 0, 1, 0]).await;
+    server.stop().await;
+}
+
+/// A location whose Feature has so many bytes, and some.
+async fn create_large(pass: &Pass, server: &TestServer, bytes: usize) -> u64 {
+    let body = json!({"geometry": point(0.5, 0.5), "properties": {"pad": "x".repeat(bytes)}});
+    let made = pass.must(server, Method::POST, "/location", Some(body)).await;
+    made["data"]["location"]["id"].as_u64().expect("an id")
+}
+
+/// As the handshake's `auth`.
+fn auth(pass: &Pass) -> String {
+    pass.opts(("4", "polling"))["auth"].to_string()
+}
+
+/// What `update`s of an answer to a poll say; it may have others.
+fn updates(answer: &str) -> Vec<u64> {
+    let packets = answer.split('\u{1e}').filter_map(|packet| packet.strip_prefix(r#"42["locations","#));
+    let bodies =
+        packets.map(|body| serde_json::from_str(body.strip_suffix(']').expect("one")).expect("JSON"));
+    let updates = bodies.filter(|body: &Value| body["action"] == "update");
+    updates.map(|body| body["location"]["properties"]["n"].as_u64().expect("n")).collect()
+}
+
+/// What more may wait is bounded in bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn for_who_does_not_read_only_the_newest_of_each_location_waits_and_not_too_much() {
+    // A little less than a socket may have unread.
+    const BYTES: usize = 60_000;
+    let (server, mut log) = Process::serve(Db::Sqlite, &[KEY]).await;
+    let owner = Pass::user(OWNER);
+    let mut large = Vec::new();
+    for _ in 0..24 {
+        large.push(create_large(&owner, &server, BYTES).await);
+    }
+    settle(&server).await;
+    let connect = async || Polling::connect_with(&server.gateway, "/socket.io/", &auth(&owner)).await;
+    let polling = connect().await;
+    for n in 0..20 {
+        patch(&owner, &server, large[0], json!({"n": n})).await;
+    }
+    settle(&server).await;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&19) {
+        seen.extend(updates(&polling.poll().await.1));
+    }
+    // What was on its way, and the newest.
+    assert_eq!(seen, [0, 1, 19]);
+
+    for id in &large {
+        patch(&owner, &server, *id, json!({"n": 20})).await;
+    }
+    log.find("too many events wait for it: it is to connect again", &[]).await;
+    let polling = connect().await;
+    patch(&owner, &server, large[0], json!({"n": 21})).await;
+    while updates(&polling.poll().await.1) != [21] {}
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_admin_no_more_is_not_told_what_waits() {
+    const BYTES: usize = 60_000;
+    let (server, mut log) = Process::serve(Db::Sqlite, &[KEY]).await;
+    let owner = Pass::user(OWNER);
+    let id = create_large(&owner, &server, BYTES).await;
+    settle(&server).await;
+    let admin = auth(&Pass::admin(ADMIN));
+    let polling = Polling::connect_with(&server.gateway, "/socket.io/", &admin).await;
+    let mut websocket = WebSocket::connect_with(&server.gateway, "/socket.io/", true, &admin).await;
+    for n in 0..5 {
+        patch(&owner, &server, id, json!({"n": n})).await;
+    }
+    settle(&server).await;
+    let fresh = json!({"token": token(ADMIN)});
+    websocket.emit("authenticate", &fresh).await;
+    polling.send(&format!(r#"420["authenticate",{fresh}]"#)).await;
+    // Unless it has taken too long over what was on its way: then it is told nothing at all.
+    let mut seen = Vec::new();
+    let mut is_over = false;
+    while !is_over {
+        let (status, answer) = polling.poll().await;
+        is_over = !status.is_success() || answer.contains("430[");
+        seen.extend(updates(&answer));
+    }
+    assert!([0, 1].starts_with(&seen), "{seen:?}");
+    // What is on its way is not handed out later either.
+    log.find("disconnect", &[("socket", &websocket.id[..6])]).await;
+    server.stop().await;
+}
+
+/// Only where something of a location may be on its way is it worth a connection that nothing is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_ends_no_connection_that_was_told_nothing() {
+    let (server, mut log) = Process::serve(Db::Sqlite, &[KEY]).await;
+    let owner = Pass::user(OWNER);
+    let id = owner.create(&server).await;
+    let connect = async || {
+        let member = auth(&Pass::user(MEMBER));
+        WebSocket::connect_with(&server.gateway, "/socket.io/", false, &member).await
+    };
+    // Neither reads what it is sent from here on.
+    let mut told = connect().await;
+    owner.grant(&server, id, MEMBER, "viewer").await;
+    let mut untold = connect().await;
+    expel(&owner, &server, id, MEMBER).await;
+    log.find("disconnect", &[("socket", &told.id[..6])]).await;
+    assert!(matches!(told.next().await, Seen::End));
+    let ack = untold.emit("leave_room", &json!({"locationId": id})).await;
+    assert!(matches!(untold.next().await, Seen::Ack(number, _) if number == ack));
     server.stop().await;
 }
 

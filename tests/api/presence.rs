@@ -15,6 +15,7 @@ use crate::{
         Db, TestServer,
         clients::{Client, Clients, PATIENCE},
         process::Process,
+        proxy::Proxy,
         tokens::{KEY, LOCKED, Pass, code, mint},
     },
 };
@@ -164,6 +165,69 @@ async fn a_user_is_called_what_a_token_said_at_either_door(db: Db) {
     while list.is_null() || names(&list) != [json!("Cid"), json!("Dot"), Value::Null, Value::Null] {
         list = next(&mut admin.client, "user_list").await;
     }
+
+    // Also of who is connected already.
+    named(4, "Dot L.").must(&server, Method::GET, "/location", None).await;
+    let (mut eve, _) = connect(&Pass::user(5), &clients, WEBSOCKET, &server.gateway).await;
+    let Pass::Token(token) = named(5, "Eve") else { unreachable!() };
+    eve.ask_seeing("authenticate", json!({"token": token})).await;
+    let expected = [json!("Cid"), json!("Dot L."), json!("Eve"), Value::Null];
+    while names(&list) != expected {
+        list = next(&mut admin.client, "user_list").await;
+    }
+    assert_eq!(names(&admin.pass.get(&server, "/user/active").await.1), expected);
+    let id = Pass::user(5).create(&server).await;
+    eve.ask_seeing("join_room", json!({"locationId": id})).await;
+    let there = eve.ask_seeing("presence", json!({"locationId": id})).await.0;
+    assert_eq!(there["users"], json!([{"userId": 5, "userName": "Eve"}]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_could_not_be_looked_up_is_looked_up_later() {
+    let server = TestServer::start_with(Db::MySql, LOCKED).await;
+    named(3, "Cid").must(&server, Method::GET, "/location", None).await;
+    let database = server.halt().await;
+    let proxy = Proxy::start(&database, None).await;
+    let settings =
+        [("DATABASE_URL", proxy.url.as_str()), KEY, ("RUST_LOG", "info,georoom::gateway::herald=debug")];
+    let (server, mut log) = Process::serve_on(database, &settings).await;
+    while server.get("/readyz").await.0 != StatusCode::OK {}
+    let clients = Clients::start();
+    let addr = proxy.cut().await;
+    let _cid = Pass::user(3).connect(&clients, &server.gateway).await;
+    log.find("names of users", &[]).await;
+    let active = async || Pass::admin(9).get(&server, "/user/active").await.1["users"][0].clone();
+    let row = active().await;
+    assert_eq!((&row["userId"], &row["userName"]), (&json!(3), &Value::Null), "{row}");
+    let proxy = Proxy::start(&server.database, Some(addr)).await;
+    let named = async { while active().await["userName"] != "Cid" {} };
+    timeout(PATIENCE, named).await.expect("a name");
+    server.stop().await;
+    proxy.cut().await;
+}
+
+/// Else all that a socket is sent would wait for each list to be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_sent_is_not_too_large() {
+    const MANY: u64 = 70;
+    let server = TestServer::start(Db::Sqlite).await;
+    let clients = Clients::start();
+    let mut all = Vec::new();
+    for user in 1..=MANY {
+        let client = Pass::Nothing.connect(&clients, &server.gateway).await;
+        client.emit("join", json!({"userId": user, "userName": "é".repeat(255)}));
+        all.push(client);
+    }
+    let (mut witness, _) = connect(&Pass::Nothing, &clients, WEBSOCKET, &server.gateway).await;
+    let mut list = Value::Null;
+    while list["total"] != MANY {
+        list = next(&mut witness, "user_list").await;
+    }
+    let (bytes, rows) = (list.to_string().len(), list["users"].as_array().unwrap().len() as u64);
+    assert!((30_000..33_000).contains(&bytes) && rows < MANY, "{rows} rows, {bytes} bytes");
+    let all_of_them = server.get("/user/active").await.1;
+    assert_eq!(all_of_them["users"].as_array().unwrap().len() as u64, MANY);
     server.stop().await;
 }
 
