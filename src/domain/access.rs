@@ -1,6 +1,6 @@
 //! Who may do what: one pure decision, asked by both doors.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use serde::Serialize;
 
@@ -25,6 +25,15 @@ pub enum Caller {
     },
     /// Whoever has a share link.
     Guest(Guest),
+}
+
+/// Whom what is asked for counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// The user of a token.
+    User(UserId),
+    /// An address without one.
+    Address(IpAddr),
 }
 
 /// What a share link gives.
@@ -145,10 +154,16 @@ impl Caller {
     /// # Errors
     /// `invalid_user_id`; those of JSON.
     pub fn of_body(known: Option<Self>, body: &[u8]) -> Result<Self> {
+        Self::or_labelled(known, || UserId::from_json(json::object(body)?.get("userId")))
+    }
+
+    /// Who is known to be calling; in open mode, whoever the label says.
+    ///
+    /// # Errors
+    /// Those of the label.
+    pub fn or_labelled(known: Option<Self>, label: impl FnOnce() -> Result<UserId>) -> Result<Self> {
         match known {
-            None | Some(Self::Anyone(_)) => {
-                UserId::from_json(json::object(body)?.get("userId")).map(Self::Anyone)
-            }
+            None | Some(Self::Anyone(_)) => label().map(Self::Anyone),
             Some(known) => Ok(known),
         }
     }

@@ -48,7 +48,7 @@ pub enum Event {
 pub enum Listed {
     /// It is new, or new to them.
     Created(Arc<Committed>),
-    /// A PUT without geometry: those who want to see it move are in its room.
+    /// A PUT without geometry, or of another name: those who want to see it move are in its room.
     Updated(Arc<Committed>),
     /// It is gone, or they may no longer see it.
     Deleted(LocationId),

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, ops::Deref, sync::OnceLock, time::Instant};
 use serde_json::{Map, Value};
 
 use super::{
-    access::Caller,
+    access::{Caller, Whose},
     error::{Code, Error, Result},
     geometry::Geometry,
     id::{LocationId, UserId},
@@ -155,7 +155,8 @@ impl NewLocation {
     /// `forbidden`; any code of bodies, geometries and properties.
     pub fn from_body(body: &[u8], by: Option<&Caller>) -> Result<Self> {
         let mut members = feature(body)?;
-        let owner = caller(by, &members)?.may_create()?;
+        let label = || UserId::from_json(members.get("userId"));
+        let owner = Caller::or_labelled(by.cloned(), label)?.may_create()?;
         let geometry = geometry(&members)?.ok_or_else(|| {
             Error::new(Code::GeometryRequired, "a location needs a geometry").at("/geometry")
         })?;
@@ -185,6 +186,8 @@ pub struct Update {
     pub id: LocationId,
     /// Who moves it.
     pub by: Caller,
+    /// Who pays if many have to be told of it; `None`: nobody.
+    pub whose: Option<Whose>,
     /// Where it is now; `None` leaves it where it was.
     pub geometry: Option<Geometry>,
     /// What to merge into its properties (RFC 7396).
@@ -215,14 +218,14 @@ impl Update {
                 id
             }
         };
-        let by = caller(by, &members)?;
+        let by = Caller::or_labelled(by.cloned(), || UserId::from_json(members.get("userId")))?;
         let geometry = geometry(&members)?;
         let patch = Properties::given(members.swap_remove("properties"))?;
         if geometry.is_none() && patch.is_none() {
             let detail = "give `geometry`, `properties` or both";
             return Err(Error::new(Code::NothingToUpdate, detail).at(""));
         }
-        Ok(Self { id, by, geometry, patch, size: body.len(), came_at })
+        Ok(Self { id, by, whose: None, geometry, patch, size: body.len(), came_at })
     }
 }
 
@@ -236,14 +239,6 @@ fn feature(body: &[u8]) -> Result<Map<String, Value>> {
             let detail = "send a Feature, or an object with `geometry`; a bare geometry goes into `geometry`";
             Err(Error::new(Code::InvalidBody, detail).at("/type"))
         }
-    }
-}
-
-/// Who sends a body: in open mode, whoever it says.
-fn caller(by: Option<&Caller>, members: &Map<String, Value>) -> Result<Caller> {
-    match by {
-        None | Some(Caller::Anyone(_)) => UserId::from_json(members.get("userId")).map(Caller::Anyone),
-        Some(by) => Ok(by.clone()),
     }
 }
 

@@ -10,7 +10,7 @@ use warp::Filter;
 use super::{body, query};
 use crate::{
     domain::{
-        access::Caller,
+        access::{Caller, Whose},
         error::{Code, Error, Result},
     },
     net::{bearer::bearer, client::Client},
@@ -87,6 +87,11 @@ impl Call {
                 Err(error)
             }
         }
+    }
+
+    /// Whom it counts for.
+    pub fn whose(&self, by: &Caller) -> Whose {
+        by.account().map_or(Whose::Address(self.from), Whose::User)
     }
 
     /// `None`: open mode.

@@ -94,7 +94,9 @@ async fn update(call: Call, id: Option<String>, body: impl Body) -> Response {
     let act = async {
         let (caller, body) = call.with_body(body).await?;
         let id = id.as_deref().map(known).transpose()?;
-        let location = call.service.update_location(Update::from_body(&body, id, caller.as_ref())?).await?;
+        let mut update = Update::from_body(&body, id, caller.as_ref())?;
+        update.whose = Some(call.whose(&update.by));
+        let location = call.service.update_location(update).await?;
         Ok(reply::data(StatusCode::CREATED, "updatedLocationResult", location.feature()))
     };
     respond(act.await)

@@ -94,7 +94,8 @@ async fn create(id: String, call: Call, body: impl Body) -> Response {
         let (by, body) = call.with_body(body).await?;
         let new = NewShare::from_body(&body, Timestamp::now())?;
         let by = Caller::of_body(by, &body)?;
-        let (id, token) = call.service.create_share(by, known(&id)?, &new).await?;
+        let whose = call.whose(&by);
+        let (id, token) = call.service.create_share(by, whose, known(&id)?, &new).await?;
         let made = Made { id, token, label: new.label.as_deref(), expires_at: new.expires_at };
         let made = serde_json::to_string(&made).map_err(Error::internal)?;
         Ok(reply::data(StatusCode::CREATED, "share", &made))

@@ -2,18 +2,23 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     fmt,
     hash::Hash,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use governor::{
     NotUntil, Quota, RateLimiter,
     clock::{Clock, MonotonicClock, Reference},
-    state::{InMemoryState, NotKeyed, keyed::DashMapStateStore},
+    nanos::Nanos,
+    state::{
+        InMemoryState, NotKeyed, StateStore,
+        keyed::{DashMapStateStore, ShrinkableKeyedStateStore},
+    },
 };
 use parking_lot::Mutex;
 use tokio::time::sleep;
@@ -21,11 +26,12 @@ use tokio::time::sleep;
 use crate::{
     config::{self, Counts},
     domain::{
-        access::ShareId,
+        access::{ShareId, Whose},
         error::{Error, Result},
         id::UserId,
     },
     metrics::{Counter, Metrics},
+    storage::Toll,
 };
 
 /// Seconds' worth of requests that may come at once, after a pause: a map that opens, a phone back on line.
@@ -36,6 +42,8 @@ const EVENTS_BURST: u32 = 20;
 const ADDRESSES: u32 = 20;
 /// How often budgets that are full again are forgotten.
 const FORGET: Duration = Duration::from_secs(10);
+/// How many people one may have told for the price of a request.
+const TOLD: u64 = 25;
 /// Of an IPv6 address, what one customer has at least.
 const NETWORK: u32 = 64;
 
@@ -75,13 +83,6 @@ struct Seats {
     by: HashMap<Whose, u32>,
 }
 
-/// Whom a socket counts for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Whose {
-    User(UserId),
-    Address(IpAddr),
-}
-
 /// How much there may be of something at once.
 #[derive(Debug)]
 struct Most {
@@ -91,9 +92,19 @@ struct Most {
 
 /// A budget for each key; `None`: no limit.
 struct Budgets<K: Hash + Eq + Clone> {
-    of: Option<RateLimiter<K, DashMapStateStore<K>, MonotonicClock>>,
+    of: Option<Budget<K>>,
     limited: Counter,
 }
+
+struct Budget<K: Hash + Eq + Clone> {
+    quota: Quota,
+    began: Instant,
+    by: RateLimiter<K, Kept<K>, MonotonicClock>,
+    kept: Kept<K>,
+}
+
+/// When budgets will be full, so that one can also be charged for what has been done.
+struct Kept<K: Hash + Eq + Clone>(Arc<DashMapStateStore<K>>);
 
 /// The budget of one socket.
 pub struct Events {
@@ -219,6 +230,24 @@ impl Limits {
     }
 }
 
+impl Toll for Limits {
+    fn may_tell(&self, whose: Whose) -> Result<()> {
+        let detail = "too many people had to be told of what was done before";
+        match whose {
+            Whose::User(user) => self.user.is_paid(&user, detail),
+            Whose::Address(from) => self.address.is_paid(&network(from), detail),
+        }
+    }
+
+    fn told(&self, whose: Whose, people: usize) {
+        let requests = people as u64 / TOLD;
+        match whose {
+            Whose::User(user) => self.user.charge(&user, requests),
+            Whose::Address(from) => self.address.charge(&network(from), requests),
+        }
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut seats = self.limits.seats.lock();
@@ -244,20 +273,80 @@ impl Events {
 
 impl<K: Hash + Eq + Clone> Budgets<K> {
     fn new(quota: Option<Quota>, limited: Counter) -> Self {
-        let of = quota.map(|quota| RateLimiter::new(quota, DashMapStateStore::default(), MonotonicClock));
+        let of = quota.map(|quota| {
+            let (began, kept) = (Instant::now(), Arc::<DashMapStateStore<K>>::default());
+            let by = RateLimiter::new(quota, Kept(kept.clone()), MonotonicClock);
+            Budget { quota, began, by, kept: Kept(kept) }
+        });
         Self { of, limited }
     }
 
     fn take(&self, key: &K, detail: &'static str) -> Result<()> {
         let Some(of) = &self.of else { return Ok(()) };
-        of.check_key(key).map_err(|until| limited(&self.limited, detail, &until))
+        of.by.check_key(key).map_err(|until| limited(&self.limited, detail, &until))
+    }
+
+    /// Takes what may not be there any more.
+    fn charge(&self, key: &K, requests: u64) {
+        let Some(Budget { quota, began, kept, .. }) = self.of.as_ref().filter(|_| requests > 0) else {
+            return;
+        };
+        let (now, price) = (Nanos::from(began.elapsed()), Nanos::from(quota.replenish_interval()) * requests);
+        let charged =
+            |full: Option<Nanos>| Ok::<_, Infallible>(((), full.map_or(now, |full| full.max(now)) + price));
+        let Ok(()) = kept.measure_and_replace(key, charged);
+    }
+
+    /// Does nobody owe anything?
+    fn is_paid(&self, key: &K, detail: &'static str) -> Result<()> {
+        let Some(Budget { quota, began, kept, .. }) = &self.of else { return Ok(()) };
+        let Err(full) = kept.measure_and_replace(key, Err::<(Infallible, Nanos), _>);
+        let full = Duration::from(full.unwrap_or_default());
+        // An empty one is full in that time.
+        let paid = full.saturating_sub(quota.burst_size_replenished_in());
+        match paid.checked_sub(began.elapsed()) {
+            Some(wait) if !wait.is_zero() => {
+                self.limited.inc();
+                Err(Error::limited(detail, wait + quota.replenish_interval()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn forget(&self) {
-        if let Some(of) = &self.of {
-            of.retain_recent();
-            of.shrink_to_fit();
+        if let Some(Budget { by, .. }) = &self.of {
+            by.retain_recent();
+            by.shrink_to_fit();
         }
+    }
+}
+
+impl<K: Hash + Eq + Clone> StateStore for Kept<K> {
+    type Key = K;
+
+    fn measure_and_replace<T, F, E>(&self, key: &K, f: F) -> std::result::Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> std::result::Result<(T, Nanos), E>,
+    {
+        self.0.measure_and_replace(key, f)
+    }
+}
+
+impl<K: Hash + Eq + Clone> ShrinkableKeyedStateStore<K> for Kept<K> {
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.0.retain_recent(drop_below);
+    }
+
+    fn shrink_to_fit(&self) {
+        self.0.shrink_to_fit();
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -47,7 +47,7 @@ impl Service {
     /// Moves a location or changes its properties; once committed, its room hears of it.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `properties_too_large`, `storage_unavailable`, `internal`.
+    /// `not_found`, `forbidden`, `properties_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn update_location(&self, update: Update) -> Result<Arc<Committed>> {
         self.writer.update(update).await
     }

@@ -81,10 +81,12 @@ impl Service {
         limits: &config::Limits,
     ) -> (Arc<Self>, mpsc::Receiver<Event>) {
         let metrics = Metrics::default();
+        let limits = Limits::start(limits, &metrics);
+        let store = store.with_toll(limits.clone());
         let (events, happened) = mpsc::channel(EVENTS);
         storage::watch_channel(&metrics, "forwarder", &events);
         let retention = Retention::start(store.clone(), keep, &metrics);
-        let expiry = Expiry::start(store.clone(), keep_notifications);
+        let expiry = Expiry::start(store.clone(), keep_notifications, &metrics);
         let writer = Writer::start(store.clone(), events.clone(), retention, expiry.clone(), &metrics);
         let ledger = Arc::<Ledger>::default();
         tokio::spawn(ledger::keep(Arc::downgrade(&ledger), store.clone()));
@@ -98,7 +100,7 @@ impl Service {
             ledger,
             passwords: Passwords::default(),
             pinged: tokio::sync::Mutex::default(),
-            limits: Limits::start(limits, &metrics),
+            limits,
             metrics,
         };
         (Arc::new(service), happened)

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::Service;
 use crate::{
     domain::{
-        access::{Action, Caller, Change, ShareId},
+        access::{Action, Caller, Change, ShareId, Whose},
         error::Result,
         id::LocationId,
         share::NewShare,
@@ -21,10 +21,11 @@ impl Service {
     /// Makes a share link; returns its id and its secret, which is kept nowhere.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `too_many_shares`, `storage_unavailable`, `internal`.
+    /// `not_found`, `forbidden`, `too_many_shares`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_share(
         &self,
         by: Caller,
+        whose: Whose,
         id: LocationId,
         new: &NewShare,
     ) -> Result<(ShareId, String)> {
@@ -37,6 +38,7 @@ impl Service {
         let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; SECRET_BYTES]>());
         let share = storage::NewShare {
             location: id,
+            whose: Some(whose),
             label: new.label.clone(),
             expires_at: new.expires_at,
             password_hash,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait, Statement, TransactionTrait,
-    Value,
+    ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait, QuerySelect, Statement,
+    TransactionTrait, Value,
 };
 use tokio::{sync::OwnedMutexGuard, time::timeout};
 
@@ -158,22 +158,19 @@ impl Store {
         write: impl for<'a> Fn(&'a DatabaseTransaction, &'a Held) -> Work<'a, Made<T>> + Send + Sync + 'static,
     ) -> Result<Granted<T>> {
         let (by, write, store) = (by.clone(), Arc::new(write), self.clone());
-        let granted = self.transact_telling(
-            move |tx, at| {
-                let (by, write, store) = (by.clone(), write.clone(), store.clone());
-                Box::pin(async move {
-                    let held = hold(tx, by, id, at).await?;
-                    let mut made = write(tx, &held).await?;
-                    let news = match made.deed.take() {
-                        Some(deed) => store.spread(tx, &held, deed).await?,
-                        None => Vec::new(),
-                    };
-                    Ok((made, news))
-                })
-            },
-            |(_, news)| notices::proof(news),
-        );
-        let ((made, news), order) = granted.await?;
+        let granted = self.transact_telling(move |tx, at| {
+            let (by, write, store) = (by.clone(), write.clone(), store.clone());
+            Box::pin(async move {
+                let held = hold(tx, by, id, at).await?;
+                let mut made = write(tx, &held).await?;
+                let news = match made.deed.take() {
+                    Some(deed) => store.spread(tx, &held, deed).await?,
+                    None => Vec::new(),
+                };
+                Ok((made, news))
+            })
+        });
+        let (made, news, order) = granted.await?;
         Ok(Granted { value: made.value, grants: made.grants, news, order })
     }
 
@@ -209,30 +206,37 @@ impl Store {
         &self,
         work: impl for<'a> Fn(&'a DatabaseTransaction, Try) -> Work<'a, T> + Send + Sync + 'static,
     ) -> Result<T> {
-        Ok(self.transact_telling(work, |_| None).await?.0)
+        let work = Arc::new(work);
+        let telling_nobody = self.transact_telling(move |tx, at| {
+            let work = work.clone();
+            Box::pin(async move { Ok((work(tx, at).await?, Vec::new())) })
+        });
+        Ok(telling_nobody.await?.0)
     }
 
-    /// The same of work that people are told of: returns what must not be dropped before they are. Where it has
-    /// stored a notice, which is the `proof`, that says whether a COMMIT was carried out.
+    /// The same of work that people are told of: returns what they are told, and what must not be dropped before
+    /// they are. Where it has stored a notice, that says whether a COMMIT was carried out.
     async fn transact_telling<T: Send + 'static>(
         &self,
-        work: impl for<'a> Fn(&'a DatabaseTransaction, Try) -> Work<'a, T> + Send + Sync + 'static,
-        proof: fn(&T) -> Option<u64>,
-    ) -> Result<(T, InOrder)> {
+        work: impl for<'a> Fn(&'a DatabaseTransaction, Try) -> Work<'a, (T, Vec<Event>)> + Send + Sync + 'static,
+    ) -> Result<(T, Vec<Event>, InOrder)> {
         let turn = timeout(STATEMENT_TIMEOUT, self.turn.clone().lock_owned()).await;
         let turn = turn.map_err(|_| Error::database_away())?;
         let store = self.clone();
         let task = tokio::spawn(async move {
             let _turn = turn;
             let (mut tries, mut at) = (0, Try::Clean);
-            // What was sent to be committed, and the notice that proves it.
-            let mut unsure: Option<(T, u64)> = None;
+            // What was sent to be committed and can be proved.
+            let mut unsure: Option<(T, Vec<Event>)> = None;
             loop {
                 tries += 1;
                 let begun = async {
                     let tx = store.begin().await?;
-                    if let Some((_, notice)) = &unsure {
-                        if notices::is_stored(&tx, *notice).await? {
+                    if let Some((_, news)) = &mut unsure
+                        && let Some((id, notice)) = notices::proof(news)
+                    {
+                        if notices::is_stored(&tx, id, notice).await? {
+                            show_as_it_is_now(&tx, news).await?;
                             return Ok((tx, Ok(None)));
                         }
                         (unsure, at) = (None, Try::Clean);
@@ -244,15 +248,15 @@ impl Store {
                     }
                 };
                 let error = match store.written(begun).await {
-                    Ok((tx, Ok(Some(done)))) => {
+                    Ok((tx, Ok(Some((done, news))))) => {
                         let order = store.order.clone().lock_owned().await;
                         match store.written(tx.commit()).await {
-                            Ok(()) => return Ok((done, order)),
+                            Ok(()) => return Ok((done, news, order)),
                             Err(error) => {
                                 if !is_deadlock(&error) {
                                     store.abandon();
                                     at = Try::Unsure;
-                                    unsure = proof(&done).map(|notice| (done, notice));
+                                    unsure = notices::proof(&news).is_some().then_some((done, news));
                                 }
                                 error
                             }
@@ -261,8 +265,8 @@ impl Store {
                     Ok((tx, Ok(None))) => {
                         let order = store.order.clone().lock_owned().await;
                         let _ = store.written(tx.rollback()).await;
-                        let (done, _) = unsure.take().expect("what is stored was sent");
-                        return Ok((done, order));
+                        let (done, news) = unsure.take().expect("what is stored was sent");
+                        return Ok((done, news, order));
                     }
                     Ok((tx, Err(refused))) => {
                         let _ = store.written(tx.rollback()).await;
@@ -278,6 +282,23 @@ impl Store {
         });
         task.await.unwrap_or_else(|ended| Err(Error::internal(ended)))
     }
+}
+
+/// Makes news that others may have committed after what is shown as it is now, and is not what is gone.
+async fn show_as_it_is_now(tx: &DatabaseTransaction, news: &mut Vec<Event>) -> DbResult<()> {
+    let mut gone = None;
+    for event in news.iter_mut() {
+        let Event::Listed { change: Listed::Created(location), .. } = event else { continue };
+        let row = Entity::find_by_id(location.id.get() as i64).lock_exclusive().one(tx).await?;
+        match row {
+            Some(row) => *location = Arc::new(Location::try_from(row).map_err(unreadable)?.into()),
+            None => gone = Some(location.id),
+        }
+    }
+    news.retain(
+        |event| !matches!(event, Event::Listed { change: Listed::Created(is), .. } if Some(is.id) == gone),
+    );
+    Ok(())
 }
 
 /// Locks a location's row and finds out what the caller is to it.

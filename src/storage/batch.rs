@@ -11,8 +11,7 @@ use std::{
 
 use geo::Rect;
 use sea_orm::{
-    ActiveValue::Set, ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait, QuerySelect,
-    Statement,
+    ActiveValue::Set, ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait, Statement,
 };
 
 use super::{
@@ -23,7 +22,7 @@ use super::{
     entity::location::{self, ActiveModel, Entity},
     error::{is_deadlock, unreadable},
     geometry::{Altitudes, Plane},
-    history, locations, members,
+    history, locations, members, notices,
     rows::{Cell, Rows, id_list},
 };
 use crate::domain::{
@@ -76,8 +75,8 @@ pub struct Outcomes {
     pub each: Vec<Outcome>,
     /// What else people are to hear of, after the act with this number; in order.
     pub news: Vec<(usize, Event)>,
-    /// Until this is dropped, nothing that is committed later is told to anybody; `None` where that was not
-    /// known at the time.
+    /// Until this is dropped, nothing that is committed later is told to anybody; `None` until it is known that
+    /// these are.
     pub order: Option<InOrder>,
 }
 
@@ -159,7 +158,8 @@ impl Store {
         locked: Locked,
     ) -> std::result::Result<(DatabaseTransaction, Outcomes), DbErr> {
         let tx = self.begin().await?;
-        let mut rows = lock(&tx, acts, locked).await?;
+        let changed = acts.iter().filter_map(Act::changes).map(|(id, _)| id);
+        let mut rows = lock(&tx, changed.collect(), locked).await?;
         let now = Timestamp::now();
         let roles = roles(&tx, acts, &rows, now).await?;
         let mut versions = Vec::with_capacity(acts.len());
@@ -179,12 +179,16 @@ impl Store {
                 Act::Update(update) => of(&mut rows, update.id).and_then(|row| {
                     row.may(&update.by, Action::Move, &roles, now)?;
                     let renamed = row.renamed(update);
+                    if renamed.is_some() {
+                        self.may_tell(update.whose)?;
+                    }
                     let version = row.update(update, now)?;
                     let location = version.location.clone();
+                    let is_seen_in_lists = update.geometry.is_none() || renamed.is_some();
                     if let Some((name, new)) = renamed {
                         beside.happened(number, &update.by, &location, name, Deed::Renamed(new), now);
                     }
-                    if update.geometry.is_none() {
+                    if is_seen_in_lists {
                         beside.listed(number, &location, Listed::Updated(location.clone()));
                     }
                     row.newest = Some(versions.len());
@@ -205,6 +209,10 @@ impl Store {
                     }),
             });
         }
+        // Before the members of what is removed are; and before much is written that those who are too many would
+        // have rolled back.
+        let news =
+            if beside.is_empty() { Vec::new() } else { Box::pin(self.spread_beside(&tx, beside)).await? };
         let (mut locations, mut history) = (location_rows(self.backend()), history::rows(self.backend()));
         for row in rows.values().flatten() {
             let Some(newest) = row.newest else { continue };
@@ -221,9 +229,6 @@ impl Store {
             history.send_if_large(&tx).await?;
         }
         Rows::send([areas, locations, history], &tx).await?;
-        // Before the members of what is removed are.
-        let news =
-            if beside.is_empty() { Vec::new() } else { Box::pin(self.spread_beside(&tx, beside)).await? };
         for id in removed {
             remove(&tx, id.get() as i64).await?;
         }
@@ -231,45 +236,66 @@ impl Store {
     }
 
     /// What became of acts whose COMMIT was not confirmed. They are in one transaction, so one of them tells
-    /// of all; its row's lock waits for a COMMIT still under way.
-    pub async fn fate(&self, acts: &[Act], outcomes: &Outcomes) -> std::result::Result<Fate, DbErr> {
-        let done = || {
-            acts.iter().zip(&outcomes.each).filter_map(|(act, outcome)| Some((act, outcome.as_ref().ok()?)))
-        };
+    /// of all; its row's lock waits for a COMMIT still under way. If they were committed, rights may have ended
+    /// since: their news is then for those who still have them.
+    pub async fn fate(&self, acts: &[Act], outcomes: &mut Outcomes) -> std::result::Result<Fate, DbErr> {
+        let Outcomes { each, news, order } = outcomes;
+        let done =
+            || acts.iter().zip(&*each).filter_map(|(act, outcome)| Some((act, outcome.as_ref().ok()?)));
         let removed = |id| done().any(|(act, was)| matches!(act, Act::Delete { .. }) && was.id == id);
         let Some((act, location)) = done().find(|(_, is)| !removed(is.id)).or_else(|| done().next()) else {
             return Ok(Fate::Committed);
         };
+        let updated = |event: &Event| match event {
+            Event::Listed { change: Listed::Updated(location), .. } => Some(location.id),
+            _ => None,
+        };
+        let listed: BTreeSet<_> = news.iter().filter_map(|(_, event)| updated(event)).collect();
         let ask = async {
             let tx = self.begin().await?;
-            let row = Entity::find_by_id(location.id.get() as i64).lock_exclusive().one(&tx).await?;
+            let ids = listed.iter().copied().chain([location.id]).collect();
+            let rows = lock(&tx, ids, Locked::Wait).await?;
             let kept = history::version(&tx, location.id, location.version).await?;
-            tx.commit().await?;
-            Ok((row, kept))
+            let members = notices::some_members(&tx, &listed, None).await?;
+            Ok((tx, rows, kept, members))
         };
-        let (row, kept) = self.written(ask).await?;
-        if removed(location.id) {
-            return Ok(if row.is_none() { Fate::Committed } else { Fate::Undone });
-        }
-        let was_counted = row.as_ref().is_some_and(|row| row.version >= location.version as i64);
-        Ok(match (act, kept) {
+        let (tx, rows, kept, members) = self.written(ask).await?;
+        let row = |id| rows.get(&id).and_then(Option::as_ref);
+        let is = row(location.id);
+        let was_counted = is.is_some_and(|is| is.location.version >= location.version);
+        let fate = match (act, kept) {
+            _ if removed(location.id) && is.is_none() => Fate::Committed,
+            _ if removed(location.id) => Fate::Undone,
             (_, Some(kept)) if kept == ***location => Fate::Committed,
             (_, Some(_)) => Fate::Undone,
             (_, None) if was_counted => Fate::Forgotten,
-            (Act::Update(_), None) if row.is_none() => Fate::Forgotten,
+            (Act::Update(_), None) if is.is_none() => Fate::Forgotten,
             (_, None) => Fate::Undone,
-        })
+        };
+        if fate == Fate::Committed {
+            news.retain(|(_, event)| updated(event).is_none_or(|id| row(id).is_some()));
+            for (_, event) in news {
+                let Event::Listed { change: Listed::Updated(location), to, .. } = event else { continue };
+                let members: HashSet<_> = members.get(&location.id).into_iter().flatten().collect();
+                let is_still = |user: &UserId| *user == location.owner || members.contains(user);
+                *to = to.iter().copied().filter(is_still).collect();
+            }
+            // While nobody's rights can end.
+            *order = Some(self.order.clone().lock_owned().await);
+        }
+        // Nothing was changed.
+        let _ = self.written(tx.rollback()).await;
+        Ok(fate)
     }
 }
 
-/// Reads and locks the rows that acts concern. Absent: there is no such location. `None`: it is
+/// Reads and locks the rows of some locations. Absent: there is no such location. `None`: it is
 /// locked by somebody else.
 async fn lock(
     tx: &DatabaseTransaction,
-    acts: &[Act],
+    ids: BTreeSet<LocationId>,
     locked: Locked,
 ) -> std::result::Result<BTreeMap<LocationId, Option<Row>>, DbErr> {
-    let ids: BTreeSet<_> = acts.iter().filter_map(Act::changes).map(|(id, _)| id).collect();
     let mut rows = BTreeMap::new();
     if ids.is_empty() {
         return Ok(rows);

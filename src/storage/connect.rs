@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{TryFutureExt, future::BoxFuture};
 use parking_lot::{Mutex, RwLock};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DatabaseTransaction,
-    DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    DbErr, IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
     sqlx::{
         self, AssertSqlSafe, Connection, Executor, MySqlConnection, Row,
         sqlite::{SqliteJournalMode, SqliteSynchronous},
@@ -25,8 +26,9 @@ use super::{
     accounts::Names,
     error::{
         DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_read_only, is_silence,
-        may_come_back, no_answer,
+        may_come_back, may_try_again, no_answer,
     },
+    notices::Toll,
 };
 use crate::domain::error::{Error, Result};
 
@@ -60,14 +62,16 @@ pub struct Store {
     writing_as: Arc<AtomicU64>,
     /// Connections that may have left a transaction open: written when one is given up, emptied by the next.
     abandoned: Arc<Mutex<Vec<u64>>>,
-    /// Held by a change of members, shares or accounts: they go one by one, so that at most one is in the
-    /// writer's way and none waits for the connection while its time runs.
+    /// Held by a change of members, shares or accounts, and on SQLite by any but the writer's: they go one by
+    /// one, so that at most one is in the writer's way and none waits for the connection while its time runs.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// Held from before a COMMIT until what it has changed is on its way to the rooms, so that they hear of
     /// commits in their order. Whoever waits for it has the writing connection.
     pub(super) order: Arc<tokio::sync::Mutex<()>>,
     /// What users are called.
     pub names: Arc<Names>,
+    /// What it costs to tell people; `None`: nothing.
+    pub(super) toll: Option<Arc<dyn Toll>>,
     /// Whether the tables are there. Until then nobody gets a connection.
     is_migrated: Arc<AtomicBool>,
 }
@@ -105,8 +109,14 @@ impl Store {
             turn: Arc::default(),
             order: Arc::default(),
             names: Arc::default(),
+            toll: None,
             is_migrated: Arc::default(),
         })
+    }
+
+    /// The same, where it costs something to tell people.
+    pub fn with_toll(self, toll: Arc<dyn Toll>) -> Self {
+        Self { toll: Some(toll), ..self }
     }
 
     /// Runs the migrations this database has not seen.
@@ -170,6 +180,14 @@ impl Store {
     where
         F: Future<Output = DbResult<T>>,
     {
+        self.asked(read).map_err(domain_error)
+    }
+
+    /// The same in the database's own words.
+    pub(super) fn asked<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = DbResult<T>>
+    where
+        F: Future<Output = DbResult<T>>,
+    {
         self.read_with(Box::pin(in_time(tried(read))))
     }
 
@@ -181,18 +199,18 @@ impl Store {
     where
         F: Future<Output = DbResult<T>>,
     {
-        self.read_with(Box::pin(tried(read)))
+        self.read_with(Box::pin(tried(read))).map_err(domain_error)
     }
 
     /// Replaces connections that have fallen silent. Reads come boxed: every request that
     /// might read would else carry their kilobytes in its future.
-    async fn read_with<T>(&self, read: impl Future<Output = DbResult<T>>) -> Result<T> {
+    async fn read_with<T>(&self, read: impl Future<Output = DbResult<T>>) -> DbResult<T> {
         let age = self.read.age();
         let answer = read.await;
         if answer.as_ref().is_err_and(is_silence) {
             self.read.renew(age).await;
         }
-        answer.map_err(domain_error)
+        answer
     }
 
     /// A transaction that may write. Ends first what earlier connections may have left open.
@@ -246,9 +264,42 @@ impl Store {
         }
     }
 
-    /// What is said to changes beside the writer.
-    pub(super) async fn changed<T>(&self, change: impl Future<Output = DbResult<T>>) -> DbResult<T> {
-        self.read.changed(change).await
+    /// Commits a change that may be made twice and that the writer need not wait for, in time.
+    pub(super) async fn beside_the_writer<T>(
+        &self,
+        change: impl for<'a> Fn(&'a DatabaseTransaction) -> BoxFuture<'a, DbResult<T>> + Sync,
+    ) -> DbResult<T> {
+        let made = async {
+            // There it has the writer's connection.
+            let _turn = match self.backend() {
+                DatabaseBackend::MySql => None,
+                _ => Some(self.turn.lock().await),
+            };
+            let mut tries = 1;
+            loop {
+                let once = async {
+                    let tx = self.begin_beside_the_writer().await?;
+                    let done = change(&tx).await?;
+                    tx.commit().await?;
+                    Ok::<_, DbErr>(done)
+                };
+                match once.await {
+                    Err(error) if may_try_again(&error) && tries < TRIES => tries += 1,
+                    done => return done,
+                }
+            }
+        };
+        self.read_with(Box::pin(self.read.changed(in_time(made)))).await
+    }
+
+    async fn begin_beside_the_writer(&self) -> DbResult<DatabaseTransaction> {
+        match self.backend() {
+            // Else deleting would lock gaps that other locations' next versions go into.
+            DatabaseBackend::MySql => {
+                self.reader()?.begin_with_config(Some(IsolationLevel::ReadCommitted), None).await
+            }
+            _ => self.begin().await,
+        }
     }
 
     pub(super) fn backend(&self) -> DatabaseBackend {

@@ -1,27 +1,34 @@
 //! Removing notifications that are no longer kept: too old, or too many of one user.
 //!
-//! In small steps beside the writer, like history. The writer says who has been told something; a slow sweep
-//! over all users finds what was missed and what is too old.
+//! In small steps beside the writer, like history. Whoever tells people says so, and who has been told much is
+//! trimmed; a slow sweep over all users finds what is too old.
 
 use std::{collections::HashMap, future::ready, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep},
 };
 use tracing::{debug, warn};
 
-use super::{access::statement, connect::Store, error::DbResult, notices::OF_ONE_NOTICE};
+use super::{
+    access::{count, statement},
+    connect::Store,
+    counts::watch_channel,
+    error::DbResult,
+    notices::OF_ONE_NOTICE,
+};
 use crate::{
     config,
     domain::{event::Event, id::UserId, time::Timestamp},
+    metrics::Metrics,
 };
 
 /// A user's notifications are trimmed whenever they have so many new ones.
 const EVERY: u32 = 64;
-/// Users whose new ones are counted; over that the counting begins anew, and the sweep finds what is missed.
+/// Users whose new ones are counted; over that the counting begins anew.
 const COUNTED: usize = 100_000;
 /// Rows of one transaction; users of one page of the sweep.
 const STEP: u64 = 256;
@@ -43,8 +50,9 @@ pub struct Expiry {
 
 impl Expiry {
     /// Starts the task.
-    pub fn start(store: Store, keep: config::Notifications) -> Self {
+    pub fn start(store: Store, keep: config::Notifications, metrics: &Metrics) -> Self {
         let (due, queue) = mpsc::channel(QUEUE);
+        watch_channel(metrics, "expiry", &due);
         tokio::spawn(run(store, keep, queue));
         Self { due, new: Arc::default() }
     }
@@ -57,10 +65,11 @@ impl Expiry {
             if new.len() >= COUNTED {
                 new.clear();
             }
-            let count = new.entry(*user).or_default();
+            // Those before are unknown; and so not all members of a location are due at once.
+            let count = new.entry(*user).or_insert_with(|| rand::random_range(0..EVERY));
             *count += 1;
             if *count >= EVERY && self.due.try_send(user.get()).is_ok() {
-                new.remove(user);
+                *count = 0;
             }
         }
     }
@@ -103,27 +112,42 @@ async fn run(store: Store, keep: config::Notifications, mut queue: mpsc::Receive
 impl Store {
     /// The newest notice that is older than a time; 0: there is none.
     async fn newest_notice_before(&self, at: u64) -> DbResult<u64> {
-        let db = self.reader()?;
         let sql = "SELECT id FROM notice WHERE created_at < ? ORDER BY created_at DESC, id DESC LIMIT 1";
-        id(&db, statement(&db, sql, [at])).await
+        self.id(sql, [at]).await
     }
 
-    /// Trims those of a page of users who have too much, and after the last page notices nobody has any more;
-    /// returns the user to go on with.
+    /// Trims those of a page of users who have what is too old, and after the last page notices nobody has any
+    /// more; returns the user to go on with.
     async fn sweep_notifications(
         &self,
         from: u64,
         too_old: u64,
         keep: &config::Notifications,
     ) -> DbResult<Option<u64>> {
-        let db = self.reader()?;
-        let sql = "SELECT user_id, COUNT(*), MIN(id) FROM notification WHERE user_id >= ? \
-                   GROUP BY user_id ORDER BY user_id LIMIT ?";
+        // A seek in the key for each user, however much they have.
+        let sql = match self.backend() {
+            DatabaseBackend::MySql => {
+                "SELECT user_id, MIN(id) FROM notification WHERE user_id >= ? \
+                 GROUP BY user_id ORDER BY user_id LIMIT ?"
+            }
+            _ => {
+                "WITH RECURSIVE told (user_id) AS (\
+                   SELECT MIN(user_id) FROM notification WHERE user_id >= ? UNION ALL \
+                   SELECT (SELECT MIN(user_id) FROM notification WHERE user_id > told.user_id) \
+                   FROM told WHERE user_id IS NOT NULL LIMIT ?) \
+                 SELECT user_id, (SELECT MIN(id) FROM notification WHERE user_id = told.user_id) \
+                 FROM told WHERE user_id IS NOT NULL"
+            }
+        };
+        let read = || async {
+            let db = self.reader()?;
+            db.query_all_raw(statement(&db, sql, [from, PAGE])).await
+        };
         let mut last = None;
-        for row in db.query_all_raw(statement(&db, sql, [from, PAGE])).await? {
-            let (user, all, oldest): (i64, i64, i64) = row.try_get_many_by_index()?;
+        for row in self.asked(read).await? {
+            let (user, oldest): (i64, i64) = row.try_get_many_by_index()?;
             last = Some(user as u64);
-            if all as u64 > keep.count || oldest as u64 / OF_ONE_NOTICE <= too_old {
+            if oldest as u64 / OF_ONE_NOTICE <= too_old {
                 self.trim_notifications(user as u64, too_old, keep).await?;
                 sleep(PAUSE).await;
             }
@@ -144,14 +168,13 @@ impl Store {
         too_old: u64,
         keep: &config::Notifications,
     ) -> DbResult<()> {
-        let db = self.reader()?;
         let sql = "SELECT id FROM notification WHERE user_id = ? ORDER BY id DESC LIMIT 1 OFFSET ?";
-        let one_too_many = id(&db, statement(&db, sql, [user, keep.count])).await?;
+        let one_too_many = self.id(sql, [user, keep.count]).await?;
         let cut = one_too_many.max((too_old + 1) * OF_ONE_NOTICE - 1);
         let sql = "SELECT MAX(id) FROM (SELECT id FROM notification WHERE user_id = ? AND id <= ? \
                    ORDER BY id LIMIT ?) AS oldest";
         loop {
-            let last = id(&db, statement(&db, sql, [user, cut, STEP])).await?;
+            let last = self.id(sql, [user, cut, STEP]).await?;
             if last == 0 {
                 return Ok(());
             }
@@ -166,30 +189,27 @@ impl Store {
 
     /// Removes some of the notices that are too old; `true` if there may be more.
     async fn remove_notices(&self, too_old: u64) -> DbResult<bool> {
-        let db = self.reader()?;
         let sql = "SELECT MAX(id) FROM (SELECT id FROM notice WHERE id <= ? ORDER BY id LIMIT ?) AS oldest";
-        let last = id(&db, statement(&db, sql, [too_old, STEP])).await?;
+        let last = self.id(sql, [too_old, STEP]).await?;
         let removed = self.removed("DELETE FROM notice WHERE id <= ?", [last]).await?;
         Ok(removed == STEP)
     }
 
-    async fn removed<const N: usize>(&self, sql: &str, numbers: [u64; N]) -> DbResult<u64> {
-        let delete = async {
-            let tx = self.begin_beside_the_writer().await?;
-            let removed = tx.execute_raw(statement(&tx, sql, numbers)).await?.rows_affected();
-            tx.commit().await?;
-            Ok(removed)
-        };
-        self.changed(delete).await
+    async fn removed<const N: usize>(&self, sql: &'static str, numbers: [u64; N]) -> DbResult<u64> {
+        self.beside_the_writer(|tx| {
+            Box::pin(async move { Ok(tx.execute_raw(statement(tx, sql, numbers)).await?.rows_affected()) })
+        })
+        .await
     }
-}
 
-/// The id a statement asks for; 0: there is none.
-async fn id(db: &DatabaseConnection, statement: Statement) -> DbResult<u64> {
-    let row = db.query_one_raw(statement).await?;
-    // The greatest of none is null.
-    let id = row.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()?.flatten();
-    Ok(id.unwrap_or_default() as u64)
+    /// The id a statement asks for; 0: there is none.
+    async fn id<const N: usize>(&self, sql: &str, numbers: [u64; N]) -> DbResult<u64> {
+        let read = || async {
+            let db = self.reader()?;
+            count(&db, statement(&db, sql, numbers)).await
+        };
+        self.asked(read).await
+    }
 }
 
 /// What happened before this is not kept, in milliseconds since 1970.

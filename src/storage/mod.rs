@@ -31,6 +31,7 @@ pub use counts::watch_channel;
 pub use expiry::Expiry;
 pub use locations::{Head, Page};
 pub use members::Member;
+pub use notices::Toll;
 pub use notifications::{Notification, Notifications};
 pub use retention::Retention;
 pub use shares::{NewShare, Share, StoredShare};

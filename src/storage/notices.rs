@@ -1,6 +1,9 @@
 //! Telling people: what is stored of it together with what they are told of, in one transaction.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Debug,
+};
 
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement};
 
@@ -12,6 +15,8 @@ use super::{
     rows::{Cell, Rows, id_list},
 };
 use crate::domain::{
+    access::Whose,
+    error::Result,
     event::Event,
     id::{LocationId, UserId},
     notification::{News, Notice, Told},
@@ -33,22 +38,30 @@ pub type Members = HashMap<LocationId, Vec<UserId>>;
 /// # Errors
 /// What the database says; that they are too many, which fewer locations are not.
 pub async fn members(tx: &DatabaseTransaction, of: &BTreeSet<LocationId>) -> DbResult<Members> {
+    let members = some_members(tx, of, Some(MOST + 1)).await?;
+    if of.len() > 1 && members.values().map(Vec::len).sum::<usize>() > MOST {
+        return Err(too_many());
+    }
+    Ok(members)
+}
+
+/// The same, but no more than `most`, if there is an end to them.
+pub async fn some_members(
+    tx: &DatabaseTransaction,
+    of: &BTreeSet<LocationId>,
+    most: Option<usize>,
+) -> DbResult<Members> {
     let mut members = Members::new();
     let ids: Vec<_> = of.iter().copied().collect();
     if ids.is_empty() {
         return Ok(members);
     }
     let (placeholders, values) = id_list(&ids);
-    let sql = format!(
-        "SELECT location_id, user_id FROM member WHERE location_id IN ({placeholders}) LIMIT {}",
-        MOST + 1
-    );
+    let limit = most.map(|most| format!("LIMIT {most}")).unwrap_or_default();
+    let sql =
+        format!("SELECT location_id, user_id FROM member WHERE location_id IN ({placeholders}) {limit}");
     let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
-    let rows = tx.query_all_raw(statement).await?;
-    if ids.len() > 1 && rows.len() > MOST {
-        return Err(too_many());
-    }
-    for row in rows {
+    for row in tx.query_all_raw(statement).await? {
         let (id, member): (i64, i64) = row.try_get_many_by_index()?;
         let id = u64::try_from(id).ok().and_then(LocationId::new);
         let id = id.ok_or_else(|| DbErr::Custom("member.location_id is that of no location".into()))?;
@@ -57,7 +70,31 @@ pub async fn members(tx: &DatabaseTransaction, of: &BTreeSet<LocationId>) -> DbR
     Ok(members)
 }
 
+/// What it costs that many have to be told of something.
+pub trait Toll: Debug + Send + Sync {
+    /// May somebody do it again?
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    fn may_tell(&self, whose: Whose) -> Result<()>;
+
+    /// So many were told.
+    fn told(&self, whose: Whose, people: usize);
+}
+
 impl Store {
+    /// See [`Toll::may_tell`].
+    pub(super) fn may_tell(&self, whose: Option<Whose>) -> Result<()> {
+        self.toll.as_ref().zip(whose).map_or(Ok(()), |(toll, whose)| toll.may_tell(whose))
+    }
+
+    /// See [`Toll::told`].
+    pub(super) fn told(&self, whose: Option<Whose>, event: &Event) {
+        if let (Some(toll), Some(whose), Event::Notified(told)) = (&self.toll, whose, event) {
+            toll.told(whose, told.to.len());
+        }
+    }
+
     /// Stores what people are told; returns it by the number of the news.
     ///
     /// # Errors
@@ -106,22 +143,26 @@ impl Store {
     }
 }
 
-/// A notice among some news, whose being there proves that they were committed.
-pub fn proof(news: &[Event]) -> Option<u64> {
+/// A notice among some news, and its id, whose being there proves that they were committed.
+pub fn proof(news: &[Event]) -> Option<(u64, &Notice)> {
     news.iter().find_map(|event| match event {
-        Event::Notified(told) => told.to.first().map(|(_, id)| id / OF_ONE_NOTICE),
+        Event::Notified(Told { notice, to }) => to.first().map(|(_, id)| (id / OF_ONE_NOTICE, notice)),
         _ => None,
     })
 }
 
-/// Is a notice there? Waits for a COMMIT still under way.
-pub async fn is_stored(tx: &DatabaseTransaction, notice: u64) -> DbResult<bool> {
+/// Is a notice there? Waits for a COMMIT still under way. The id alone says nothing: that of a notice which was
+/// rolled back may have been given again.
+pub async fn is_stored(tx: &DatabaseTransaction, id: u64, notice: &Notice) -> DbResult<bool> {
     let lock = match tx.get_database_backend() {
         DatabaseBackend::MySql => "FOR UPDATE",
         _ => "",
     };
-    let sql = format!("SELECT id FROM notice WHERE id = ? {lock}");
-    Ok(tx.query_one_raw(statement(tx, &sql, [notice])).await?.is_some())
+    let sql = format!("SELECT kind, location_id, fields, created_at FROM notice WHERE id = ? {lock}");
+    let Some(row) = tx.query_one_raw(statement(tx, &sql, [id])).await? else { return Ok(false) };
+    let there: (String, i64, String, i64) = row.try_get_many_by_index()?;
+    let Notice { kind, location, fields, at, .. } = notice;
+    Ok(there == (kind.to_string(), location.get() as i64, fields.clone(), at.as_millis()))
 }
 
 /// Stores a notice; returns its id.

@@ -1,14 +1,11 @@
 //! The notifications of a user: listed, counted, read.
 
-use futures_util::future::BoxFuture;
-use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, FromQueryResult, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseBackend, FromQueryResult, TransactionTrait};
 
 use super::{
     access::{count, statement},
     connect::Store,
-    error::{DbResult, TRIES, domain_error, in_time, may_try_again},
+    error::domain_error,
     locations::Page,
     notices::OF_ONE_NOTICE,
 };
@@ -87,6 +84,7 @@ impl Store {
             })
         })
         .await
+        .map_err(domain_error)
     }
 
     /// Notes that a user has read all there are.
@@ -102,29 +100,7 @@ impl Store {
             })
         })
         .await
-    }
-
-    /// A change that may be made twice and that the writer need not wait for.
-    async fn beside_the_writer<T>(
-        &self,
-        change: impl for<'a> Fn(&'a DatabaseTransaction) -> BoxFuture<'a, DbResult<T>> + Sync,
-    ) -> Result<T> {
-        let tried = async {
-            let mut tries = 1;
-            loop {
-                let once = async {
-                    let tx = self.begin_beside_the_writer().await?;
-                    let done = change(&tx).await?;
-                    tx.commit().await?;
-                    Ok::<_, DbErr>(done)
-                };
-                match once.await {
-                    Err(error) if may_try_again(&error) && tries < TRIES => tries += 1,
-                    done => return done,
-                }
-            }
-        };
-        self.changed(Box::pin(in_time(tried))).await.map_err(domain_error)
+        .map_err(domain_error)
     }
 }
 

@@ -6,10 +6,7 @@
 
 use std::{future::ready, time::Duration};
 
-use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, FromQueryResult, IsolationLevel, Statement,
-    TransactionTrait, Value,
-};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, FromQueryResult, Statement, Value};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep},
@@ -98,7 +95,7 @@ async fn run(store: Store, keep: History, mut queue: mpsc::Receiver<Due>) {
                 after = store.due_after(last, &keep, &mut due).await?;
             }
             for due in due.chunks(TOGETHER) {
-                store.changed(store.trim(due, &keep)).await?;
+                store.trim(due, &keep).await?;
                 if page.is_some() {
                     sleep(PAUSE).await;
                 }
@@ -132,8 +129,9 @@ impl Store {
                    JOIN history ON history.location_id = oldest.id AND history.version = oldest.version \
                    LEFT JOIN location ON location.id = oldest.id ORDER BY oldest.id";
         let values = [Value::from(last), Value::from(PAGE)];
-        let page = Oldest::find_by_statement(Statement::from_sql_and_values(self.backend(), sql, values));
-        let page = page.all(&self.reader()?).await?;
+        let page = Statement::from_sql_and_values(self.backend(), sql, values);
+        let read = || async { Oldest::find_by_statement(page.clone()).all(&self.reader()?).await };
+        let page = self.asked(read).await?;
         let too_old = cutoff(keep);
         due.extend(page.iter().filter_map(|oldest| {
             let head = oldest.head.map(|head| head as u64);
@@ -150,27 +148,21 @@ impl Store {
     async fn trim(&self, due: &[Due], keep: &History) -> Result<(), DbErr> {
         let mut due = due.to_vec();
         while !due.is_empty() {
-            let tx = self.begin_beside_the_writer().await?;
-            let mut left = Vec::new();
-            for due in due {
-                if step(&tx, due, keep).await? {
-                    left.push(due);
-                }
-            }
-            tx.commit().await?;
-            due = left;
+            let steps = self.beside_the_writer(|tx| {
+                let (due, keep) = (due.clone(), *keep);
+                Box::pin(async move {
+                    let mut left = Vec::new();
+                    for due in due {
+                        if step(tx, due, &keep).await? {
+                            left.push(due);
+                        }
+                    }
+                    Ok(left)
+                })
+            });
+            due = steps.await?;
         }
         Ok(())
-    }
-
-    pub(super) async fn begin_beside_the_writer(&self) -> Result<DatabaseTransaction, DbErr> {
-        match self.backend() {
-            // Else deleting would lock gaps that other locations' next versions go into.
-            DatabaseBackend::MySql => {
-                self.reader()?.begin_with_config(Some(IsolationLevel::ReadCommitted), None).await
-            }
-            _ => self.begin().await,
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     error::DbResult,
 };
 use crate::domain::{
-    access::{Caller, Guest, ShareId},
+    access::{Caller, Guest, ShareId, Whose},
     error::{Code, Error, Result},
     id::LocationId,
     notification::Deed,
@@ -27,6 +27,8 @@ const REMEMBERED_MS: i64 = 24 * 60 * 60 * 1_000;
 pub struct NewShare {
     /// Of which location.
     pub location: LocationId,
+    /// Who pays if many have to be told of it; `None`: nobody.
+    pub whose: Option<Whose>,
     /// What its maker calls it.
     pub label: Option<String>,
     /// When it ends.
@@ -85,10 +87,21 @@ impl Store {
     /// Makes a share; returns its id.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `too_many_shares`, `storage_unavailable`, `internal`.
+    /// `not_found`, `forbidden`, `too_many_shares`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_share(&self, by: &Caller, new: NewShare) -> Result<Granted<ShareId>> {
-        let location = new.location;
-        self.grant(by, location, move |tx, held| Box::pin(create(tx, held, new.clone()))).await
+        let (location, whose, store) = (new.location, new.whose, self.clone());
+        let made = self.grant(by, location, move |tx, held| {
+            let (store, new) = (store.clone(), new.clone());
+            Box::pin(async move {
+                if held.at == Try::Clean {
+                    store.may_tell(whose)?;
+                }
+                create(tx, held, new).await
+            })
+        });
+        let made = made.await?;
+        made.news.iter().for_each(|event| self.told(whose, event));
+        Ok(made)
     }
 
     /// Ends a share.

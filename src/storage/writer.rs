@@ -100,7 +100,7 @@ impl Writer {
     /// Commits an update; the answer has the version it became.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `properties_too_large`, `storage_unavailable`, `internal`.
+    /// `not_found`, `forbidden`, `properties_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn update(&self, update: Update) -> Result<Arc<Committed>> {
         self.send(Act::Update(update)).await
     }
@@ -225,8 +225,8 @@ impl Task {
 
     /// Asks what became of acts that were not confirmed.
     async fn find_out(&mut self) -> std::result::Result<(), Away> {
-        if let Some((acts, outcomes)) = self.unsure.take() {
-            match self.store.fate(&acts, &outcomes).await {
+        if let Some((acts, mut outcomes)) = self.unsure.take() {
+            match self.store.fate(&acts, &mut outcomes).await {
                 Ok(Fate::Committed) => drop(self.publish(&acts, outcomes).await),
                 Ok(Fate::Undone | Fate::Forgotten) => {}
                 Err(error) => {
@@ -255,13 +255,15 @@ impl Task {
                 Err(Failure::Undone(error)) if is_lock_timeout(&error) && *locked == Locked::Wait => {
                     *locked = Locked::Skip;
                 }
-                Err(Failure::Unconfirmed(outcomes, error)) => match self.store.fate(acts, &outcomes).await {
-                    Ok(Fate::Committed) => return Ok(outcomes),
-                    Ok(Fate::Undone) if tries < TRIES => {}
-                    Ok(Fate::Undone) => return Err(Failure::Undone(error)),
-                    Ok(Fate::Forgotten) => return Err(Failure::Forgotten(error)),
-                    Err(_) => return Err(Failure::Unconfirmed(outcomes, error)),
-                },
+                Err(Failure::Unconfirmed(mut outcomes, error)) => {
+                    match self.store.fate(acts, &mut outcomes).await {
+                        Ok(Fate::Committed) => return Ok(outcomes),
+                        Ok(Fate::Undone) if tries < TRIES => {}
+                        Ok(Fate::Undone) => return Err(Failure::Undone(error)),
+                        Ok(Fate::Forgotten) => return Err(Failure::Forgotten(error)),
+                        Err(_) => return Err(Failure::Unconfirmed(outcomes, error)),
+                    }
+                }
                 done => return done,
             }
         }
@@ -288,6 +290,9 @@ impl Task {
             let _ = self.events.send(event).await;
             while let Some((_, event)) = news.next_if(|(of, _)| *of == number) {
                 self.expiry.happened(&event);
+                if let Act::Update(update) = act {
+                    self.store.told(update.whose, &event);
+                }
                 let _ = self.events.send(event).await;
             }
         }

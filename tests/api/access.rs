@@ -67,7 +67,7 @@ impl Floor {
         let metrics = Metrics::default();
         let retention = Retention::start(store.clone(), History { versions: 1_000, age: None }, &metrics);
         let keep = Notifications { age: Duration::from_secs(3_600), count: 1_000 };
-        let expiry = Expiry::start(store.clone(), keep);
+        let expiry = Expiry::start(store.clone(), keep, &metrics);
         Self { writer: Writer::start(store.clone(), events, retention, expiry, &metrics), store }
     }
 
@@ -136,6 +136,7 @@ fn in_ms(ms: i64) -> Timestamp {
 
 fn new_share(location: LocationId, hash: u8, ms: i64) -> NewShare {
     NewShare {
+        whose: None,
         location,
         label: Some("für Ömer 🚲".into()),
         expires_at: in_ms(ms),

@@ -1,20 +1,22 @@
 //! The `locations` feed: a list that is kept by it alone stays right.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     on_both_databases,
     support::{
-        Db, TestServer,
-        clients::{Clients, KINDS},
+        Db, TestDatabase, TestServer,
+        clients::{Clients, KINDS, PATIENCE},
         people::{Person, delete, expel, patch, settle},
         point,
         polling::Polling,
         process::Process,
+        proxy::{Loss, Proxy},
         tokens::{KEY, LOCKED, Pass, token},
         truth::Random,
         websocket::{Seen, WebSocket},
@@ -75,6 +77,12 @@ async fn each_change_of_a_list_goes_to_those_whose_list_it_is(db: Db) {
     check("removed", json!({"action": "delete", "locationId": id}), [0, 0, 1, 0, 0, 0]).await;
     let feature = patch(&owner, &server, id, json!({"name": "bike"})).await;
     check("renamed", json!({"action": "update", "location": feature}), [1, 1, 0, 0, 1, 0]).await;
+    let body = json!({"geometry": point(2.5, 2.5), "properties": {"name": "car"}});
+    let answer = owner.must(&server, Method::PUT, &format!("/location/{id}"), Some(body.clone())).await;
+    let feature = &answer["data"]["updatedLocationResult"];
+    check("moved and renamed", json!({"action": "update", "location": feature}), [1, 1, 0, 0, 1, 0]).await;
+    owner.must(&server, Method::PUT, &format!("/location/{id}"), Some(body)).await;
+    check("moved, with the name it has", Value::Null, [0; 6]).await;
     owner.grant(&server, id, MEMBER, "viewer").await;
     let feature = owner.get(&server, &format!("/location/{id}")).await.1;
     check("again", json!({"action": "create", "location": feature}), [0, 0, 1, 0, 0, 0]).await;
@@ -298,4 +306,57 @@ async fn meddle(pass: &Pass, server: &TestServer, mut random: Random, users: u64
         let refused = [403, 404, 422].contains(&status.as_u16());
         assert!(status.is_success() || refused, "{method} {path}: {status}");
     }
+}
+
+/// Sends the first; once MySQL is asked to commit it, the second, which then waits for the connection. Of the first
+/// COMMIT the answer is lost.
+async fn lose_the_first(proxy: &Proxy, first: impl Future, second: impl Future) {
+    let (_, before) = proxy.counts();
+    proxy.slow_down(Duration::from_millis(400));
+    proxy.lose_next(Some(Loss::Answer));
+    let second = async {
+        let committing = async {
+            while proxy.counts().1 == before {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(PATIENCE, committing).await.expect("a COMMIT");
+        second.await
+    };
+    tokio::join!(first, second);
+    proxy.slow_down(Duration::ZERO);
+}
+
+/// What is found out later to have been committed is told to those who may still see it.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_lost_commit_lists_are_as_rights_are_by_then() {
+    let database = TestDatabase::create(Db::MySql).await;
+    let proxy = Proxy::start(&database, None).await;
+    let server = TestServer::start_on(database, &[KEY, ("DATABASE_URL", &proxy.url)]).await;
+    let clients = Clients::start();
+    let mut owner = Person::new(&server, &clients, KINDS[0], (OWNER, None, false)).await;
+    let mut member = Person::new(&server, &clients, KINDS[0], (MEMBER, None, false)).await;
+    let id = owner.pass.create(&server).await;
+    owner.pass.grant(&server, id, MEMBER, "viewer").await;
+    settle(&server).await;
+    owner.events("locations").await;
+    member.events("locations").await;
+
+    let changed = patch(&owner.pass, &server, id, json!({"colour": "red"}));
+    lose_the_first(&proxy, changed, expel(&owner.pass, &server, id, MEMBER)).await;
+    settle(&server).await;
+    let deleted = json!({"action": "delete", "locationId": id});
+    assert_eq!(member.events("locations").await, std::slice::from_ref(&deleted));
+    assert_eq!(owner.events("locations").await[0]["location"]["properties"]["colour"], "red");
+
+    // Nor does a location that is gone come back into a list.
+    let path = format!("/location/{id}/members/{MEMBER}");
+    let role = json!({"role": "viewer"});
+    let added = owner.pass.send(&server, Method::PUT, &path, Some(&role));
+    lose_the_first(&proxy, added, delete(&owner.pass, &server, id)).await;
+    settle(&server).await;
+    assert_eq!(member.events("locations").await, [deleted]);
+    assert_eq!(*proxy.losses().borrow(), 2);
+    server.stop().await;
+    proxy.cut().await;
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use georoom::domain::error::Code;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header::RETRY_AFTER};
+use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,7 +22,7 @@ use crate::{
         point,
         polling::Polling,
         problem::Problem,
-        tokens::{KEY, LOCKED, Pass, code, refusal, token},
+        tokens::{KEY, LOCKED, Pass, code, in_ms, refusal, token},
         websocket::{Seen, WebSocket, frame},
     },
 };
@@ -29,6 +30,7 @@ use crate::{
 on_both_databases!(
     too_many_requests_of_a_user_are_refused_and_change_nothing,
     passwords_of_share_links_cannot_be_tried_for_long,
+    who_tells_many_people_pays_for_it,
 );
 
 const ON: (&str, &str) = ("RATE_LIMITS", "on");
@@ -103,6 +105,64 @@ async fn too_many_requests_of_a_user_are_refused_and_change_nothing(db: Db) {
         sleep(Duration::from_secs(limited(answer).await)).await;
     };
     assert_eq!(body["properties"]["version"], moved + 1);
+    server.stop().await;
+}
+
+async fn who_tells_many_people_pays_for_it(db: Db) {
+    let server = locked(db, &[("LIMIT_USER_REQUESTS", "20")]).await;
+    let raw = server.database.open().await;
+    let followed = async |owner: u64, members: u64| {
+        let id = Pass::user(owner).create(&server).await;
+        let members: Vec<_> = (1_000..1_000 + members).map(|user| format!("({id},{user},1,5)")).collect();
+        let sql =
+            format!("INSERT INTO member (location_id, user_id, role, added_at) VALUES {}", members.join(","));
+        raw.execute_unprepared(&sql).await.expect("members");
+        id
+    };
+    let rename = |owner: u64, id: u64, n: usize| {
+        let body = json!({"properties": {"name": format!("bike {n}")}});
+        Pass::user(owner).on(server.http.put(format!("{}/location/{id}", server.api))).json(&body)
+    };
+    // A hundred requests at once, and each tells as many as eighty cost; however they come.
+    let many = followed(OWNER, 2_000).await;
+    let (mut told, mut refused) = (0, 0);
+    for answer in flood((0..40).map(|n| rename(OWNER, many, n))).await {
+        match answer.status() {
+            StatusCode::CREATED => told += 1,
+            _ => {
+                limited(answer).await;
+                refused += 1;
+            }
+        }
+    }
+    assert!((1..=4).contains(&told), "{told} times");
+    assert_eq!(counted(&server, "user_requests").await, refused);
+    // Whatever it is that they ask for next, and until it is paid.
+    let owner = Pass::user(OWNER);
+    let after = limited(owner.send(&server, Method::GET, &format!("/location/{many}"), None).await).await;
+    let moved = Pass::user(OTHER).create(&server).await;
+    Pass::user(OTHER).mv(&server, moved).await;
+    sleep(Duration::from_secs(after)).await;
+    let answer = owner.send(&server, Method::GET, &format!("/location/{many}"), None).await;
+    assert_eq!(answer.status(), StatusCode::OK, "paid after {after} s");
+
+    // Share links of another user's.
+    let shared = followed(OTHER + 1, 2_000).await;
+    let body = json!({"expiresAt": in_ms(60_000)});
+    let share = |_| {
+        let request = server.http.post(format!("{}/location/{shared}/shares", server.api));
+        Pass::user(OTHER + 1).on(request).json(&body)
+    };
+    let shared = flood((0..20).map(share)).await;
+    let made = shared.iter().filter(|answer| answer.status() == StatusCode::CREATED).count();
+    assert!((1..=4).contains(&made), "{made} times");
+
+    // Who tells few pays for the request and for nothing else.
+    let few = followed(OTHER + 2, 24).await;
+    for answer in flood((0..90).map(|n| rename(OTHER + 2, few, n))).await {
+        assert_eq!(answer.status(), StatusCode::CREATED);
+    }
+    raw.close().await.expect("close");
     server.stop().await;
 }
 

@@ -82,6 +82,8 @@ async fn puts_commits_and_deliveries_are_counted_one_by_one(db: Db) {
         (r#"georoom_queue_limit{queue="writer"}"#, 4096.0),
         (r#"georoom_queue_length{queue="forwarder"}"#, 0.0),
         (r#"georoom_queue_limit{queue="forwarder"}"#, 1024.0),
+        (r#"georoom_queue_length{queue="expiry"}"#, 0.0),
+        (r#"georoom_queue_limit{queue="expiry"}"#, 1024.0),
         (r#"georoom_queue_length{queue="room_reads"}"#, 0.0),
         (r#"georoom_queue_limit{queue="room_reads"}"#, 8.0),
         ("georoom_writer_queue_bytes", 0.0),
