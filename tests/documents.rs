@@ -1,6 +1,10 @@
 //! What people read says the same as the code: codes, settings, and the deployment files.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    path::Path,
+};
 
 use georoom::{
     config::{Config, SETTINGS, Source},
@@ -38,6 +42,20 @@ fn the_readme_lists_every_setting_with_its_default() {
         let reserved = setting.name.starts_with("ADMIN_UI_") && readme.contains("`ADMIN_UI_…`");
         assert!(documented || reserved, "{} with `{}`", setting.name, setting.default);
     }
+}
+
+#[test]
+fn operations_list_every_reason_of_a_disconnect_and_no_other() {
+    let operations = read("docs/operations.md");
+    let table = operations.lines().skip_while(|line| !line.starts_with("| `reason` |")).skip(2);
+    let rows = table.take_while(|line| line.starts_with('|'));
+    let names =
+        rows.filter_map(|line| line.split('|').nth(1)).flat_map(|names| names.split('`').skip(1).step_by(2));
+    let documented: BTreeSet<_> = names.collect();
+    let code = read("src/gateway/handshake.rs");
+    let (_, code) = code.split_once("fn why_code").expect("it");
+    let said: BTreeSet<_> = code.split('"').skip(1).step_by(2).collect();
+    assert_eq!(documented, said);
 }
 
 /// `${NAME}`, `${NAME:-default}`, `${NAME:?message}` as compose reads them, inner ones first.

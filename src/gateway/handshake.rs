@@ -12,7 +12,7 @@ use socketioxide::{
 use tracing::info;
 
 use super::{
-    link::{Link, Links},
+    link::{Link, Links, Why},
     messages,
     rooms::Rooms,
     session::log_name,
@@ -66,16 +66,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
         socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
             // A connection without a socket would be nobody's, and count for nobody.
             links.end_soon(&link);
-            let rooms = client.disconnected(&socket, reason == DisconnectReason::ClientNSDisconnect);
-            info!(
-                socket = log_name(&socket),
-                user = %client.session.name(),
-                reason = reason_code(reason),
-                client = %from(&socket),
-                connected_s = client.session.since.elapsed().as_secs(),
-                rooms = %listed(&rooms),
-                "disconnect"
-            );
+            ended(&socket, &client, reason);
         });
         Ok::<(), &str>(())
     };
@@ -100,6 +91,30 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
         client.work(&socket).await;
     };
     io.ns("/", on_connected.with(on_connecting));
+}
+
+/// A socket is gone.
+fn ended(socket: &SocketRef, client: &messages::Client, reason: DisconnectReason) {
+    let for_good = reason == DisconnectReason::ClientNSDisconnect;
+    let Some(rooms) = client.disconnected(socket, for_good) else { return };
+    info!(
+        socket = log_name(socket),
+        user = %client.session.name(),
+        reason = client.outlet.link().why().map_or_else(|| reason_code(reason), why_code),
+        client = %from(socket),
+        connected_s = client.session.since.elapsed().as_secs(),
+        rooms = %listed(&rooms),
+        "disconnect"
+    );
+}
+
+/// The server has closed these: their handlers are not told.
+pub fn closed(sockets: &[SocketRef]) {
+    for socket in sockets {
+        if let Some(client) = socket.extensions.get::<Arc<messages::Client>>() {
+            ended(socket, &client, DisconnectReason::ClosingServer);
+        }
+    }
 }
 
 /// The address it came from.
@@ -139,7 +154,19 @@ fn listed(rooms: &HashSet<LocationId>) -> String {
     listed.join(" ") + &if rest > 0 { format!(" and {rest} more") } else { String::new() }
 }
 
-/// One word for the log, as Socket.IO's own servers name them.
+/// One word for the log, where the end was our doing.
+fn why_code(why: Why) -> &'static str {
+    match why {
+        Why::Unread => "unread",
+        Why::TooMuchWaits => "too_much_waits",
+        Why::StalledInReplay => "stalled_in_replay",
+        Why::Withdrawn => "withdrawn",
+        Why::TokenEnded => "token_ended",
+        Why::Malformed => "parse_error",
+    }
+}
+
+/// The same where it was not, as Socket.IO's own servers name them.
 fn reason_code(reason: DisconnectReason) -> &'static str {
     match reason {
         DisconnectReason::TransportClose => "transport_close",
@@ -148,7 +175,8 @@ fn reason_code(reason: DisconnectReason) -> &'static str {
         DisconnectReason::TransportError => "transport_error",
         DisconnectReason::HeartbeatTimeout => "ping_timeout",
         DisconnectReason::ClientNSDisconnect => "client_disconnect",
-        DisconnectReason::ServerNSDisconnect => "server_disconnect",
+        // Said to nobody else.
+        DisconnectReason::ServerNSDisconnect => "token_ended",
         DisconnectReason::ClosingServer => "server_closing",
     }
 }

@@ -66,6 +66,25 @@ struct State {
     road: Road,
     /// How often it is among the sockets, by transport: twice for a moment, where a client connects again.
     counted: u8,
+    /// Why it was cut, if that was our doing.
+    why: Option<Why>,
+}
+
+/// Why a connection is ended from this end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Why {
+    /// For too long its client took nothing, or read nothing of what it was sent.
+    Unread,
+    /// More waited for it than may.
+    TooMuchWaits,
+    /// It was promised every version, and is too slow for that.
+    StalledInReplay,
+    /// It had not read what it may no longer see.
+    Withdrawn,
+    /// It had not read what it was sent before its token ended.
+    TokenEnded,
+    /// What came is not as its protocol has it.
+    Malformed,
 }
 
 /// A socket that is counted, until this is dropped.
@@ -281,7 +300,7 @@ impl Link {
     /// # Errors
     /// The stream: there was one before, which counts.
     pub(super) fn has_stream(&self, stream: TcpStream, is_upgrade: bool) -> Result<(), TcpStream> {
-        let State { account, road, counted } = &mut *self.state.lock();
+        let State { account, road, counted, .. } = &mut *self.state.lock();
         road.open(stream, is_upgrade)?;
         account.asked = None;
         self.sockets.over(false).dec_by((*counted).into());
@@ -348,22 +367,41 @@ impl Link {
     }
 
     /// Ends the connection of a client that does not read.
-    pub fn give_up(&self) {
-        if !self.is_cut() {
+    pub fn give_up(&self, why: Why) {
+        if self.end(Some(why)) {
             self.sockets.given_up.inc();
         }
-        self.cut();
+    }
+
+    /// Ends the connection for a reason of ours.
+    pub fn cut_for(&self, why: Why) {
+        self.end(Some(why));
     }
 
     /// Ends the connection at once, whatever waits to be sent; the client connects again. Not the library's
     /// disconnect, which waits in the same queue and tells the client to stay away.
     pub fn cut(&self) {
-        self.is_cut.store(true, Ordering::Relaxed);
-        if let Some(stream) = self.state.lock().road.stream() {
+        self.end(None);
+    }
+
+    /// `true`: it had not ended before.
+    fn end(&self, why: Option<Why>) -> bool {
+        let mut state = self.state.lock();
+        let is_first = !self.is_cut.swap(true, Ordering::Relaxed);
+        if is_first {
+            state.why = why;
+        }
+        if let Some(stream) = state.road.stream() {
             // Without waiting for its other end. Gone already, if either fails.
             let _ = stream.set_zero_linger();
             let _ = SockRef::from(stream).shutdown(Shutdown::Both);
         }
+        is_first
+    }
+
+    /// Why it was ended; `None`: not from here, or not at all.
+    pub fn why(&self) -> Option<Why> {
+        self.state.lock().why
     }
 }
 

@@ -402,16 +402,16 @@ impl Client {
         outlet.end(socket, "exception", refusal(&error)).await;
     }
 
-    /// The socket is gone, for good if it said so; returns the rooms it was in.
-    pub fn disconnected(&self, socket: &SocketRef, for_good: bool) -> HashSet<LocationId> {
+    /// The socket is gone, for good if it said so; returns the rooms it was in, once.
+    pub fn disconnected(&self, socket: &SocketRef, for_good: bool) -> Option<HashSet<LocationId>> {
+        let _given_back = self.seat.lock().take()?;
         if let Some(expiry) = self.expiry.lock().take() {
             expiry.abort();
         }
         let how = if for_good { Leaving::ForGood } else { Leaving::Lost };
         let rooms = self.rooms.leave_all(socket.id, &self.session, how);
         self.rooms.people.remove(self.session.user(), socket);
-        self.seat.lock().take();
-        rooms
+        Some(rooms)
     }
 }
 

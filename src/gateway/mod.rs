@@ -148,11 +148,13 @@ impl Gateway {
 
     /// Tells every socket to come back later, and ends.
     pub async fn close(self) {
+        let sockets = self.io.sockets();
         // A socket whose peer reads nothing would be waited for without end.
         if timeout(CLOSE_TIMEOUT, self.io.close()).await.is_err() {
             tracing::warn!("sockets that read nothing were cut off at the end");
             self.links.cut();
         }
+        handshake::closed(&sockets);
     }
 }
 

@@ -19,9 +19,11 @@ use socketioxide::{
     extract::{AckSender, SocketRef},
 };
 use tokio::time::{Instant, sleep};
-use tracing::info;
 
-use super::{link::Link, room::Update, session::log_name};
+use super::{
+    link::{Link, Why},
+    room::Update,
+};
 use crate::domain::id::LocationId;
 
 /// Events and acks that may wait; one more ends the connection.
@@ -102,7 +104,7 @@ impl Outlet {
     pub fn positions(&self, socket: &SocketRef, updates: &[Update]) {
         if !updates.iter().all(|update| self.emit(socket, "chat", update.chat())) {
             // Far more than the window: some may have been taken, so none can be sent again.
-            self.cut();
+            self.cut(Why::TooMuchWaits);
         }
     }
 
@@ -185,7 +187,7 @@ impl Outlet {
             sleep(WITHDRAWN).await;
             for (outlet, mark) in marked {
                 if !outlet.link.has_read_to(mark) {
-                    outlet.cut();
+                    outlet.cut(Why::Withdrawn);
                 }
             }
         });
@@ -202,9 +204,8 @@ impl Outlet {
         waiting.retain(|earlier| !next.replaces(earlier));
         let bytes = waiting.iter().chain([&next]).map(Waiting::bytes).sum::<usize>();
         if waiting.len() >= CAPACITY || !waiting.is_empty() && bytes > CAPACITY_BYTES {
-            info!(socket = log_name(socket), "too many events wait for it: it is to connect again");
             waiting.clear();
-            self.cut();
+            self.cut(Why::TooMuchWaits);
             self.link.owe(false);
             return;
         }
@@ -271,13 +272,13 @@ impl Outlet {
         if self.link.has_read_to(mark) && self.waiting.lock().is_empty() && self.link.is_open() {
             let _ = socket.clone().disconnect();
         } else {
-            self.cut();
+            self.cut(Why::TokenEnded);
         }
     }
 
     /// Ends the connection, of which too much is unread; the client connects again.
-    pub fn cut(&self) {
-        self.link.give_up();
+    pub fn cut(&self, why: Why) {
+        self.link.give_up(why);
     }
 }
 

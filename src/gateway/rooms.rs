@@ -24,7 +24,7 @@ use tracing::{debug, info};
 use super::{
     counts::Counts,
     herald::Due,
-    link::{Link, Sent},
+    link::{Link, Sent, Why},
     messages::Client,
     outlet::{self, Blocked, Outlet, body},
     people::People,
@@ -448,8 +448,7 @@ impl Rooms {
             for Member { socket, outlet, session, user, .. } in stalled {
                 self.moved(&shared, Some(user), None, Leaving::Lost);
                 info!(socket = log_name(&socket), room = %id, user = %session.name(), "too slow for what it missed: it is to connect again");
-                session.leave(id);
-                outlet.cut();
+                outlet.cut(Why::StalledInReplay);
             }
             if room.lacks() {
                 lacking.push(id);

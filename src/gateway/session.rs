@@ -149,9 +149,12 @@ impl Session {
         !state.disconnected
     }
 
-    /// Notes that the socket is no longer in a room.
+    /// Notes that the socket is no longer in a room, unless it has disconnected.
     pub fn leave(&self, room: LocationId) {
-        self.state.lock().rooms.remove(&room);
+        let mut state = self.state.lock();
+        if !state.disconnected {
+            state.rooms.remove(&room);
+        }
     }
 
     /// Has it disconnected?
@@ -159,11 +162,11 @@ impl Session {
         self.state.lock().disconnected
     }
 
-    /// The end: returns the rooms it was in; it enters no other.
+    /// The end: returns the rooms it was in, also if it has ended before; it enters no other.
     pub fn disconnect(&self) -> HashSet<LocationId> {
         let mut state = self.state.lock();
         state.disconnected = true;
-        std::mem::take(&mut state.rooms)
+        state.rooms.clone()
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     frames::{Frames, PONG, TEXT, is_begun, opcode},
-    link::Link,
+    link::{Link, Why},
     transport::ELSEWHERE,
 };
 
@@ -89,7 +89,7 @@ impl Stream {
 
     /// An error alone would go unnoticed until the next read.
     fn end(&self) -> Poll<io::Result<usize>> {
-        self.link.give_up();
+        self.link.give_up(Why::Unread);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -133,7 +133,7 @@ impl AsyncRead for Stream {
             _ => {}
         });
         if is_elsewhere {
-            this.link.cut();
+            this.link.cut_for(Why::Malformed);
         }
         if messages > 0 || is_confirmed {
             this.link.heard(messages, is_confirmed);

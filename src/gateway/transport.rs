@@ -17,7 +17,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::{
     BoxError, ResponseBody,
-    link::{Link, Links},
+    link::{Link, Links, Why},
     refused,
     stream::Stream,
 };
@@ -79,7 +79,7 @@ where
             && link.is_unanswered_for(2 * self.patience)
         {
             // It is heard of, and polls no more.
-            link.cut();
+            link.give_up(Why::Unread);
         }
         if link.as_ref().is_some_and(|link| link.is_cut()) {
             // The client takes the session for lost, and connects again.
@@ -101,7 +101,7 @@ where
             Ok(body) => body,
             Err((status, why)) => {
                 if let Some(link) = link.filter(|_| status == StatusCode::BAD_REQUEST) {
-                    link.cut();
+                    link.cut_for(Why::Malformed);
                 }
                 return Ok(refused(status, why));
             }

@@ -7,16 +7,18 @@ use std::{
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{process::Command, time::timeout};
 
 use crate::{
     on_both_databases,
     support::{
-        Db, TestServer,
+        Db, TestDatabase, TestServer,
         clients::{Client, Clients, PATIENCE},
+        polling::Polling,
         process::Process,
         proxy::Proxy,
-        tokens::{KEY, LOCKED, Pass, code, mint},
+        tokens::{KEY, LOCKED, Pass, code, mint, mint_for},
+        websocket::{Seen, WebSocket},
     },
 };
 
@@ -414,19 +416,39 @@ async fn in_open_mode_one_is_who_one_says() {
     server.stop().await;
 }
 
-/// The command in `docs/operations.md` that begins like this, on another log.
-fn documented(begin: &str, log: &std::path::Path) -> String {
+/// What the command in `docs/operations.md` that begins like this finds in these lines of a log.
+async fn documented(begin: &str, log: &[Value]) -> Vec<Value> {
+    let file = std::env::temp_dir().join(format!("georoom_log_{}", std::process::id()));
+    let lines: String = log.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(&file, lines).expect("a file");
     let operations = include_str!("../../docs/operations.md");
-    let command = operations.lines().find(|line| line.starts_with(begin)).expect("a command");
-    command.replace("georoom.log", log.to_str().expect("UTF-8"))
+    let (_, command) = operations.split_once(&format!("```sh\n{begin}")).expect("a command");
+    let (command, _) = command.split_once("```").expect("its end");
+    let command = format!("{begin}{command}").replace("georoom.log", file.to_str().expect("UTF-8"));
+    // Without it `jq` is that of the machine.
+    let jq = std::env::var("TEST_JQ").unwrap_or_else(|_| "jq".to_owned());
+    let command = command.replace("jq -cs", &format!("{jq} -cs"));
+    let found = Command::new("sh").args(["-c", &command]).output().await.expect("sh");
+    std::fs::remove_file(&file).expect("the test's own file");
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    let found = String::from_utf8(found.stdout).expect("UTF-8");
+    found.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_query_of_the_log_says_what_became_of_a_users_phone() {
     let settings = [KEY, HEARTBEAT[0], HEARTBEAT[1]];
-    let (server, mut log) = Process::serve(Db::Sqlite, &settings).await;
     let (clients, phone) = (Clients::start(), Clients::start());
     let owner = Pass::user(7);
+    let database = TestDatabase::create(Db::Sqlite).await;
+    // Its sockets are gone without a line.
+    let mut former =
+        Process::start(&[&[("DATABASE_URL", database.url.as_str())], &settings[..]].concat()).await;
+    let _lost = connect(&owner, &clients, WEBSOCKET, &former.gateway).await;
+    former.log.find("connect", &[("user", "7")]).await;
+    let mut lines = std::mem::take(&mut former.log.read);
+    former.kill().await;
+    let (server, mut log) = Process::serve_on(database, &settings).await;
     let rooms = [owner.create(&server).await, owner.create(&server).await, owner.create(&server).await];
     let mut map = Pass::admin(17).connect(&clients, &server.gateway).await;
     map.join(rooms[0]).await;
@@ -440,21 +462,27 @@ async fn one_query_of_the_log_says_what_became_of_a_users_phone() {
     phone.signal("STOP").await;
     log.find("disconnect", &[("user", "7")]).await;
     phone.signal("KILL").await;
+    let (at_home, id_at_home) = connect(&owner, &clients, POLLING, &server.gateway).await;
+    at_home.emit("join_room", json!({"locationId": rooms[1]}));
+    log.find("join", &[("socket", &id_at_home[..6])]).await;
+    lines.extend(log.read);
 
-    let file = std::env::temp_dir().join(format!("georoom_log_{}", std::process::id()));
-    let lines: String = log.read.iter().map(|line| format!("{line}\n")).collect();
-    std::fs::write(&file, lines).expect("a file");
-    let command = documented("grep '\"user\":\"7\"'", &file);
-    let found = std::process::Command::new("sh").args(["-c", &command]).output().expect("sh");
-    std::fs::remove_file(&file).expect("the test's own file");
-    let found: Vec<Value> = String::from_utf8(found.stdout)
-        .expect("UTF-8")
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
+    let rows = documented("jq -cs", &lines).await;
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    let row = |id: &str| rows.iter().find(|row| row["socket"] == id[..6]).expect("a row");
+    let names = |rooms: &[u64]| rooms.iter().map(u64::to_string).collect::<Vec<_>>();
+    let (gone, here) = (row(&id), row(&id_at_home));
+    assert_eq!(gone["connected"]["transport"], "websocket");
+    assert_eq!(gone["rooms"], json!(names(&[rooms[0], rooms[2]])));
+    assert_eq!(gone["ended"]["reason"], "ping_timeout");
+    assert_eq!((&here["connected"]["transport"], &here["ended"]), (&json!("polling"), &Value::Null));
+    assert_eq!(here["rooms"], json!(names(&rooms[1..2])));
+
+    let mut found = documented("grep '\"user\":\"7\"'", &lines).await;
+    found.retain(|line| line["socket"] == id[..6]);
     let said: Vec<_> = found.iter().map(|line| line["message"].as_str().expect("a message")).collect();
     assert_eq!(said, ["connect", "join", "join", "join", "leave", "disconnect"]);
-    assert!(found.iter().all(|line| line["socket"] == id[..6] && line["timestamp"].is_string()), "{found:?}");
+    assert!(found.iter().all(|line| line["timestamp"].is_string()), "{found:?}");
     assert_eq!((&found[0]["client"], &found[0]["transport"]), (&json!("127.0.0.1"), &json!("websocket")));
     let joined: Vec<_> = found[1..4].iter().map(|line| line["room"].clone()).collect();
     assert_eq!(joined, rooms.map(|room| json!(room.to_string())));
@@ -464,4 +492,59 @@ async fn one_query_of_the_log_says_what_became_of_a_users_phone() {
     assert_eq!(end["rooms"], format!("{} {}", rooms[0], rooms[2]));
     assert!(end["connected_s"].is_u64(), "{end}");
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_of_every_connection_that_the_server_ends_why_and_whose_it_was() {
+    const READS: u64 = 20;
+    const READS_NOT: u64 = 21;
+    const REMOVED: u64 = 22;
+    const REMOVED_POLLING: u64 = 23;
+    const WANDERS: u64 = 24;
+    const STAYS: u64 = 25;
+    // A token is taken for a while after its end.
+    const LEEWAY_MS: i64 = 30_000;
+    let settings = [KEY, ("PING_INTERVAL", "1s"), ("PING_TIMEOUT", "3s")];
+    let (server, mut log) = Process::serve(Db::Sqlite, &settings).await;
+    let owner = Pass::user(7);
+    let room = owner.create(&server).await;
+    for user in READS..=STAYS {
+        owner.grant(&server, room, user, "viewer").await;
+    }
+    let by = |token: String| json!({"token": token}).to_string();
+    let open = async |auth: String| {
+        let mut client = WebSocket::connect_with(&server.gateway, "/socket.io/", false, &auth).await;
+        client.join(&[room]).await;
+        client
+    };
+    let _removed = open(by(mint(REMOVED, None, false))).await;
+    let auth = by(mint(REMOVED_POLLING, None, false));
+    let mut polling = Polling::connect_with(&server.gateway, "/socket.io/", &auth).await;
+    polling.ask("join_room", &json!({"locationId": room})).await;
+    polling.chat().await;
+    for user in [REMOVED, REMOVED_POLLING] {
+        let path = format!("/location/{room}/members/{user}");
+        owner.must(&server, Method::DELETE, &path, None).await;
+    }
+    let mut wanders = open(by(mint(WANDERS, None, false))).await;
+    for _ in 0..3 {
+        wanders.send("40/elsewhere,").await;
+    }
+    let brief = |user| by(mint_for(2_000 - LEEWAY_MS, user, None, false));
+    let (mut reads, _reads_not) = (open(brief(READS)).await, open(brief(READS_NOT)).await);
+    while !matches!(reads.next().await, Seen::End) {}
+    for (user, reason, rooms) in [
+        (READS, "token_ended", room.to_string()),
+        (READS_NOT, "token_ended", room.to_string()),
+        (REMOVED, "withdrawn", String::new()),
+        (REMOVED_POLLING, "withdrawn", String::new()),
+        (WANDERS, "parse_error", room.to_string()),
+    ] {
+        let end = log.find("disconnect", &[("user", &user.to_string())]).await;
+        assert_eq!((&end["reason"], &end["rooms"]), (&json!(reason), &json!(rooms)), "{end}");
+    }
+    let _stays = open(by(mint(STAYS, None, false))).await;
+    server.stop().await;
+    let end = log.find("disconnect", &[("user", &STAYS.to_string())]).await;
+    assert_eq!((&end["reason"], &end["rooms"]), (&json!("server_closing"), &json!(room.to_string())));
 }

@@ -43,6 +43,14 @@ find_nginx() {
     find_program is_nginx ${TEST_NGINX:+"$TEST_NGINX"} nginx "$cache/nginx/nginx"
 }
 
+is_jq() {
+    [[ $("$1" -n 1+1 2>/dev/null) = 2 ]]
+}
+
+find_jq() {
+    find_program is_jq ${TEST_JQ:+"$TEST_JQ"} jq "$cache/jq/jq"
+}
+
 has_node() {
     command -v npm >/dev/null && node -e 'process.exitCode = parseInt(process.version.slice(1)) < 18 ? 1 : 0' 2>/dev/null
 }
