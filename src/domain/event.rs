@@ -7,10 +7,10 @@ use super::{
     id::{LocationId, UserId},
     location::Committed,
     notification::Told,
-    presence,
+    presence::{self, Active},
 };
 
-/// One change: those of a location in the order of their commits, those of its room as they were seen.
+/// One change: those of a location in the order of their commits, those of a user or a room as they were seen.
 #[derive(Debug)]
 pub enum Event {
     /// A PUT was committed: the location as it now stands.
@@ -28,6 +28,8 @@ pub enum Event {
     },
     /// Somebody has come into a room or gone, or there is another number of them.
     Presence(presence::Change),
+    /// Users who have connected, gone, or are called otherwise: their rows of the list of all.
+    Active(Vec<Active>),
     /// What somebody sees in their list of locations has changed.
     Listed {
         /// How.

@@ -88,6 +88,8 @@ fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(Locati
             Event::Deleted(id) => rooms.deleted(id),
             Event::Granted { id, change, grants } => rooms.granted(id, change, grants),
             Event::Presence(change) => rooms.tell(&change),
+            // Who are here.
+            Event::Active(_) => rooms.people.relist(),
             Event::Listed { change, to, and_admins } => feed::listed(&rooms.people, &change, &to, and_admins),
             Event::Notified(told) => feed::notified(&rooms.people, &told),
             Event::Asked(by) => drop(by),

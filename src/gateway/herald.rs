@@ -37,6 +37,10 @@ pub async fn run(rooms: Arc<Rooms>) {
                 rooms.service.tell(Event::Presence(change)).await;
             }
         }
+        let changed = people.changed();
+        if !changed.is_empty() {
+            rooms.service.tell(Event::Active(changed)).await;
+        }
         let now = Instant::now();
         let is_time = now >= last_list + EVERY;
         if is_time && people.tell() {

@@ -59,6 +59,8 @@ struct State {
     admins: HashMap<Sid, Admin>,
     /// Who has gone, and when, each once.
     gone: BTreeSet<(Instant, UserId)>,
+    /// Whose row is another since it was last told.
+    changed: HashSet<UserId>,
     /// Whose name nothing here says.
     unnamed: HashSet<UserId>,
     /// How often the list has changed.
@@ -145,7 +147,7 @@ impl People {
             known.ways = Vec::new();
             state.part(user, Instant::now());
         }
-        state.list += 1;
+        state.changed.insert(user);
         self.woken.notify_one();
     }
 
@@ -177,6 +179,19 @@ impl People {
         }
         rows.sort_unstable_by_key(key);
         ActiveUsers { users: rows.into_iter().map(|(id, user)| user.row(*id, now)).collect(), total }
+    }
+
+    /// Rows that are others than when this was last asked.
+    pub fn changed(&self) -> Vec<Active> {
+        let (state, now) = (&mut *self.state.lock(), Timestamp::now());
+        let changed = std::mem::take(&mut state.changed);
+        changed.into_iter().filter_map(|id| Some(state.users.get(&id)?.row(id, now))).collect()
+    }
+
+    /// Rows have changed: the next list is another.
+    pub fn relist(&self) {
+        self.state.lock().list += 1;
+        self.woken.notify_one();
     }
 
     /// Sends admins the list, if they were sent another; those who do not keep up get it later. `true`: some were.
@@ -271,7 +286,7 @@ impl State {
                 user.ways.reserve_exact(1);
             }
             user.ways.push(way);
-            self.list += 1;
+            self.changed.insert(id);
         }
     }
 
@@ -289,7 +304,7 @@ impl State {
         let is_new = user.name.as_deref() != Some(&*name);
         if is_new {
             user.name = Some(name.into());
-            self.list += 1;
+            self.changed.insert(id);
         }
         is_new
     }
