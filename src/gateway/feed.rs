@@ -50,7 +50,7 @@ pub fn listed(people: &People, change: &Listed, to: &[UserId], and_admins: bool)
     let (action, location, item) = match change {
         Listed::Created(location) => ("create", location, Item::Location(location.id)),
         Listed::Updated(location) => ("update", location, Item::Update(location.id)),
-        Listed::Deleted(id) => return unlisted(ways, *id, and_admins),
+        Listed::Deleted(id) => return unlisted(ways, *id),
     };
     let text = [r#"{"action":""#, action, r#"","location":"#, location.feature(), "}"].concat();
     let Some(text) = json(text) else { return };
@@ -60,12 +60,10 @@ pub fn listed(people: &People, change: &Listed, to: &[UserId], and_admins: bool)
 }
 
 /// A location is gone, or only their right to see it: then what is on its way may not stay there for long.
-fn unlisted(ways: Vec<Way>, id: LocationId, is_gone: bool) {
+fn unlisted(ways: Vec<Way>, id: LocationId) {
     let text = body(&Gone { action: "delete", location_id: id });
     let told = ways.into_iter().filter_map(|Way { socket, outlet }| {
-        outlet.withhold(Some(id));
-        // First: what is written now asks for the confirmation of what was written before.
-        let mark = if is_gone { None } else { outlet.mark_lists() };
+        let mark = outlet.withhold(Some(id));
         outlet.event(&socket, LOCATIONS, text.clone());
         Some((outlet, mark?))
     });

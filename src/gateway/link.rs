@@ -272,11 +272,12 @@ impl Link {
         }
     }
 
-    /// Asks for confirmation soon; returns a mark behind all that was sent, for [`Link::has_read_to`].
+    /// Asks for confirmation; returns a mark behind all that was sent, for [`Link::has_read_to`].
     pub fn mark(&self) -> u64 {
-        let account = &mut self.state.lock().account;
-        account.last_asked = None;
-        account.sent
+        let state = &mut *self.state.lock();
+        state.account.last_asked = None;
+        state.ask();
+        state.account.sent
     }
 
     /// The same mark, and nothing is asked.

@@ -327,15 +327,17 @@ impl Client {
                     self.place(socket);
                     session.rooms().into_iter().for_each(|room| rooms.recheck(room));
                 }
-                let mut unseen = Vec::new();
                 if is_other && !is_admin {
-                    // First: what is being sent to all admins just now.
+                    let withhold = || {
+                        let unread = self.outlet.withhold(None).map(|mark| (self.outlet.clone(), mark));
+                        Outlet::withdraw(Vec::from_iter(unread));
+                    };
+                    withhold();
+                    // And what is being sent to all admins just now.
                     Box::pin(rooms.service.taken_in()).await;
-                    self.outlet.withhold(None);
-                    unseen.extend(self.outlet.mark_lists().map(|mark| (self.outlet.clone(), mark)));
+                    withhold();
                 }
                 reply.ack(&Authenticated { exp });
-                Outlet::withdraw(unseen);
             }
         }
         Ok(())

@@ -141,8 +141,9 @@ impl Outlet {
     }
 
     /// Drops what waits about a location that may no longer be seen, or of all lists; what is of rooms, see
-    /// [`Outlet::forget`].
-    pub fn withhold(&self, location: Option<LocationId>) {
+    /// [`Outlet::forget`]. A mark behind what was sent of lists, for [`Outlet::withdraw`], unless it was read.
+    #[must_use]
+    pub fn withhold(&self, location: Option<LocationId>) -> Option<u64> {
         let is_of = |item: Item| match (location, item) {
             (None, _) => true,
             (Some(location), Item::Location(of) | Item::Update(of)) => of == location,
@@ -151,11 +152,6 @@ impl Outlet {
         let mut waiting = self.waiting.lock();
         waiting.retain(|waiting| !matches!(waiting, Waiting::OfList(item, ..) if is_of(*item)));
         self.link.owe(!waiting.is_empty());
-    }
-
-    /// A mark behind what was sent of lists, for [`Outlet::withdraw`], unless it was read. As for
-    /// [`Outlet::mark`], something has to be sent after it.
-    pub fn mark_lists(&self) -> Option<u64> {
         let mark = self.listed.load(Ordering::Relaxed);
         let is_unread = !self.link.has_read_to(mark);
         is_unread.then(|| {
@@ -171,8 +167,7 @@ impl Outlet {
         self.link.owe(!waiting.is_empty());
     }
 
-    /// A mark behind all that was sent, for [`Outlet::withdraw`]. Something has to be sent after it: what asks
-    /// whether the socket has read so far goes along.
+    /// A mark behind all that was sent, for [`Outlet::withdraw`].
     pub fn mark(&self) -> u64 {
         self.link.mark()
     }

@@ -631,7 +631,6 @@ fn tell_closed(id: LocationId, gone: Vec<Member>, reason: impl Fn(&Caller) -> &'
         info!(socket = log_name(&socket), room = %id, user = %session.name(), reason, "room closed");
         session.leave(id);
         outlet.forget(id);
-        // First: what is written now asks for the confirmation of what was written before.
         let mark = outlet.mark();
         outlet.event(&socket, "room_closed", body(&RoomClosed { room_name: &name, reason }));
         (outlet, mark)

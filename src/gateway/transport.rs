@@ -173,7 +173,11 @@ impl Limited {
         let body = match body {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(self.too_large()),
-            Ok(Err(_)) => return Err((StatusCode::BAD_REQUEST, "the body ended before its end")),
+            Ok(Err(_)) => {
+                // Its network did, and nothing it has sent is at fault.
+                link.inspect(|link| link.cut());
+                return Err((StatusCode::BAD_REQUEST, "the body ended before its end"));
+            }
             Err(_) => {
                 self.on.too_slow.inc();
                 return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long to come"));

@@ -179,12 +179,12 @@ impl Store {
                 Act::Update(update) => of(&mut rows, update.id).and_then(|row| {
                     row.may(&update.by, Action::Move, &roles, now)?;
                     let renamed = row.renamed(update);
-                    if renamed.is_some() {
+                    let is_seen_in_lists = update.geometry.is_none() || renamed.is_some();
+                    if is_seen_in_lists {
                         self.may_tell(update.whose)?;
                     }
                     let version = row.update(update, now)?;
                     let location = version.location.clone();
-                    let is_seen_in_lists = update.geometry.is_none() || renamed.is_some();
                     if let Some((name, new)) = renamed {
                         beside.happened(number, &update.by, &location, name, Deed::Renamed(new), now);
                     }

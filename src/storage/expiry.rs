@@ -81,6 +81,8 @@ async fn run(store: Store, keep: config::Notifications, mut queue: mpsc::Receive
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The user the sweep goes on with, while there is one, and what was too old when it began.
     let mut next: Option<(u64, u64)> = None;
+    // Until a sweep has looked at all: fewer may be kept than before.
+    let mut is_first = true;
     loop {
         let user = tokio::select! {
             received = queue.recv() => match received {
@@ -94,8 +96,9 @@ async fn run(store: Store, keep: config::Notifications, mut queue: mpsc::Receive
             match (user, next) {
                 (Some(user), _) => store.trim_notifications(user, 0, &keep).await?,
                 (None, Some((from, too_old))) => {
-                    let user = store.sweep_notifications(from, too_old, &keep).await?;
+                    let user = store.sweep_notifications(from, too_old, is_first, &keep).await?;
                     next = user.map(|user| (user, too_old));
+                    is_first &= next.is_some();
                 }
                 (None, None) => next = Some((0, store.newest_notice_before(cutoff(&keep)).await?)),
             }
@@ -116,12 +119,13 @@ impl Store {
         self.id(sql, [at]).await
     }
 
-    /// Trims those of a page of users who have what is too old, and after the last page notices nobody has any
-    /// more; returns the user to go on with.
+    /// Trims those of a page of users who have what is too old, or all of them, and after the last page notices
+    /// nobody has any more; returns the user to go on with.
     async fn sweep_notifications(
         &self,
         from: u64,
         too_old: u64,
+        of_all: bool,
         keep: &config::Notifications,
     ) -> DbResult<Option<u64>> {
         // A seek in the key for each user, however much they have.
@@ -147,7 +151,7 @@ impl Store {
         for row in self.asked(read).await? {
             let (user, oldest): (i64, i64) = row.try_get_many_by_index()?;
             last = Some(user as u64);
-            if oldest as u64 / OF_ONE_NOTICE <= too_old {
+            if of_all || oldest as u64 / OF_ONE_NOTICE <= too_old {
                 self.trim_notifications(user as u64, too_old, keep).await?;
                 sleep(PAUSE).await;
             }

@@ -72,7 +72,16 @@ impl Store {
             });
             member.collect()
         };
-        self.answered(read).await
+        let mut members: Vec<Member> = self.answered(read).await?;
+        // What was said last may not be written down yet.
+        let (said, _) = self.names.of(&members.iter().map(|member| member.user).collect::<Vec<_>>());
+        let mut said = said.into_iter().peekable();
+        for member in &mut members {
+            if let Some((_, name)) = said.next_if(|(user, _)| *user == member.user) {
+                member.name = Some(name);
+            }
+        }
+        Ok(members)
     }
 
     /// Makes a user a member of a location, or gives a member another role.

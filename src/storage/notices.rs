@@ -90,8 +90,14 @@ impl Store {
 
     /// See [`Toll::told`].
     pub(super) fn told(&self, whose: Option<Whose>, event: &Event) {
-        if let (Some(toll), Some(whose), Event::Notified(told)) = (&self.toll, whose, event) {
-            toll.told(whose, told.to.len());
+        let people = match event {
+            // Mostly one of them did it.
+            Event::Listed { to, .. } => to.len().saturating_sub(1),
+            Event::Notified(told) => told.to.len(),
+            _ => return,
+        };
+        if let (Some(toll), Some(whose)) = (&self.toll, whose) {
+            toll.told(whose, people);
         }
     }
 

@@ -119,10 +119,11 @@ async fn who_tells_many_people_pays_for_it(db: Db) {
         raw.execute_unprepared(&sql).await.expect("members");
         id
     };
-    let rename = |owner: u64, id: u64, n: usize| {
-        let body = json!({"properties": {"name": format!("bike {n}")}});
+    let patch = |owner: u64, id: u64, properties: Value| {
+        let body = json!({"properties": properties});
         Pass::user(owner).on(server.http.put(format!("{}/location/{id}", server.api))).json(&body)
     };
+    let rename = |owner, id, n| patch(owner, id, json!({"name": format!("bike {n}")}));
     // A hundred requests at once, and each tells as many as eighty cost; however they come.
     let many = followed(OWNER, 2_000).await;
     let (mut told, mut refused) = (0, 0);
@@ -146,7 +147,12 @@ async fn who_tells_many_people_pays_for_it(db: Db) {
     let answer = owner.send(&server, Method::GET, &format!("/location/{many}"), None).await;
     assert_eq!(answer.status(), StatusCode::OK, "paid after {after} s");
 
-    // Share links of another user's.
+    // What lists show.
+    let seen = followed(OTHER + 3, 2_000).await;
+    let seen = flood((0..5).map(|n| patch(OTHER + 3, seen, json!({"battery": n})))).await;
+    assert!(seen.iter().any(|answer| answer.status() == StatusCode::CREATED));
+    limited(Pass::user(OTHER + 3).send(&server, Method::GET, "/location", None).await).await;
+    // Share links.
     let shared = followed(OTHER + 1, 2_000).await;
     let body = json!({"expiresAt": in_ms(60_000)});
     let share = |_| {

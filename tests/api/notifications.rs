@@ -427,6 +427,11 @@ async fn what_is_too_much_goes(db: Db) {
     assert!(names.len() >= 5, "{names:?}");
     let newest: Vec<_> = (0..80).rev().take(names.len()).map(|n| json!(format!("bike {n}"))).collect();
     assert_eq!(names, newest);
+    // Of whom nobody hears anything new, too.
+    let database = server.halt().await;
+    let server = TestServer::start_on(database, &[KEY, ("NOTIFICATION_COUNT", "3")]).await;
+    let kept = left(&server, &member, 3).await;
+    assert_eq!(items(&kept).len(), 3);
     server.stop().await;
 }
 
