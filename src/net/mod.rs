@@ -4,5 +4,6 @@
 
 pub mod accept;
 pub mod bearer;
+pub mod byte_budget;
 pub mod client;
 pub mod origins;

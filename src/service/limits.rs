@@ -216,7 +216,7 @@ impl Limits {
     /// # Errors
     /// `rate_limited`.
     pub fn seat(self: &Arc<Self>, user: Option<UserId>, from: IpAddr) -> Result<Seat> {
-        let whose = user.map_or_else(|| Whose::Address(network(from)), Whose::User);
+        let whose = whose(user, from);
         let mut seats = self.seats.lock();
         self.sockets.check(seats.all as usize, "sockets")?;
         let theirs = seats.by.entry(whose).or_default();
@@ -379,6 +379,11 @@ where
 
 fn times(of: NonZeroU32, more: u32) -> NonZeroU32 {
     of.saturating_mul(NonZeroU32::new(more).expect("a burst"))
+}
+
+/// Whose budgets a caller draws on: the user of a valid token, or else the address.
+pub fn whose(user: Option<UserId>, from: IpAddr) -> Whose {
+    user.map_or_else(|| Whose::Address(network(from)), Whose::User)
 }
 
 /// Whom an address stands for.
