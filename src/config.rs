@@ -132,6 +132,12 @@ pub const SETTINGS: &[Setting] = &[
         "10000",
         "Sockets connected at once from one address without a token: by share links or in open mode",
     ),
+    setting("LIMIT_HANDSHAKES", "4000", "Sessions at once whose client is not known yet"),
+    setting(
+        "LIMIT_ADDRESS_HANDSHAKES",
+        "1000",
+        "Sessions at once from one address whose client is not known yet",
+    ),
     setting("LIMIT_SOCKET_EVENTS", "50", "Events a second from one socket; twenty times as many at once"),
     setting("LIMIT_SOCKET_ROOMS", "1000", "Rooms that one socket may be in"),
     setting("MAX_MESSAGE_BYTES", "131072", "Bytes of one message from a socket, and of its WebSocket frames"),
@@ -252,6 +258,10 @@ pub struct Counts {
     pub user_sockets: NonZeroU32,
     /// At once, from one address, without a token.
     pub address_sockets: NonZeroU32,
+    /// At once, before their client is known.
+    pub handshakes: NonZeroU32,
+    /// The same, from one address.
+    pub address_handshakes: NonZeroU32,
     /// A second, from one socket.
     pub socket_events: NonZeroU32,
     /// At once, for one socket.
@@ -413,6 +423,8 @@ impl Config {
             sockets: count("LIMIT_SOCKETS")?,
             user_sockets: count("LIMIT_USER_SOCKETS")?,
             address_sockets: count("LIMIT_ADDRESS_SOCKETS")?,
+            handshakes: count("LIMIT_HANDSHAKES")?,
+            address_handshakes: count("LIMIT_ADDRESS_HANDSHAKES")?,
             socket_events: count("LIMIT_SOCKET_EVENTS")?,
             socket_rooms: count("LIMIT_SOCKET_ROOMS")?,
         };

@@ -40,6 +40,7 @@ pub struct Metrics {
     queue_length: Gauges,
     queue_limit: Gauges,
     refusals: Counters<2>,
+    limited: Counters<1>,
 }
 
 /// Counters of one name, apart by their labels.
@@ -61,10 +62,11 @@ impl Default for Metrics {
         #[cfg(target_os = "linux")]
         registry.register_collector(Box::new(process::Process));
         let (registry, looks) = (Mutex::new(registry), Mutex::default());
-        let refusals = Counters::default();
-        let metrics = Self { registry, looks, queue_length, queue_limit, refusals };
+        let (refusals, limited) = (Counters::default(), Counters::default());
+        let metrics = Self { registry, looks, queue_length, queue_limit, refusals, limited };
         let help = "Requests, events and handshakes refused, by door and error code";
         metrics.register("refusals", help, None, metrics.refusals.0.clone());
+        metrics.register("limited", "What was refused because of a limit", None, metrics.limited.0.clone());
         metrics.gauges("build_info", "Which georoom this is").of("version", env!("CARGO_PKG_VERSION")).set(1);
         let help = "How much waits in a queue or is under way";
         metrics.register("queue_length", help, None, metrics.queue_length.0.clone());
@@ -99,6 +101,11 @@ impl Metrics {
     /// A counter of what a door refuses with a code.
     pub fn refused(&self, door: &'static str, code: &'static str) -> Counter {
         self.refusals.of([("door", door), ("code", code)])
+    }
+
+    /// A counter of what is refused because of a limit.
+    pub fn limited(&self, limit: &'static str) -> Counter {
+        self.limited.of([("limit", limit)])
     }
 
     /// A gauge, to be set.

@@ -119,7 +119,7 @@ impl Server {
         // on meanwhile; told to go they come back elsewhere, or here after the restart.
         let (api_done, api_is_done) = oneshot::channel::<()>();
         let api = async {
-            let connections = accept::serve(api, requests, header_timeout, Some(body_timeout), stop).await;
+            let connections = accept::serve(api, requests, header_timeout, body_timeout, stop).await;
             info!("stopping");
             connections.drain(GRACE).await;
             drop(api_done);
@@ -130,7 +130,7 @@ impl Server {
                 drop(api_is_done.await);
                 forwarding.flush().await;
             };
-            let connections = accept::serve(gateway, sockets, header_timeout, None, stop).await;
+            let connections = accept::serve(gateway, sockets, header_timeout, body_timeout, stop).await;
             tokio::join!(connections.drain(GATEWAY_GRACE), forwarding.close());
         };
         tokio::join!(api, gateway);

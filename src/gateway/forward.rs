@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, mpsc, oneshot},
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -42,7 +42,14 @@ pub async fn run(
             sleep_until(not_before).await;
             tokio::select! { _ = catch_up.tick() => {}, () = opened.notified() => {} }
         };
+        // Fresh versions before rooms that are still at it: a small room is not to wait for large ones. But those too
+        // go on, whatever comes.
+        rooms.take_turn();
         tokio::select! {
+            _ = &mut stopped, if !stopping => {
+                stopping = true;
+                events.close();
+            }
             taken = events.recv_many(&mut batch, BATCH) => {
                 if taken == 0 {
                     break;
@@ -54,11 +61,13 @@ pub async fn run(
                 not_before = Instant::now() + PAUSE;
             }
             Some(_) = reads.join_next() => {}
-            _ = &mut stopped, if !stopping => {
-                stopping = true;
-                events.close();
-            }
+            // In between, others of this thread have their turn.
+            () = yield_now(), if rooms.has_turns() => {}
+            () = rooms.turns.notified() => {}
         }
+    }
+    while rooms.take_turn() {
+        yield_now().await;
     }
     reads.join_all().await;
 }

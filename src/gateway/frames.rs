@@ -1,9 +1,20 @@
 //! WebSocket frames (RFC 6455 §5.2): followed through bytes that come in any pieces, and made.
 
 pub const TEXT: u8 = 1;
+pub const PING: u8 = 9;
 pub const PONG: u8 = 0xA;
-/// A ping frame without payload, unmasked as a server's frames are.
-pub const PING: [u8; 2] = [0x89, 0];
+/// Bytes of the payload of our pings.
+pub const NONCE_BYTES: usize = 8;
+/// A ping frame with a payload that its pong has to repeat (RFC 6455 §5.5.3).
+pub type Ping = [u8; 2 + NONCE_BYTES];
+
+/// Makes a ping frame, unmasked as a server's frames are.
+pub fn ping(nonce: [u8; NONCE_BYTES]) -> Ping {
+    let mut frame = [0; 2 + NONCE_BYTES];
+    frame[..2].copy_from_slice(&[0x80 | PING, NONCE_BYTES as u8]);
+    frame[2..].copy_from_slice(&nonce);
+    frame
+}
 
 /// Of a frame's first byte.
 pub fn opcode(first: u8) -> u8 {
@@ -24,7 +35,7 @@ pub struct Frames {
     /// Bytes of the payload still to come.
     left: u64,
     /// The first bytes of the payload, and how many of them there are.
-    start: [u8; 3],
+    start: [u8; NONCE_BYTES],
     started: u8,
 }
 
@@ -141,9 +152,7 @@ mod tests {
                 at = to;
                 prop_assert_eq!(follower.is_between(), ends.contains(&at));
             }
-            let all = frames.iter().map(|(opcode, length, _)| {
-                (*opcode, (*length).min(3))
-            });
+            let all = frames.iter().map(|(opcode, length, _)| (*opcode, (*length).min(NONCE_BYTES)));
             prop_assert_eq!(ended, all.collect::<Vec<_>>());
         }
     }

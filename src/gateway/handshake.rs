@@ -12,7 +12,8 @@ use socketioxide::{
 use tracing::info;
 
 use super::{
-    link::{Link, Links, Why},
+    link::{Link, Why},
+    links::Links,
     messages,
     rooms::Rooms,
     session::log_name,
@@ -24,7 +25,7 @@ use crate::{
         json::Plain,
     },
     net::{bearer::bearer, client::Client},
-    service::access::Credentials,
+    service::{access::Credentials, limits::whose},
 };
 
 /// Rooms of one line of the log.
@@ -35,15 +36,9 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
     // In the middleware, before the client hears that it is connected: an event it sends the moment
     // after would find no handler.
     let on_connecting = async move |socket: SocketRef, TryData(auth): TryData<Plain>| {
-        // A WebSocket's from the start is in its request; one that begins by polling has a session first.
-        let session = socket.id.as_str();
-        let link = match socket.req_parts().extensions.get::<Arc<Link>>() {
-            Some(link) => {
-                links.insert(session, link);
-                link.clone()
-            }
-            None => links.of(session),
-        };
+        let link =
+            socket.req_parts().extensions.get::<Arc<Link>>().cloned().unwrap_or_else(|| links.create());
+        links.insert(socket.id, &link);
         let admitted = async {
             if link.is_ending() {
                 return Err(Error::new(Code::Unauthorized, "this connection is ending"));
@@ -51,7 +46,9 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
             let shown = || credentials(&socket, &auth.unwrap_or_default().0);
             let identity = rooms.service.identify(from(&socket), shown).await?;
             let user = identity.as_ref().and_then(|identity| identity.caller.account());
-            Ok((identity, rooms.service.limits.seat(user, from(&socket))?))
+            let seat = rooms.service.limits.seat(user, from(&socket))?;
+            link.identify(whose(user, from(&socket)));
+            Ok((identity, seat))
         };
         let (identity, seat) = admitted.await.map_err(|error: Error| {
             info!(socket = log_name(&socket), client = %from(&socket), code = error.code.as_str(), "refused");
@@ -158,6 +155,7 @@ fn listed(rooms: &HashSet<LocationId>) -> String {
 fn why_code(why: Why) -> &'static str {
     match why {
         Why::Unread => "unread",
+        Why::AnswerLost => "answer_lost",
         Why::TooMuchWaits => "too_much_waits",
         Why::StalledInReplay => "stalled_in_replay",
         Why::Withdrawn => "withdrawn",

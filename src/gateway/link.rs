@@ -1,69 +1,56 @@
-//! What a socket was sent and has not read yet, end to end: the kernel and a proxy between say nothing
-//! of it, because they take whatever comes.
+//! One connection's account and its way out: what its socket was sent and has not read yet, end to end.
 //!
-//! Over WebSocket a ping frame now and then asks for confirmation, which every client answers by itself;
-//! over long-polling the next poll is one. A socket that owes too much is sent nothing more for now.
+//! A socket that owes too much is sent nothing more for now. What counts as read is `account.rs`'s; the bytes on
+//! their way are `road.rs`'s.
 
 use std::{
-    collections::{HashMap, VecDeque},
     io::{self, IoSlice},
-    net::Shutdown,
+    net::{IpAddr, Shutdown},
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use socket2::SockRef;
-use tokio::{io::ReadBuf, net::TcpStream, sync::Notify, time::sleep};
+use tokio::{io::ReadBuf, net::TcpStream};
 
-use super::{counts::Sockets, frames::PING, road::Road};
+use super::{account::Account, counts::Sockets, frames::ping, links::Common, polling::Polling, road::Road};
+use crate::{domain::access::Whose, net::byte_budget::Reservation};
 
-/// A socket may owe the confirmation of so many bytes, for so long.
-const WINDOW: usize = 64 * 1024;
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Confirmation is asked for after so many bytes, or so much time with fewer: who reads it, wakes up and answers, and
-/// each answer costs as much as a delivery. Together with [`PATIENCE`] it is how long what was sent may be unread.
-const ASK_EVERY_BYTES: usize = WINDOW / 4;
-const ASK_EVERY: Duration = Duration::from_secs(2);
-
-/// How long what was said last may take to be read.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often a client may try to connect to other namespaces than the main one.
 const WANDERINGS: u8 = 2;
-/// Links that are made at once, and so lie side by side: a room goes through those of all its members, and memory
-/// that is scattered costs more than all that is done with it.
-const TOGETHER: usize = 64;
-/// While something is waited for that nobody tells.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The account of one socket, and its way out if it has a WebSocket.
+/// The account of one socket, and its way out.
 #[derive(Debug, Default)]
 pub struct Link {
     /// Nothing more goes over it.
     is_cut: AtomicBool,
-    /// And will be cut.
-    is_ending: AtomicBool,
+    /// It is about to be cut.
+    pub(super) is_ending: AtomicBool,
     /// How often the client wanted another namespace.
     wanderings: AtomicU8,
     /// Written by whoever sends, and when confirmations come; held while frames go to the kernel.
-    state: Mutex<State>,
-    /// Something that was to be sent before waits. Written under the lock of what waits (`outlet.rs`): who reads the
-    /// value of a moment ago sends beside what is just being handed out, or once more later.
+    pub(super) state: Mutex<State>,
+    /// Something that was to be sent before waits. Written under the lock of what waits (`outlet.rs`): whoever reads
+    /// the value of a moment ago sends beside what is just being handed out, or once more later.
     is_owed: AtomicBool,
-    /// Told when a socket that was sent nothing more, or nothing of what it has missed, has read.
-    opened: Arc<Notify>,
-    /// All there are, to be counted among them.
-    sockets: Arc<Sockets>,
+    /// What all links share.
+    common: Arc<Common>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    account: Account,
-    road: Road,
+pub(super) struct State {
+    pub account: Account,
+    pub road: Road,
+    /// Of a session that began by long-polling.
+    pub polling: Option<Box<Polling>>,
+    /// Its place among the sessions whose client is not known yet.
+    unidentified: Option<Box<Reservation<IpAddr>>>,
     /// How often it is among the sockets, by transport: twice for a moment, where a client connects again.
     counted: u8,
     /// Why it was cut, if that was our doing.
@@ -73,8 +60,11 @@ struct State {
 /// Why a connection is ended from this end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Why {
-    /// For too long its client took nothing, or read nothing of what it was sent.
+    /// For too long its client took nothing, or read nothing of what it was sent; or it polled anew without having
+    /// read the last answer.
     Unread,
+    /// A poll was broken off, or the connection with its answer: what was in it may be lost.
+    AnswerLost,
     /// More waited for it than may.
     TooMuchWaits,
     /// It was promised every version, and is too slow for that.
@@ -95,94 +85,75 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.counted = state.counted.saturating_sub(1);
-        self.0.sockets.over(state.road.was_opened()).dec();
+        self.0.sockets().over(state.road.was_opened()).dec();
     }
 }
 
-/// What became of frames.
+/// The result of sending frames to a socket.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sent {
-    /// They are on their way.
-    Yes,
+    /// They are on their way. A mark behind them, for [`Link::has_read_to`].
+    Yes(u64),
     /// The socket is to be sent nothing for now.
-    No,
-    /// They would overtake something, or there is no WebSocket: the library is to send them.
-    Elsewhere,
-}
-
-#[derive(Debug, Default)]
-struct Account {
-    /// All that was ever sent, in bytes.
-    sent: u64,
-    /// Of that, not confirmed.
-    unread: usize,
-    /// Of that, what polls were answered with.
-    answered: usize,
-    /// When confirmation was asked for, and of how much of it.
-    asked: Option<(Instant, usize)>,
-    /// When confirmation was last asked for.
-    last_asked: Option<Instant>,
-}
-
-impl Account {
-    fn is_open(&self, now: Instant) -> bool {
-        self.unread < WINDOW && self.asked.is_none_or(|(at, _)| now.duration_since(at) < PATIENCE)
-    }
-
-    fn has_room(&self, now: Instant) -> bool {
-        self.unread < WINDOW / 2 && self.is_open(now)
-    }
-
-    /// So many bytes are on their way.
-    fn sent(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
-        self.unread += bytes;
-    }
-
-    /// Is it time to ask for confirmation? Then it counts as asked.
-    fn asks(&mut self, now: Instant) -> bool {
-        let is_due = self.asked.is_none()
-            && self.unread > 0
-            && (self.unread >= ASK_EVERY_BYTES
-                || self.last_asked.is_none_or(|last| now.duration_since(last) >= ASK_EVERY));
-        if is_due {
-            self.asked = Some((now, self.unread));
-            self.last_asked = Some(now);
-        }
-        is_due
-    }
+    Closed,
+    /// Not sent: packets that the library was given must go first, or the transport is long-polling. Send through the
+    /// library.
+    Library,
 }
 
 impl Link {
-    fn new(opened: &Arc<Notify>, sockets: &Arc<Sockets>) -> Arc<Self> {
-        Arc::new(Self { opened: opened.clone(), sockets: sockets.clone(), ..Self::default() })
+    /// Creates the link of a session that is connecting.
+    pub(super) fn new(common: &Arc<Common>) -> Self {
+        Self { common: common.clone(), ..Self::default() }
     }
 
-    /// Its socket is connected.
+    fn sockets(&self) -> &Sockets {
+        &self.common.sockets
+    }
+
+    /// Counts its socket as connected, until what is returned is dropped.
     pub fn counted(self: &Arc<Self>) -> Counted {
         let mut state = self.state.lock();
         state.counted = state.counted.saturating_add(1);
-        self.sockets.over(state.road.was_opened()).inc();
+        self.sockets().over(state.road.was_opened()).inc();
         Counted(self.clone())
     }
 
-    /// Of a WebSocket that is no session's.
+    /// Creates the link of a WebSocket that is no session's.
     pub(super) fn of_its_own(stream: TcpStream) -> Arc<Self> {
         let link = Arc::<Self>::default();
         // It has none.
-        let _ = link.has_stream(stream, false);
+        let _ = link.set_stream(stream, false);
         link
+    }
+
+    /// Notes that nobody knows yet who its client is.
+    pub fn set_unidentified(&self, place: Reservation<IpAddr>) {
+        self.state.lock().unidentified = Some(Box::new(place));
+    }
+
+    /// Notes whose it is: whatever waits for the socket is held against the budget of that user or address.
+    pub fn identify(&self, whose: Whose) {
+        let state = &mut *self.state.lock();
+        state.unidentified = None;
+        if let Some(budget) = self.common.waiting.reserve(whose, 0) {
+            state.road.hold_against(budget);
+        }
+    }
+
+    /// Whose it is, once that is known.
+    pub fn whose(&self) -> Option<Whose> {
+        self.state.lock().road.whose()
     }
 
     /// Has the socket read enough to be sent more?
     pub fn is_open(&self) -> bool {
-        !self.is_cut() && self.state.lock().account.is_open(Instant::now())
+        !self.is_cut() && self.state.lock().is_open(Instant::now())
     }
 
-    /// Has the socket read so much that it may be sent what it has missed? The other half of what it may have
-    /// unread is for what is new.
+    /// Has the socket read so much that it may be sent what it has missed?
     pub fn has_room(&self) -> bool {
-        !self.is_cut() && self.state.lock().account.has_room(Instant::now())
+        !self.is_cut() && self.state.lock().has_room(Instant::now())
     }
 
     /// Does something wait for the socket?
@@ -190,48 +161,69 @@ impl Link {
         self.is_owed.load(Ordering::Relaxed)
     }
 
-    /// Something waits for the socket, or nothing any more.
+    /// Notes whether something waits for the socket.
     pub fn owe(&self, something: bool) {
         self.is_owed.store(something, Ordering::Relaxed);
     }
 
-    /// Sends whole frames, all or none. `now`: for many sockets the clock is looked at once.
-    pub fn send(&self, frames: &[IoSlice<'_>], now: Instant) -> Sent {
-        if self.is_cut() || self.is_owed() {
-            return Sent::No;
+    /// Sends whole frames, all or none, unless something waits that must go before. `now`: for many sockets the clock
+    /// is looked at once. `rest`: see [`Road::put`].
+    pub fn send(&self, frames: &[IoSlice<'_>], rest: impl Fn(usize, usize) -> Bytes, now: Instant) -> Sent {
+        if self.is_owed() { Sent::Closed } else { self.send_next(frames, rest, now) }
+    }
+
+    /// The same for what waits, whose turn it is.
+    pub fn send_next(
+        &self,
+        frames: &[IoSlice<'_>],
+        rest: impl Fn(usize, usize) -> Bytes,
+        now: Instant,
+    ) -> Sent {
+        if self.is_cut() {
+            return Sent::Closed;
         }
         let mut state = self.state.lock();
+        if !state.is_open(now) {
+            return Sent::Closed;
+        }
         let State { account, road, .. } = &mut *state;
-        if !account.is_open(now) {
-            return Sent::No;
-        }
         if !road.is_clear() {
-            return Sent::Elsewhere;
+            return Sent::Library;
         }
-        account.sent(frames.iter().map(|frame| frame.len()).sum());
-        match account.asks(now) {
+        account.record_sent(frames.iter().map(|frame| frame.len()).sum());
+        if account.is_due(now) {
             // In one go: a ping by itself costs as much as they do.
-            true => road.put(&[frames, &[IoSlice::new(&PING)]].concat()),
-            false => road.put(frames),
+            let ping = ping(account.ask(now));
+            road.put(&[frames, &[IoSlice::new(&ping)]].concat(), |part, from| match part == frames.len() {
+                true => Bytes::copy_from_slice(&ping[from..]),
+                false => rest(part, from),
+            });
+        } else {
+            road.put(frames, rest);
         }
-        Sent::Yes
+        Sent::Yes(account.sent())
     }
 
-    /// The library is about to be given an event or an ack of so many bytes.
-    pub fn give(&self, bytes: usize) {
+    /// Reserves room for bytes that are to wait for the socket. `false`: whoever has it has no more.
+    pub fn hold(&self, bytes: usize) -> bool {
+        self.state.lock().road.hold(bytes)
+    }
+
+    /// Gives back room that [`Link::hold`] has reserved.
+    pub fn release(&self, bytes: usize) {
+        self.state.lock().road.release(bytes);
+    }
+
+    /// The library is about to be given an event or an ack of so many bytes, for which [`Link::hold`] found room.
+    /// Returns a mark behind it, for [`Link::has_read_to`].
+    pub fn give(&self, bytes: usize) -> u64 {
         let State { account, road, .. } = &mut *self.state.lock();
-        road.give();
-        account.sent(bytes);
-        if !road.was_opened() && account.asked.is_none() {
-            // The client polls again by itself.
-            account.asked = Some((Instant::now(), 0));
+        road.give(bytes);
+        account.record_sent(bytes);
+        if !road.was_opened() {
+            account.expect_poll(Instant::now());
         }
-    }
-
-    /// How often that was.
-    #[cfg(test)]
-    pub fn given(&self) -> u64 {
-        self.state.lock().road.given()
+        account.sent()
     }
 
     /// The library did not take it.
@@ -239,93 +231,83 @@ impl Link {
         self.state.lock().road.take_back();
     }
 
-    /// A poll has come: whatever was answered to earlier ones is read.
-    pub fn polled(&self) {
-        self.read(|State { account, road, .. }| {
-            if !road.was_opened() {
-                account.unread = account.unread.saturating_sub(std::mem::take(&mut account.answered));
-                account.asked = (account.unread > 0).then(|| (Instant::now(), 0));
-            }
-        });
+    /// Bytes that the library was given and has not written yet.
+    #[cfg(test)]
+    pub fn given_bytes(&self) -> usize {
+        self.state.lock().road.given_bytes()
     }
 
-    /// A poll is answered.
-    pub fn answered(&self, body: &[u8], has_lengths: bool) {
-        let State { account, road, .. } = &mut *self.state.lock();
-        // What cannot be followed counts as everything.
-        let is_all = road.polled(body, has_lengths).is_none_or(|is_all| is_all);
-        account.answered = if is_all { account.unread } else { account.answered + body.len() };
-    }
-
-    /// The client wants another namespace, of which there is none; `false`: once too often.
+    /// Is it allowed to ask for another namespace once more? There is none but the main one.
     pub fn may_wander(&self) -> bool {
         self.wanderings.fetch_add(1, Ordering::Relaxed) < WANDERINGS
     }
 
-    fn read(&self, what: impl FnOnce(&mut State)) {
+    /// Changes the state, and wakes whoever waits for the socket if it may then be sent more.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         let now = Instant::now();
-        let before = (state.account.is_open(now), state.account.has_room(now));
-        what(&mut state);
-        if (state.account.is_open(now), state.account.has_room(now)) > before {
-            self.opened.notify_one();
+        let before = (state.is_open(now), state.has_room(now));
+        let changed = change(&mut state);
+        if (state.is_open(now), state.has_room(now)) > before {
+            self.common.opened.notify_one();
         }
+        changed
     }
 
     /// Asks for confirmation; returns a mark behind all that was sent, for [`Link::has_read_to`].
     pub fn mark(&self) -> u64 {
         let state = &mut *self.state.lock();
-        state.account.last_asked = None;
+        state.account.hurry();
         state.ask();
-        state.account.sent
+        state.account.sent()
     }
 
-    /// The same mark, and nothing is asked.
-    pub fn sent(&self) -> u64 {
-        self.state.lock().account.sent
-    }
-
-    /// Has the socket read everything before this mark, as far as is known?
+    /// Is everything before this mark proved to be read?
     pub fn has_read_to(&self, mark: u64) -> bool {
-        let account = &self.state.lock().account;
-        account.sent - account.unread as u64 >= mark
+        self.state.lock().account.has_read_to(mark)
     }
 
-    /// Has the socket read everything, as far as is known?
+    /// Is everything proved to be read?
     pub fn has_read(&self) -> bool {
-        self.state.lock().account.unread == 0
+        self.state.lock().account.unread() == 0
     }
 
-    /// From now on there is a WebSocket.
+    /// Gives the link a WebSocket.
     ///
     /// # Errors
     /// The stream: there was one before, which counts.
-    pub(super) fn has_stream(&self, stream: TcpStream, is_upgrade: bool) -> Result<(), TcpStream> {
+    pub(super) fn set_stream(&self, stream: TcpStream, is_upgrade: bool) -> Result<(), TcpStream> {
         let State { account, road, counted, .. } = &mut *self.state.lock();
         road.open(stream, is_upgrade)?;
-        account.asked = None;
-        self.sockets.over(false).dec_by((*counted).into());
-        self.sockets.over(true).inc_by((*counted).into());
+        account.forget_question();
+        self.sockets().over(false).dec_by((*counted).into());
+        self.sockets().over(true).inc_by((*counted).into());
         Ok(())
     }
 
     /// The WebSocket is gone, and with it the session.
-    pub(super) fn lost_stream(&self) {
+    pub(super) fn lose_stream(&self) {
         self.cut();
         self.state.lock().road.close();
     }
 
-    /// What the library is to read.
+    /// Is there, or was there, a WebSocket?
+    pub(super) fn has_websocket(&self) -> bool {
+        self.state.lock().road.was_opened()
+    }
+
+    /// Reads what the library is to read.
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.state.lock().road.poll_read(cx, buffer)
     }
 
-    /// What the library has to write.
+    /// Writes what the library has to write.
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut state = self.state.lock();
-        let written = ready!(state.road.poll_write(cx, bytes))?;
-        state.ask();
-        Poll::Ready(Ok(written))
+        self.change(|state| {
+            let written = ready!(state.road.poll_write(cx, bytes))?;
+            state.ask();
+            Poll::Ready(Ok(written))
+        })
     }
 
     /// The library has nothing more to write.
@@ -338,26 +320,33 @@ impl Link {
 
     /// Is there nothing of ours that waits for the kernel? If there will be, `reader` is woken.
     pub(super) fn is_drained(&self, reader: &Waker) -> bool {
-        self.state.lock().road.is_drained(reader)
+        let road = &mut self.state.lock().road;
+        road.wake_when_pending(reader);
+        !road.has_pending()
     }
 
-    /// Messages of the client, and confirmations, have come.
-    pub(super) fn heard(&self, messages: usize, is_confirmed: bool) {
-        self.read(|state| {
-            (0..messages).for_each(|_| state.road.heard());
-            if is_confirmed && let Some((_, bytes)) = state.account.asked.take() {
-                state.account.unread = state.account.unread.saturating_sub(bytes);
+    /// The client has sent a pong. One that nobody asked for confirms nothing.
+    pub(super) fn record_pong(&self, payload: &[u8]) {
+        self.change(|state| {
+            if state.account.confirm(payload) {
+                state.ask();
             }
-            state.ask();
         });
+    }
+
+    /// The client has sent messages.
+    pub(super) fn record_messages(&self, messages: usize) {
+        let state = &mut *self.state.lock();
+        (0..messages).for_each(|_| state.road.record_message());
+        state.ask();
     }
 
     /// Has confirmation been missing for so long?
     pub(super) fn is_unanswered_for(&self, time: Duration) -> bool {
-        self.state.lock().account.asked.is_some_and(|(at, _)| at.elapsed() > time)
+        self.state.lock().account.is_unanswered_for(time)
     }
 
-    /// Was it ended by [`Link::cut`]?
+    /// Was it ended from here?
     pub fn is_cut(&self) -> bool {
         self.is_cut.load(Ordering::Relaxed)
     }
@@ -370,7 +359,7 @@ impl Link {
     /// Ends the connection of a client that does not read.
     pub fn give_up(&self, why: Why) {
         if self.end(Some(why)) {
-            self.sockets.given_up.inc();
+            self.sockets().given_up.inc();
         }
     }
 
@@ -391,6 +380,12 @@ impl Link {
         let is_first = !self.is_cut.swap(true, Ordering::Relaxed);
         if is_first {
             state.why = why;
+            if !state.road.was_opened()
+                && let Some(polling) = &state.polling
+            {
+                // There is no connection to end, only a session.
+                self.common.end_session(polling.session());
+            }
         }
         if let Some(stream) = state.road.stream() {
             // Without waiting for its other end. Gone already, if either fails.
@@ -407,113 +402,21 @@ impl Link {
 }
 
 impl State {
-    /// Asks for confirmation between two frames, if it is time.
+    /// May more be sent? Nothing while bytes of ours wait for the kernel.
+    fn is_open(&self, now: Instant) -> bool {
+        !self.road.has_pending() && self.account.is_open(now)
+    }
+
+    fn has_room(&self, now: Instant) -> bool {
+        !self.road.has_pending() && self.account.has_room(now)
+    }
+
+    /// Asks for confirmation, if it is time and everything that was sent is on the wire.
     fn ask(&mut self) {
-        if self.road.is_between() && self.account.asks(Instant::now()) {
-            self.road.put(&[IoSlice::new(&PING)]);
+        let now = Instant::now();
+        if self.account.is_due(now) && self.road.is_clear() {
+            let ping = ping(self.account.ask(now));
+            self.road.put(&[IoSlice::new(&ping)], |_, from| Bytes::copy_from_slice(&ping[from..]));
         }
-    }
-}
-
-/// The links by the ids of their sessions, for requests that name one.
-#[derive(Debug)]
-pub struct Links {
-    /// Told when a socket that was sent nothing more has read.
-    pub opened: Arc<Notify>,
-    /// Written when a session connects and when its requests look for it.
-    by_session: Mutex<HashMap<String, Weak<Link>>>,
-    /// Those of sessions that were ended while they polled, and when, oldest first: to be refused until the
-    /// library has found them gone.
-    ended: Mutex<VecDeque<(Instant, Arc<Link>)>>,
-    /// How long that takes.
-    heartbeat: Duration,
-    sockets: Arc<Sockets>,
-    /// Made, and nobody's yet.
-    spare: Mutex<Vec<Arc<Link>>>,
-}
-
-impl Links {
-    /// None yet; sockets that are not heard of for so long are gone.
-    pub fn new(heartbeat: Duration, sockets: Sockets) -> Self {
-        Self {
-            opened: Arc::default(),
-            by_session: Mutex::default(),
-            ended: Mutex::default(),
-            heartbeat,
-            sockets: Arc::new(sockets),
-            spare: Mutex::default(),
-        }
-    }
-
-    /// Ends a connection a moment later: what was said last is to be read.
-    pub fn end_soon(self: &Arc<Self>, link: &Arc<Link>) {
-        if link.is_ending.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let (links, link) = (self.clone(), link.clone());
-        tokio::spawn(async move {
-            sleep(LAST_WORDS).await;
-            link.cut();
-            if !link.state.lock().road.was_opened() {
-                let mut ended = links.ended.lock();
-                let is_gone = |at: &Instant| at.elapsed() > links.heartbeat + LAST_WORDS;
-                while ended.pop_front_if(|(at, _)| is_gone(at)).is_some() {}
-                ended.push_back((Instant::now(), link));
-            }
-        });
-    }
-
-    /// The link of a session, new if it has none yet.
-    pub fn of(&self, session: &str) -> Arc<Link> {
-        let mut links = self.by_session.lock();
-        if let Some(link) = links.get(session).and_then(Weak::upgrade) {
-            return link;
-        }
-        forget_ended(&mut links);
-        let link = self.nameless();
-        links.insert(session.to_owned(), Arc::downgrade(&link));
-        link
-    }
-
-    /// A link whose session is not known yet.
-    pub fn nameless(&self) -> Arc<Link> {
-        let mut spare = self.spare.lock();
-        if spare.is_empty() {
-            spare.extend(std::iter::repeat_with(|| Link::new(&self.opened, &self.sockets)).take(TOGETHER));
-        }
-        spare.pop().expect("made above")
-    }
-
-    /// Waits until those who poll have everything.
-    pub async fn polled(&self) {
-        let is_waiting =
-            |link: Arc<Link>| !link.state.lock().road.was_opened() && !link.has_read() && !link.is_cut();
-        while self.by_session.lock().values().filter_map(Weak::upgrade).any(is_waiting) {
-            sleep(LOOK_AGAIN).await;
-        }
-    }
-
-    /// The link of a session that has one.
-    pub fn find(&self, session: &str) -> Option<Arc<Link>> {
-        self.by_session.lock().get(session)?.upgrade()
-    }
-
-    /// Names the link of a session.
-    pub fn insert(&self, session: &str, link: &Arc<Link>) {
-        let mut links = self.by_session.lock();
-        forget_ended(&mut links);
-        links.insert(session.to_owned(), Arc::downgrade(link));
-    }
-
-    /// Ends every connection at once.
-    pub fn cut(&self) {
-        self.by_session.lock().values().filter_map(Weak::upgrade).for_each(|link| link.cut());
-    }
-}
-
-/// Before it would grow.
-fn forget_ended(links: &mut HashMap<String, Weak<Link>>) {
-    if links.len() == links.capacity() {
-        links.retain(|_, link| link.strong_count() > 0);
     }
 }

@@ -4,6 +4,7 @@
 //! Rooms are our own (`rooms.rs`): who is in a room and which version its members have seen are decided
 //! under one lock, and no client can enter one except through a handler that checked.
 
+mod account;
 mod counts;
 mod feed;
 mod forward;
@@ -12,9 +13,11 @@ mod handshake;
 mod herald;
 mod inbox;
 mod link;
+mod links;
 mod messages;
 mod outlet;
 mod people;
+mod polling;
 mod presence;
 mod reply;
 mod road;
@@ -23,11 +26,12 @@ mod rooms;
 mod session;
 mod stream;
 mod transport;
+mod upgrade;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use socketioxide::{ParserConfig, SocketIo};
@@ -40,7 +44,7 @@ use tower::{Service as TowerService, ServiceBuilder, service_fn};
 
 #[doc(hidden)]
 pub use self::messages::fuzz;
-use self::{counts::Sockets, link::Links, rooms::Rooms, transport::Transport};
+use self::{counts::Sockets, links::Links, rooms::Rooms, transport::Transport};
 use crate::{
     config::{Heartbeat, Limits},
     domain::event::Event,
@@ -101,7 +105,7 @@ impl Gateway {
         service.know(Arc::downgrade(&rooms));
         counts::watch(&rooms, &service.metrics);
         let sockets = Sockets::start(&service.metrics);
-        let links = Arc::new(Links::new(heartbeat.interval + heartbeat.timeout, sockets));
+        let links = Arc::new(Links::new(sockets));
         handshake::install(&io, rooms.clone(), links.clone());
 
         let (stop_forwarding, stopped) = oneshot::channel();
@@ -111,9 +115,16 @@ impl Gateway {
             tokio::spawn(herald::run(rooms.clone())).abort_handle(),
             tokio::spawn(herald::name(rooms.clone())).abort_handle(),
         ];
-        let forwarder = tokio::spawn(forward::run(rooms, events, links.opened.clone(), stopped));
+        let forwarder = tokio::spawn(forward::run(rooms, events, links.opened(), stopped));
 
-        let transport = Transport::new(socketio, links.clone(), heartbeat.timeout, limits, &service.limits);
+        let transport = Transport::new(
+            socketio,
+            links.clone(),
+            heartbeat.timeout,
+            limits,
+            &service.limits,
+            &service.metrics,
+        );
         let (policy, foreign) = (origins.clone(), service.limits.foreign.clone());
         let checked = service_fn(move |mut request: Request<Incoming>| {
             proxies.note(&mut request);
@@ -143,7 +154,7 @@ impl Gateway {
         if timeout(FLUSH_TIMEOUT, &mut self.forwarder).await.is_err() {
             tracing::warn!("rooms were still behind at the end");
         }
-        let _ = timeout(POLL_TIMEOUT, self.links.polled()).await;
+        let _ = timeout(POLL_TIMEOUT, self.links.wait_until_polled()).await;
     }
 
     /// Tells every socket to come back later, and ends.
@@ -181,5 +192,8 @@ impl<S> Served for S where
 fn refused(status: StatusCode, why: &'static str) -> Response<ResponseBody> {
     let mut response = Response::new(Full::from(why).map_err(Into::into).boxed_unsync());
     *response.status_mut() = status;
+    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response
 }

@@ -14,7 +14,7 @@ use tracing::error;
 
 use super::{
     messages::Client,
-    outlet::{Outlet, body},
+    outlet::{Ack, Outlet, body},
     session::log_name,
 };
 use crate::domain::error::{Code, Error};
@@ -31,7 +31,7 @@ struct Refusal<'a> {
 pub struct Reply {
     socket: SocketRef,
     outlet: Arc<Outlet>,
-    ack: Option<AckSender>,
+    ack: Option<Ack>,
 }
 
 impl Reply {
@@ -73,6 +73,6 @@ impl FromMessageParts<LocalAdapter> for Reply {
         let sender = AckSender::from_message_parts(socket, value, ack)?;
         let client = socket.extensions.get::<Arc<Client>>().expect("given before its first event");
         let outlet = client.outlet.clone();
-        Ok(Self { socket: socket.clone().into(), outlet, ack: ack.map(|_| sender) })
+        Ok(Self { socket: socket.clone().into(), outlet, ack: ack.map(|id| Ack { id, sender }) })
     }
 }

@@ -1,17 +1,18 @@
-//! The way out of a WebSocket: frames of the library and frames of our own, one after the other.
+//! The outgoing bytes of one connection: frames of the library and frames of our own, one after the other.
 //!
 //! Our own are pings and finished text frames. Those go to the kernel at once, past the library's queue, its
-//! tasks and its copies; but never past a packet that the library was given before: what it is given and what
-//! of that has gone out is counted.
+//! tasks and its copies; but never past a packet that the library was given before: the sizes of what it was given
+//! and has not written yet are kept. For long-polling, where the library writes everything, only that is here.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -22,6 +23,7 @@ use super::{
     frames::{Frames, TEXT, opcode},
     transport::each_packet,
 };
+use crate::{domain::access::Whose, net::byte_budget::Reservation};
 
 /// What the client of a session that leaves long-polling says first: `2probe` and `5`. Until then the library
 /// takes nothing else, not even the answer to a ping.
@@ -35,31 +37,52 @@ pub struct Road {
     was_opened: bool,
     /// Messages to come before anything of ours may go.
     unready: u8,
-    /// What the library writes.
+    /// Follows what the library writes.
     frames: Frames,
-    /// Of our own, what the kernel did not take. It goes before anything else.
-    pending: BytesMut,
+    /// What the kernel did not take of our own frames, shared with every other socket that is sent the same. It goes
+    /// before anything else, and until it has gone the socket is sent nothing more: it holds one `put` at most.
+    pending: VecDeque<Bytes>,
     /// Whoever reads the WebSocket, to be woken when something is pending.
     reader: Option<Waker>,
     packets: Packets,
 }
 
-/// What has gone out of what the library has to send.
+/// Events and acks that the library was given.
 #[derive(Debug, Default)]
 struct Packets {
-    /// Events and acks that it was given, and how many of them have gone out.
-    given: u64,
-    passed: u64,
+    /// The sizes of those that it has not written yet, oldest first.
+    waiting: VecDeque<u32>,
+    /// Their sum.
+    bytes: usize,
     /// The client has been told that it is in the main namespace.
     is_connected: bool,
+    /// What they and whatever else waits for the socket hold of the budget of whoever has the socket. `None` until
+    /// that is known: then nothing waits yet.
+    held: Option<Reservation<Whose>>,
 }
 
 impl Packets {
-    fn passed(&mut self, packet: &[u8]) {
+    /// A packet was written.
+    fn record_written(&mut self, packet: &[u8]) {
         match packet {
             [b'4', b'0', ..] => self.is_connected = true,
-            [b'4', b'2' | b'3', ..] => self.passed += 1,
+            [b'4', b'2' | b'3', ..] => {
+                if let Some(bytes) = self.waiting.pop_front() {
+                    self.forget(bytes as usize);
+                }
+                if self.waiting.is_empty() {
+                    // A socket that keeps up keeps no memory for it.
+                    self.waiting = VecDeque::new();
+                }
+            }
             _ => {}
+        }
+    }
+
+    fn forget(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        if let Some(held) = &mut self.held {
+            held.shrink(bytes);
         }
     }
 }
@@ -89,38 +112,62 @@ impl Road {
     /// The WebSocket is gone.
     pub fn close(&mut self) {
         self.stream = None;
-        self.pending = BytesMut::new();
+        self.pending = VecDeque::new();
         self.reader = None;
     }
 
     /// A message of the client has come.
-    pub fn heard(&mut self) {
+    pub fn record_message(&mut self) {
         self.unready = self.unready.saturating_sub(1);
     }
 
-    /// The library is about to be given an event or an ack.
-    pub fn give(&mut self) {
-        self.packets.given += 1;
+    /// From now on whatever waits for the socket is held against this budget.
+    pub fn hold_against(&mut self, budget: Reservation<Whose>) {
+        self.packets.held = Some(budget);
     }
 
-    #[cfg(test)]
-    pub fn given(&self) -> u64 {
-        self.packets.given
+    /// Whose budget that is.
+    pub fn whose(&self) -> Option<Whose> {
+        self.packets.held.as_ref().map(Reservation::key)
+    }
+
+    /// Reserves room for bytes that are to wait for the socket. `false`: there is none.
+    pub fn hold(&mut self, bytes: usize) -> bool {
+        self.packets.held.as_mut().is_none_or(|held| held.grow(bytes))
+    }
+
+    /// Gives back room that [`Road::hold`] has reserved.
+    pub fn release(&mut self, bytes: usize) {
+        if let Some(held) = &mut self.packets.held {
+            held.shrink(bytes);
+        }
+    }
+
+    /// The library is about to be given an event or an ack of so many bytes, for which [`Road::hold`] found room.
+    pub fn give(&mut self, bytes: usize) {
+        self.packets.waiting.push_back(bytes as u32);
+        self.packets.bytes += bytes;
     }
 
     /// It did not take it.
     pub fn take_back(&mut self) {
-        self.packets.given -= 1;
+        if let Some(bytes) = self.packets.waiting.pop_back() {
+            self.packets.forget(bytes as usize);
+        }
     }
 
-    /// Counts the packets of an answer to a poll; whether nothing else was given. `None`: it cannot be followed.
-    pub fn polled(&mut self, body: &[u8], has_lengths: bool) -> Option<bool> {
-        let see = |packet: &str| {
-            self.packets.passed(packet.as_bytes());
+    /// Bytes that the library was given and has not written yet.
+    pub fn given_bytes(&self) -> usize {
+        self.packets.bytes
+    }
+
+    /// Takes note of the packets in an answer to a poll.
+    pub fn record_answer(&mut self, body: &[u8], has_lengths: bool) {
+        let Ok(text) = str::from_utf8(body) else { return };
+        let Ok(_) = each_packet(text, has_lengths, |packet| {
+            self.packets.record_written(packet.as_bytes());
             Ok::<_, Infallible>(())
-        };
-        let Ok(is_framed) = each_packet(str::from_utf8(body).ok()?, has_lengths, see);
-        is_framed.then_some(self.packets.given == self.packets.passed)
+        });
     }
 
     /// Reads what the client has sent.
@@ -131,63 +178,72 @@ impl Road {
         }
     }
 
-    /// Writes what the library has to write, as far as the kernel takes it.
+    /// Writes what is pending of our own frames, and then what the library has to write, as far as the kernel takes
+    /// it.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { stream: Some(stream), frames, pending, packets, .. } = self else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
-        while !pending.is_empty() {
-            let written = ready!(Pin::new(&mut *stream).poll_write(cx, pending))?;
-            pending.advance(written);
+        while let Some(first) = pending.front_mut() {
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, first))?;
+            first.advance(written);
+            if first.is_empty() {
+                pending.pop_front();
+            }
         }
         // A socket that keeps up keeps no memory for it.
-        *pending = BytesMut::new();
+        *pending = VecDeque::new();
         let written = ready!(Pin::new(stream).poll_write(cx, bytes))?;
         frames.pass(&bytes[..written], |first, start| {
             if opcode(first) == TEXT {
-                packets.passed(start);
+                packets.record_written(start);
             }
         });
         Poll::Ready(Ok(written))
     }
 
-    /// Is there nothing of ours that the kernel did not take? If there will be, `reader` is woken.
-    pub fn is_drained(&mut self, reader: &Waker) -> bool {
+    /// Do frames of ours wait for the kernel?
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Remembers whom to wake when something of ours waits for the kernel.
+    pub fn wake_when_pending(&mut self, reader: &Waker) {
         if !self.reader.as_ref().is_some_and(|known| known.will_wake(reader)) {
             self.reader = Some(reader.clone());
         }
-        self.pending.is_empty()
     }
 
-    /// May a frame of ours go now, between two of the library's?
-    pub fn is_between(&self) -> bool {
-        self.stream.is_some() && self.unready == 0 && self.frames.is_between()
-    }
-
-    /// And would an event overtake nothing?
+    /// May a frame of ours go now: between two frames of the library's, behind all that it was given, and behind all
+    /// of ours?
     pub fn is_clear(&self) -> bool {
-        self.packets.is_connected && self.packets.given == self.packets.passed && self.is_between()
+        self.stream.is_some()
+            && self.unready == 0
+            && self.packets.is_connected
+            && self.packets.waiting.is_empty()
+            && self.pending.is_empty()
+            && self.frames.is_between()
     }
 
-    /// Puts whole frames of ours on the way. Not before [`Road::is_between`].
-    pub fn put(&mut self, frames: &[IoSlice<'_>]) {
+    /// Puts frames of ours on the way, which may come in several parts. `rest` gives what follows a byte of a part,
+    /// where the kernel did not take it. Only while [`Road::is_clear`].
+    pub fn put(&mut self, parts: &[IoSlice<'_>], rest: impl Fn(usize, usize) -> Bytes) {
         let Some(stream) = &self.stream else { return };
-        let mut written = 0;
-        if self.pending.is_empty() {
-            let socket = SockRef::from(stream);
-            let sent = match frames {
-                [frame] => socket.send(frame),
-                frames => socket.send_vectored(frames),
-            };
-            // An end of the connection is seen by whoever reads it.
-            written = sent.unwrap_or(0);
-        }
-        for frame in frames {
-            let gone = written.min(frame.len());
+        let socket = SockRef::from(stream);
+        let sent = match parts {
+            [part] => socket.send(part),
+            parts => socket.send_vectored(parts),
+        };
+        // An end of the connection is seen by whoever reads it.
+        let mut written = sent.unwrap_or(0);
+        for (number, part) in parts.iter().enumerate() {
+            let gone = written.min(part.len());
             written -= gone;
-            self.pending.extend_from_slice(&frame[gone..]);
+            if gone < part.len() {
+                self.pending.push_back(rest(number, gone));
+            }
         }
-        if !self.pending.is_empty()
+        if self.has_pending()
             && let Some(reader) = self.reader.take()
         {
             reader.wake();

@@ -4,13 +4,15 @@
 //! model in `room/model.rs` can put every order of events to it. `rooms.rs` does the rest.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     hash::Hash,
     ops::Range,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use indexmap::IndexMap;
 use serde_json::value::RawValue;
 
 use super::frames;
@@ -31,13 +33,19 @@ const RUN_BYTES: usize = 8 * 1024;
 const REMEMBERED: Duration = Duration::from_secs(5);
 /// How long a socket that is owed what it missed may take none of it.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a room sends in one turn, about half a millisecond's work; then it is another room's turn. Members that are owed
+/// nothing cost next to nothing.
+pub const TURN: Turn = Turn { versions: 64, bytes: 512 * 1024, visits: 8_192 };
+/// A turn that goes through all members, whatever that takes.
+pub const WHOLE_TURN: Turn = Turn { versions: u64::MAX, bytes: u64::MAX, visits: usize::MAX };
 
 /// A committed version, as its room is sent it.
 #[derive(Debug)]
 pub struct Update {
     pub version: u64,
-    /// A WebSocket frame with the event `chat` and its body `{userId, message, roomName, version}`.
-    frame: Box<[u8]>,
+    /// A WebSocket frame with the event `chat` and its body `{userId, message, roomName, version}`, which connections
+    /// that did not take all of it go on sharing.
+    frame: Bytes,
     /// Where in it the body is, and in that the message.
     chat: Range<usize>,
     message: Range<usize>,
@@ -47,8 +55,9 @@ pub struct Update {
 
 /// The way to a member.
 pub trait Sink {
-    /// Sends all of these or none; `false`: it is full for now. `now`: for a whole room the clock is looked at once.
-    fn send(&self, updates: &[Update], now: Instant) -> bool;
+    /// Sends all of these or none; `None`: it is full for now. `now`: for a whole room the clock is looked at once.
+    /// Returns a mark behind them, by which it can be told whether they were read.
+    fn send(&self, updates: &[Update], now: Instant) -> Option<u64>;
 
     /// Is it at most half full?
     fn has_room(&self) -> bool;
@@ -64,7 +73,9 @@ pub struct Room<K, S> {
     was_read: bool,
     /// The newest version heard of. Above the head: something was lost on the way here.
     heard: u64,
-    members: HashMap<K, Member<S>>,
+    /// In an order that lasts, so that sending to all of them can stop and go on.
+    members: IndexMap<K, Member<S>>,
+    pass: Pass,
     /// Those on their way in: which version they have, and how many have that.
     visitors: BTreeMap<Option<u64>, usize>,
     /// Until when what was read for somebody who came back is remembered.
@@ -74,6 +85,40 @@ pub struct Room<K, S> {
     /// The location was deleted.
     closed: bool,
     tally: Tally,
+}
+
+/// How far the members have been gone through to send each what it is owed.
+#[derive(Debug, Default)]
+struct Pass {
+    /// The next member, and how many there are still to come; from the last on with the first.
+    next: usize,
+    left: usize,
+    /// Of those since the pass began, some could not be sent everything, some are still owed every version.
+    is_behind: bool,
+    is_replaying: bool,
+    /// When the PUTs came whose versions are on their way.
+    came_at: Vec<Instant>,
+}
+
+/// How much may be done in one go.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    pub versions: u64,
+    pub bytes: u64,
+    pub visits: usize,
+}
+
+/// What came of a turn.
+#[derive(Debug)]
+pub struct Served<S> {
+    /// Members that are too slow for what they missed, and out of the room.
+    pub stalled: Vec<S>,
+    /// Nothing was left to do.
+    pub is_done: bool,
+    /// Then: somebody could not be sent everything.
+    pub is_behind: bool,
+    /// When the PUTs came whose versions have now gone to all members.
+    pub came_at: Vec<Instant>,
 }
 
 /// How many versions went to members, one for each.
@@ -90,8 +135,9 @@ pub struct Tally {
 #[derive(Debug)]
 struct Member<S> {
     sink: S,
-    /// The newest version it was sent.
+    /// The newest version it was sent, and a mark behind it.
     sent: u64,
+    mark: u64,
     /// It could not be sent what is newer, of which it gets the newest.
     is_behind: bool,
     /// It is owed every version since this one, not only the newest, until it has read most of them; when it
@@ -119,7 +165,8 @@ impl<K, S> Default for Room<K, S> {
             bytes: 0,
             was_read: false,
             heard: 0,
-            members: HashMap::new(),
+            members: IndexMap::new(),
+            pass: Pass::default(),
             visitors: BTreeMap::new(),
             remembered: None,
             is_replaying: false,
@@ -225,39 +272,48 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
             Entry::Closed | Entry::Unknown => unreachable!("nobody enters so"),
         };
         let is_behind = replaying.is_none();
-        let mut member = Member { sink, sent, is_behind, replaying };
+        let mut member = Member { sink, sent, mark: 0, is_behind, replaying };
         let is_current = member.send(self.recent.make_contiguous(), now, &mut self.tally);
         self.is_replaying |= !is_current;
+        self.pass.is_replaying |= !is_current;
         self.members.insert(key, member);
+        self.resume_pass();
         is_current
     }
 
     /// Takes a member out.
     pub fn leave(&mut self, member: K) -> Option<S> {
-        self.members.remove(&member).map(|member| member.sink)
+        let gone = self.members.swap_remove(&member)?;
+        self.resume_pass();
+        Some(gone.sink)
     }
 
-    /// Takes out whoever may no longer be in it.
-    pub fn expel(&mut self, is_out: impl Fn(&S) -> bool) -> Vec<S> {
-        let gone = self.members.extract_if(|_, member| is_out(&member.sink));
-        gone.map(|(_, member)| member.sink).collect()
+    /// Takes out whoever may no longer be in it; with each a mark behind what it was sent last.
+    pub fn expel(&mut self, is_out: impl Fn(&S) -> bool) -> Vec<(S, u64)> {
+        let gone = self.members.extract_if(.., |_, member| is_out(&member.sink));
+        let gone = gone.map(|(_, member)| (member.sink, member.mark)).collect();
+        self.resume_pass();
+        gone
     }
 
-    /// Ends the room; returns who was in it.
-    pub fn close(&mut self) -> impl Iterator<Item = S> {
+    /// Ends the room; returns who was in it, with a mark behind what each was sent last.
+    pub fn close(&mut self) -> impl Iterator<Item = (S, u64)> {
         self.closed = true;
-        self.members.drain().map(|(_, member)| member.sink)
+        self.pass = Pass::default();
+        self.members.drain(..).map(|(_, member)| (member.sink, member.mark))
     }
 
-    /// Takes what are said to be the next versions. `false`: somebody could not be sent all of them yet.
-    pub fn hear(&mut self, updates: impl IntoIterator<Item = Update>, now: Instant) -> bool {
-        for update in updates {
+    /// Takes what are said to be the next versions, each with the time at which its PUT came, if that is known.
+    /// [`Room::serve`] then sends them.
+    pub fn hear(&mut self, updates: impl IntoIterator<Item = (Update, Option<Instant>)>) {
+        for (update, came_at) in updates {
             self.heard = self.heard.max(update.version);
             if self.head().is_none_or(|head| update.version == head + 1) {
                 self.append(update);
+                self.pass.came_at.extend(came_at);
+                self.begin_pass();
             }
         }
-        self.send(now)
     }
 
     /// This version is committed. `true`: the room lacks it.
@@ -266,9 +322,9 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         self.lacks()
     }
 
-    /// Takes what the database said: versions ascending without a gap, the last the newest then. `false`:
-    /// somebody could not be sent everything yet.
-    pub fn learn(&mut self, mut run: Vec<Update>, now: Instant) -> bool {
+    /// Takes what the database said: versions ascending without a gap, the last the newest then. [`Room::serve`] then
+    /// sends what is new.
+    pub fn learn(&mut self, mut run: Vec<Update>, now: Instant) {
         let is_first_read = !std::mem::replace(&mut self.was_read, true);
         if run.len() > 1 {
             self.remembered = Some(now + REMEMBERED);
@@ -293,15 +349,65 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
             self.clear();
         }
         newer.into_iter().for_each(|update| self.append(update));
-        self.send(now)
+        self.begin_pass();
     }
 
-    /// Sends those who could not be sent everything what they are owed, and takes out who has stalled
-    /// over what it missed. Returns those, and whether all others have everything.
-    pub fn catch_up(&mut self, now: Instant) -> (Vec<S>, bool) {
-        let all = self.send(now);
-        let stalled = self.members.extract_if(|_, member| member.has_stalled(&self.recent, now));
-        (stalled.map(|(_, member)| member.sink).collect(), all)
+    /// Has [`Room::serve`] go through all members: some may be owed what they could not be sent before.
+    pub fn begin_pass(&mut self) {
+        if self.pass.left == 0 {
+            (self.pass.is_behind, self.pass.is_replaying) = (false, false);
+        }
+        self.pass.left = self.members.len();
+    }
+
+    /// Is so much on its way to its members that they must have it before there is more?
+    pub fn is_full(&self) -> bool {
+        let much = (MAX_MISSED as usize / 2, MAX_MISSED_BYTES / 2);
+        self.pass.left > 0 && (self.recent.len() > much.0 || self.bytes > much.1)
+    }
+
+    /// Members have come or gone, and others have their places: a pass under way is to find all of them.
+    fn resume_pass(&mut self) {
+        if self.pass.left > 0 {
+            self.pass.left = self.members.len();
+        }
+    }
+
+    /// Sends members what they are owed, as much as one turn allows, and takes out who has stalled over what it
+    /// missed.
+    pub fn serve(&mut self, now: Instant, turn: Turn) -> Served<S> {
+        let recent = &*self.recent.make_contiguous();
+        let head = recent.last().map(|head| head.version);
+        let (mut versions, mut bytes, mut visits) = (0, 0, 0);
+        let mut stalled = Vec::new();
+        while self.pass.left > 0 && versions < turn.versions && bytes < turn.bytes && visits < turn.visits {
+            if self.pass.next >= self.members.len() {
+                self.pass.next = 0;
+            }
+            let Some((key, member)) = self.members.get_index_mut(self.pass.next) else { break };
+            let before = self.tally.sent();
+            self.pass.is_behind |= !member.send(recent, now, &mut self.tally);
+            self.pass.is_replaying |= member.replaying.is_some() && Some(member.sent) < head;
+            if member.has_stalled(recent, now) {
+                stalled.push(*key);
+            }
+            let sent = self.tally.sent() - before;
+            versions += sent;
+            bytes += sent * recent.last().map_or(0, |head| head.bytes() as u64);
+            visits += 1;
+            self.pass.next += 1;
+            self.pass.left -= 1;
+        }
+        let stalled: Vec<_> = stalled.into_iter().filter_map(|key| self.leave(key)).collect();
+        let is_done = self.pass.left == 0 || self.members.is_empty();
+        let mut came_at = Vec::new();
+        if is_done {
+            self.pass.left = 0;
+            self.is_replaying = self.pass.is_replaying;
+            came_at = std::mem::take(&mut self.pass.came_at);
+            self.forget(now);
+        }
+        Served { stalled, is_done, is_behind: self.pass.is_behind, came_at }
     }
 
     /// What it has sent since this was last asked.
@@ -315,19 +421,6 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         self.recent.push_back(update);
     }
 
-    /// Sends every member what it is owed; `false`: somebody could not be sent everything.
-    fn send(&mut self, now: Instant) -> bool {
-        let (mut all, head) = (true, self.head());
-        let recent = &*self.recent.make_contiguous();
-        self.is_replaying = false;
-        for member in self.members.values_mut() {
-            all &= member.send(recent, now, &mut self.tally);
-            self.is_replaying |= member.replaying.is_some() && Some(member.sent) < head;
-        }
-        self.forget(now);
-        all
-    }
-
     fn clear(&mut self) {
         self.recent.clear();
         self.bytes = 0;
@@ -339,6 +432,10 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
 
     /// Forgets what nobody waits for.
     pub fn forget(&mut self, now: Instant) {
+        if self.pass.left > 0 {
+            // Some have not had their turn yet.
+            return;
+        }
         let is_wanted = self.is_replaying || self.visitors.keys().any(Option::is_some);
         let (updates, bytes) = match is_wanted || self.is_remembering(now) {
             true => (MAX_MISSED as usize, MAX_MISSED_BYTES),
@@ -352,6 +449,11 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
 }
 
 impl Tally {
+    /// How many were sent.
+    fn sent(&self) -> u64 {
+        self.live + self.joining
+    }
+
     /// Somebody who had `sent`, 0 if nothing, was sent this version and none between.
     fn newest(&mut self, sent: u64, version: u64) {
         if sent == 0 {
@@ -380,10 +482,11 @@ impl<S: Sink> Member<S> {
         let is_replaying = self.replaying.is_some();
         if self.is_behind {
             let is_owed = self.sent < head.version;
-            self.is_behind = is_owed && !self.sink.send(std::slice::from_ref(head), now);
-            if is_owed && !self.is_behind {
+            let mark = if is_owed { self.sink.send(std::slice::from_ref(head), now) } else { None };
+            self.is_behind = is_owed && mark.is_none();
+            if let Some(mark) = mark {
                 tally.newest(self.sent, head.version);
-                self.sent = head.version;
+                (self.sent, self.mark) = (head.version, mark);
             }
             return !self.is_behind;
         }
@@ -395,10 +498,12 @@ impl<S: Sink> Member<S> {
         let mut owed = recent.get(next as usize..).unwrap_or_default();
         while !owed.is_empty() {
             let (run, rest) = owed.split_at(run(owed));
-            if is_replaying && !self.sink.has_room() || !self.sink.send(run, now) {
+            let may_send = !is_replaying || self.sink.has_room();
+            let Some(mark) = may_send.then(|| self.sink.send(run, now)).flatten() else {
                 self.is_behind = !is_replaying;
                 return false;
-            }
+            };
+            self.mark = mark;
             self.sent = run.last().map_or(self.sent, |last| last.version);
             *(if is_replaying { &mut tally.joining } else { &mut tally.live }) += run.len() as u64;
             owed = rest;
@@ -411,13 +516,13 @@ impl<S: Sink> Member<S> {
     }
 
     /// Is it too slow to be sent every version it was promised?
-    fn has_stalled(&mut self, recent: &VecDeque<Update>, now: Instant) -> bool {
+    fn has_stalled(&mut self, recent: &[Update], now: Instant) -> bool {
         let Some((at, sent)) = &mut self.replaying else { return false };
-        let is_owed_none = recent.back().is_some_and(|head| head.version <= self.sent);
+        let is_owed_none = recent.last().is_some_and(|head| head.version <= self.sent);
         if *sent < self.sent || is_owed_none {
             (*at, *sent) = (now, self.sent);
         }
-        let is_forgotten = recent.front().is_some_and(|first| first.version > self.sent + 1);
+        let is_forgotten = recent.first().is_some_and(|first| first.version > self.sent + 1);
         is_forgotten || now.duration_since(*at) > REPLAY_TIMEOUT
     }
 }
@@ -438,7 +543,7 @@ impl Update {
         Self { version, frame: frame.into(), chat, message, body: OnceLock::new() }
     }
 
-    pub fn frame(&self) -> &[u8] {
+    pub fn frame(&self) -> &Bytes {
         &self.frame
     }
 

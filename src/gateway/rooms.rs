@@ -7,10 +7,13 @@
 mod presence;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     io::IoSlice,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,7 +21,10 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use socketioxide::{extract::SocketRef, socket::Sid};
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::sleep,
+};
 use tracing::{debug, info};
 
 use super::{
@@ -26,11 +32,11 @@ use super::{
     herald::Due,
     link::{Link, Sent, Why},
     messages::Client,
-    outlet::{self, Blocked, Outlet, body},
+    outlet::{self, Blocked, CHAT, Outlet, body},
     people::People,
     presence::{Leaving, Presence},
     reply::Reply,
-    room::{Entry, MAX_MISSED, Room, Sink, Update},
+    room::{Entry, MAX_MISSED, Room, Served, Sink, TURN, Turn, Update, WHOLE_TURN},
     session::{Session, log_name},
 };
 use crate::{
@@ -64,6 +70,10 @@ pub struct Rooms {
     rooms: Mutex<HashMap<LocationId, Arc<Shared>>>,
     /// Rooms that owe their members something, or lack versions themselves: tried again now and then.
     behind: Mutex<HashSet<LocationId>>,
+    /// Rooms that have not gone through all of their members, each once: they have their turns one after the other.
+    unfinished: Mutex<VecDeque<Arc<Shared>>>,
+    /// Told when there is one.
+    pub turns: Notify,
     /// A permit a read.
     reads: Semaphore,
     /// Sockets that something other than a position waits for.
@@ -89,6 +99,8 @@ struct Shared {
     turn: tokio::sync::Mutex<Option<(Instant, bool)>>,
     /// Whoever has it sees to it that the room gets what it lacks.
     filling: tokio::sync::Mutex<()>,
+    /// It is among those that wait for a turn. Written under the room's lock.
+    has_turn: AtomicBool,
 }
 
 impl Shared {
@@ -100,6 +112,7 @@ impl Shared {
             door: Mutex::default(),
             turn: Default::default(),
             filling: Default::default(),
+            has_turn: AtomicBool::default(),
         }
     }
 }
@@ -133,21 +146,19 @@ impl Door {
 }
 
 impl Sink for Member {
-    fn send(&self, updates: &[Update], now: Instant) -> bool {
+    fn send(&self, updates: &[Update], now: Instant) -> Option<u64> {
+        let rest = |number: usize, from: usize| updates[number].frame().slice(from..);
         let sent = match updates {
-            [update] => self.link.send(&[IoSlice::new(update.frame())], now),
+            [update] => self.link.send(&[IoSlice::new(update.frame())], rest, now),
             updates => {
                 let frames: Vec<_> = updates.iter().map(|update| IoSlice::new(update.frame())).collect();
-                self.link.send(&frames, now)
+                self.link.send(&frames, rest, now)
             }
         };
         match sent {
-            Sent::Yes => true,
-            Sent::No => false,
-            Sent::Elsewhere => {
-                self.outlet.positions(&self.socket, updates);
-                true
-            }
+            Sent::Yes(mark) => Some(mark),
+            Sent::Closed => None,
+            Sent::Library => self.outlet.send_positions(&self.socket, updates),
         }
     }
 
@@ -181,6 +192,8 @@ impl Rooms {
             service,
             rooms: Mutex::default(),
             behind: Mutex::default(),
+            unfinished: Mutex::default(),
+            turns: Notify::new(),
             reads: Semaphore::new(READS),
             blocked: Arc::default(),
             people: Arc::default(),
@@ -302,10 +315,10 @@ impl Rooms {
         let not_in_room = || Error::new(Code::NotInRoom, format!("join room {id} before sending to it"));
         let shared = self.room(id).ok_or_else(not_in_room)?;
         let room = shared.room.lock();
-        let is_guest = room.member(sender).ok_or_else(not_in_room)?.user.is_none();
-        may(Some(if is_guest { Role::Guest } else { Role::Viewer }), Action::Meet, id)?;
+        let by = room.member(sender).ok_or_else(not_in_room)?.user;
+        may(Some(if by.is_none() { Role::Guest } else { Role::Viewer }), Action::Meet, id)?;
         for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
-            outlet.event_in(socket, id, "chat", chat.clone());
+            outlet.event_in(socket, id, by, CHAT, chat.clone());
         }
         Ok(())
     }
@@ -315,23 +328,54 @@ impl Rooms {
     pub fn updated(&self, id: LocationId, versions: &[Arc<Committed>]) -> bool {
         let Some(shared) = self.room(id) else { return false };
         // Before the lock: joins need not wait for it.
-        let updates: Vec<_> = versions.iter().map(|location| update(location)).collect();
+        let updates: Vec<_> = versions.iter().map(|location| (update(location), location.came_at)).collect();
         let mut room = shared.room.lock();
-        let (lacked, head) = (room.lacks(), room.head());
-        if !room.hear(updates, Instant::now()) {
-            self.behind.lock().insert(id);
+        let lacked = room.lacks();
+        if room.is_full() {
+            self.serve(&shared, &mut room, WHOLE_TURN);
         }
-        let (lacks, sent) = (room.lacks(), room.tally());
-        drop(room);
-        self.counts.sent(sent);
-        if sent.live > 0 && !lacks {
-            let now = Instant::now();
-            let new = versions.iter().filter(|location| Some(location.version) > head);
-            for came_at in new.filter_map(|location| location.came_at) {
-                self.counts.sent_after(now - came_at);
+        room.hear(updates);
+        self.serve(&shared, &mut room, TURN);
+        room.lacks() && !lacked
+    }
+
+    /// Gives a room a turn; if that is not enough, it waits for another.
+    fn serve(&self, shared: &Arc<Shared>, room: &mut Room<Sid, Member>, turn: Turn) {
+        let Served { stalled, is_done, is_behind, came_at } = room.serve(Instant::now(), turn);
+        self.counts.sent(room.tally());
+        let now = Instant::now();
+        came_at.into_iter().for_each(|came_at| self.counts.sent_after(now - came_at));
+        for Member { socket, outlet, session, user, .. } in stalled {
+            self.moved(shared, Some(user), None, Leaving::Lost);
+            let (socket, room, user) = (log_name(&socket), shared.id, session.name());
+            info!(socket, %room, %user, "too slow for what it missed: it is to connect again");
+            outlet.cut(Why::StalledInReplay);
+        }
+        if !is_done {
+            if !shared.has_turn.swap(true, Ordering::Relaxed) {
+                self.unfinished.lock().push_back(shared.clone());
+                self.turns.notify_one();
             }
+        } else if is_behind {
+            self.behind.lock().insert(shared.id);
         }
-        lacks && !lacked
+    }
+
+    /// Gives the room that has waited longest its turn. `false`: none waits.
+    pub fn take_turn(&self) -> bool {
+        let Some(shared) = self.unfinished.lock().pop_front() else { return false };
+        {
+            let mut room = shared.room.lock();
+            shared.has_turn.store(false, Ordering::Relaxed);
+            self.serve(&shared, &mut room, TURN);
+        }
+        self.drop_if_empty(&shared);
+        true
+    }
+
+    /// Does a room wait for its turn?
+    pub fn has_turns(&self) -> bool {
+        !self.unfinished.lock().is_empty()
     }
 
     /// Closes the room of a deleted location: each member is taken out, then told.
@@ -416,7 +460,7 @@ impl Rooms {
             // Not known: of nobody in the room does it matter.
             door.role(&member.session.caller(), id).is_some_and(|role| role.is_none())
         });
-        for member in &gone {
+        for (member, _) in &gone {
             self.moved(shared, Some(member.user), None, Leaving::ForGood);
         }
         tell_closed(id, gone, |caller| match caller {
@@ -441,25 +485,15 @@ impl Rooms {
         let mut lacking = Vec::new();
         for id in behind {
             let Some(shared) = self.room(id) else { continue };
-            let mut room = shared.room.lock();
-            let (stalled, all) = room.catch_up(Instant::now());
-            self.counts.sent(room.tally());
-            let may_be_empty = !stalled.is_empty();
-            for Member { socket, outlet, session, user, .. } in stalled {
-                self.moved(&shared, Some(user), None, Leaving::Lost);
-                info!(socket = log_name(&socket), room = %id, user = %session.name(), "too slow for what it missed: it is to connect again");
-                outlet.cut(Why::StalledInReplay);
+            {
+                let mut room = shared.room.lock();
+                room.begin_pass();
+                self.serve(&shared, &mut room, TURN);
+                if room.lacks() {
+                    lacking.push(id);
+                }
             }
-            if room.lacks() {
-                lacking.push(id);
-            }
-            if !all {
-                self.behind.lock().insert(id);
-            }
-            drop(room);
-            if may_be_empty {
-                self.drop_if_empty(&shared);
-            }
+            self.drop_if_empty(&shared);
         }
         lacking
     }
@@ -542,7 +576,7 @@ impl Rooms {
 
     /// Asks the database for what a room lacks or somebody who has `since` needs, unless somebody else has
     /// done so meanwhile: one read serves all who wait.
-    async fn ask(&self, shared: &Shared, since: Option<u64>) -> Result<()> {
+    async fn ask(&self, shared: &Arc<Shared>, since: Option<u64>) -> Result<()> {
         let asked_at = Instant::now();
         let mut last = shared.turn.lock().await;
         let began = Instant::now();
@@ -572,10 +606,11 @@ impl Rooms {
             Ok(run) => {
                 *last = Some((began, true));
                 let mut room = shared.room.lock();
-                if !room.learn(run, Instant::now()) || room.lacks() {
+                room.learn(run, Instant::now());
+                self.serve(shared, &mut room, TURN);
+                if room.lacks() {
                     self.behind.lock().insert(id);
                 }
-                self.counts.sent(room.tally());
                 Ok(())
             }
             Err(error) if error.code == Code::NotFound => {
@@ -623,17 +658,18 @@ impl Live for Weak<Rooms> {
     }
 }
 
-/// Those who were taken out of a room learn it, and nothing more of the room.
-fn tell_closed(id: LocationId, gone: Vec<Member>, reason: impl Fn(&Caller) -> &'static str) {
+/// Those who were taken out of a room learn it, and nothing more of the room. Each comes with a mark behind the last
+/// position it was sent.
+fn tell_closed(id: LocationId, gone: Vec<(Member, u64)>, reason: impl Fn(&Caller) -> &'static str) {
     let name = id.to_string();
-    let told = gone.into_iter().map(|Member { socket, outlet, session, .. }| {
+    let told = gone.into_iter().filter_map(|(Member { link, socket, outlet, session, .. }, mark)| {
         let reason = reason(&session.caller());
         info!(socket = log_name(&socket), room = %id, user = %session.name(), reason, "room closed");
         session.leave(id);
-        outlet.forget(id);
-        let mark = outlet.mark();
+        // Of this room alone: what else is unread is still theirs.
+        let mark = outlet.forget(id).unwrap_or_default().max(mark);
         outlet.event(&socket, "room_closed", body(&RoomClosed { room_name: &name, reason }));
-        (outlet, mark)
+        (!link.has_read_to(mark)).then_some((outlet, mark))
     });
     Outlet::withdraw(told.collect());
 }

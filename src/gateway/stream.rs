@@ -24,6 +24,7 @@ use super::{
     frames::{Frames, PONG, TEXT, is_begun, opcode},
     link::{Link, Why},
     transport::ELSEWHERE,
+    upgrade::LIBRARY_ANSWER_BYTES,
 };
 
 pub struct Stream {
@@ -32,6 +33,8 @@ pub struct Stream {
     /// Read by the HTTP side already.
     first: Bytes,
     inbound: Frames,
+    /// Bytes of the library's that are not to be written: its answer to a probe, which has been answered.
+    left_out: usize,
     /// Something was read from it, or will not be any more.
     has_read: bool,
     /// How long the other end may take nothing.
@@ -50,7 +53,7 @@ impl Stream {
         patience: Duration,
     ) -> Self {
         // A second WebSocket of a session comes to nothing, without harm to the first.
-        let link = match link.has_stream(stream, is_upgrade) {
+        let link = match link.set_stream(stream, is_upgrade) {
             Ok(()) => link,
             Err(stream) => Link::of_its_own(stream),
         };
@@ -58,7 +61,8 @@ impl Stream {
             // Before there was anything to cut.
             link.cut();
         }
-        Self { link, first, inbound: Frames::default(), has_read: false, patience, deadline: None }
+        let left_out = if is_upgrade { LIBRARY_ANSWER_BYTES } else { 0 };
+        Self { link, first, inbound: Frames::default(), left_out, has_read: false, patience, deadline: None }
     }
 
     /// Writes what can be written, as soon as that is something.
@@ -98,7 +102,7 @@ impl Stream {
 /// between its transports, and answer every poll that there is nothing new.
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.link.lost_stream();
+        self.link.lose_stream();
     }
 }
 
@@ -121,22 +125,23 @@ impl AsyncRead for Stream {
             // Of the last, nothing is kept.
             buffer.put_slice(&this.first.split_to(length));
         }
-        let (mut messages, mut is_confirmed, mut is_elsewhere) = (0, false, false);
+        let (mut messages, mut is_elsewhere) = (0, false);
         this.inbound.pass(&buffer.filled()[before..], |first, start| match opcode(first) {
-            PONG => is_confirmed = true,
+            PONG => this.link.record_pong(start),
             TEXT => {
                 messages += 1;
                 // In pieces so small that it cannot be seen what it is, counts too.
                 let is_hidden = is_begun(first) && start.len() < ELSEWHERE.len();
-                is_elsewhere |= (start == ELSEWHERE.as_bytes() || is_hidden) && !this.link.may_wander();
+                let is_other = start.starts_with(ELSEWHERE.as_bytes()) || is_hidden;
+                is_elsewhere |= is_other && !this.link.may_wander();
             }
             _ => {}
         });
         if is_elsewhere {
             this.link.cut_for(Why::Malformed);
         }
-        if messages > 0 || is_confirmed {
-            this.link.heard(messages, is_confirmed);
+        if messages > 0 {
+            this.link.record_messages(messages);
         }
         Poll::Ready(Ok(()))
     }
@@ -147,6 +152,11 @@ impl AsyncWrite for Stream {
         // The kernel or a proxy may go on taking heartbeats. Each is a look at whether anybody reads them.
         if self.link.is_unanswered_for(2 * self.patience) {
             return self.end();
+        }
+        if self.left_out > 0 {
+            let left_out = self.left_out.min(bytes.len());
+            self.left_out -= left_out;
+            return Poll::Ready(Ok(left_out));
         }
         match ready!(self.put(cx, bytes)) {
             // The library makes a session before it writes, and forgets it if it cannot; nobody would end it. It
@@ -170,7 +180,11 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::IoSlice, time::Instant};
+    use std::{
+        io::IoSlice,
+        sync::atomic::{AtomicU64, Ordering},
+        time::Instant,
+    };
 
     use bytes::BytesMut;
     use socket2::SockRef;
@@ -182,7 +196,7 @@ mod tests {
 
     use super::{
         super::{
-            frames::{self, PING},
+            frames::{self, NONCE_BYTES, PING},
             link::Sent,
         },
         *,
@@ -199,27 +213,45 @@ mod tests {
 
     /// The library may have nothing more to write, and the socket be sent nothing before it has answered.
     #[tokio::test]
-    async fn a_ping_that_did_not_fit_follows_as_soon_as_it_does() {
+    async fn what_did_not_fit_follows_as_soon_as_it_does() {
         for is_flushed in [true, false] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (server, _) = listener.accept().await.unwrap();
             server.writable().await.unwrap();
             let (link, patience) = (Arc::<Link>::default(), Duration::from_secs(60));
+            let connected = text("40{}");
             let filled = fill(&server);
             let mut stream = Stream::new(server, Bytes::new(), link.clone(), false, patience);
-            link.give(1 << 20);
-            link.heard(0, false);
+            let mut bytes = vec![0; filled];
+            client.read_exact(&mut bytes).await.unwrap();
+            stream.write_all(&connected).await.unwrap();
+            client.read_exact(&mut bytes[..connected.len()]).await.unwrap();
+            let filled = fill(link.state.lock().road.stream().unwrap());
+            let frame = Bytes::from(text("42[]"));
+            let sent = link.send(&[IoSlice::new(&frame)], |_, from| frame.slice(from..), Instant::now());
+            assert!(matches!(sent, Sent::Yes(_)), "{sent:?}");
+            assert!(!link.is_open(), "something of ours waits for the kernel");
             let used = tokio::spawn(async move {
                 if is_flushed {
                     stream.flush().await.unwrap();
                 }
-                stream.read_u8().await
+                while stream.read_u8().await.is_ok() {}
             });
-            let mut bytes = vec![0; filled + PING.len()];
+            let mut bytes = vec![0; filled + frame.len() + 2 + NONCE_BYTES];
             let read = timeout(Duration::from_secs(5), client.read_exact(&mut bytes)).await;
             read.expect("a ping").unwrap();
-            assert_eq!(bytes[filled..], PING);
+            let (own, ping) = bytes[filled..].split_at(frame.len());
+            assert_eq!((own, ping[0], ping[1]), (&*frame, 0x80 | PING, NONCE_BYTES as u8));
+            assert!(link.is_open(), "nothing waits any more");
+            client.write_all(&[&[0x80 | PONG, 0x88, 0, 0, 0, 0], &ping[2..]].concat()).await.unwrap();
+            timeout(Duration::from_secs(5), async {
+                while !link.has_read() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await
+            .expect("the pong counts");
             used.abort();
         }
     }
@@ -247,12 +279,16 @@ mod tests {
         const EACH: usize = 3_000;
         let (client, stream, link) = pair(Duration::from_secs(60)).await;
         let (mut read, mut write) = tokio::io::split(stream);
+        let given = Arc::<AtomicU64>::default();
+        let counted = given.clone();
         let library = {
             let link = link.clone();
             let writing = async move {
                 write.write_all(&text("40{}")).await.unwrap();
                 for n in 0..EACH {
+                    assert!(link.hold(100));
                     link.give(100);
+                    given.fetch_add(1, Ordering::SeqCst);
                     let frame = text(&format!("42[\"library\",{n},\"{}\"]", "x".repeat(n * 7 % 900)));
                     for piece in frame.chunks(1 + n % 400) {
                         write.write_all(piece).await.unwrap();
@@ -268,22 +304,25 @@ mod tests {
             tokio::spawn(async move { tokio::join!(writing, reading) })
         };
         let own = tokio::spawn(async move {
-            let (mut n, mut elsewhere) = (0, 0);
+            let (mut n, mut by_library) = (0, 0);
             while n < EACH {
-                let given = link.given();
+                // Read before: what the library is given after it may be overtaken.
+                let given = counted.load(Ordering::SeqCst);
                 let frames = [0, 1].map(|more| {
-                    text(&format!("42[\"own\",{},{given},\"{}\"]", n + more, "y".repeat(n * 13 % 3_000)))
+                    let pad = "y".repeat(n * 13 % 3_000);
+                    Bytes::from(text(&format!("42[\"own\",{},{given},\"{pad}\"]", n + more)))
                 });
-                match link.send(&[IoSlice::new(&frames[0]), IoSlice::new(&frames[1])], Instant::now()) {
-                    Sent::Yes => n += 2,
-                    Sent::No => tokio::task::yield_now().await,
-                    Sent::Elsewhere => {
-                        elsewhere += 1;
+                let slices = [IoSlice::new(&frames[0]), IoSlice::new(&frames[1])];
+                match link.send(&slices, |part, from| frames[part].slice(from..), Instant::now()) {
+                    Sent::Yes(_) => n += 2,
+                    Sent::Closed => tokio::task::yield_now().await,
+                    Sent::Library => {
+                        by_library += 1;
                         tokio::task::yield_now().await;
                     }
                 }
             }
-            elsewhere
+            by_library
         });
         let (mut from, mut to) = client.into_split();
         let seen = tokio::spawn(async move {
@@ -301,9 +340,9 @@ mod tests {
                     continue;
                 };
                 let frame = bytes.split_to(length);
-                if frame[0] == PING[0] {
+                if frame[0] == 0x80 | PING {
                     pings += 1;
-                    to.write_all(&[0x80 | PONG, 0x80, 0, 0, 0, 0]).await.unwrap();
+                    to.write_all(&[&[0x80 | PONG, 0x88, 0, 0, 0, 0], &frame[2..]].concat()).await.unwrap();
                     continue;
                 }
                 let header = if frame[1] == 126 { 4 } else { 2 };
@@ -327,7 +366,7 @@ mod tests {
             pings
         });
         let (seen, own) = timeout(Duration::from_secs(60), async { tokio::join!(seen, own) }).await.unwrap();
-        println!("{} pings, {} times elsewhere", seen.unwrap(), own.unwrap());
+        println!("{} pings, {} times by the library", seen.unwrap(), own.unwrap());
         library.abort();
     }
 }

@@ -1,31 +1,47 @@
-//! Between HTTP and the library: takes WebSockets over, to own the stream under them, and sees the polls
-//! of those who have none.
+//! Between HTTP and the library: takes WebSockets over, to own the stream under them, follows the polls of those who
+//! have none, and lets nobody hold much before it is known who they are.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError};
+use http_body_util::{BodyExt, Full};
 use hyper::{
     body::{Body, Incoming},
     upgrade,
 };
-use tokio::time::timeout;
+use socketioxide::socket::Sid;
+use tokio::{sync::mpsc, time::timeout};
 use tower::{Service, ServiceExt};
 use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 
 use super::{
     BoxError, ResponseBody,
-    link::{Link, Links, Why},
+    link::{Link, Why},
+    links::Links,
+    polling::{self, PollGuard, Session},
     refused,
     stream::Stream,
+    upgrade::wait,
 };
 use crate::{
     config,
-    net::{accept::freed, client::Client},
-    service::limits::Limits,
+    domain::access::Whose,
+    metrics::{Counter, Metrics},
+    net::{
+        accept::{Peer, freed},
+        byte_budget::{ByteBudget, Reservation},
+        client::Client,
+    },
+    service::limits::{Limits, whose},
 };
+
+/// Bytes of requests that have begun to come in, and those of one user or address.
+const BODY_BYTES: usize = 32 * 1024 * 1024;
+const BODY_SHARE: usize = 8 * 1024 * 1024;
+/// How much a body's buffer grows at a time.
+const BODY_STEP: usize = 64 * 1024;
 
 /// The library, and what it is not left to do. `L` serves requests and ready-made WebSocket streams.
 #[derive(Clone)]
@@ -34,15 +50,26 @@ pub struct Transport<L> {
     links: Arc<Links>,
     /// How long a WebSocket may take nothing, and half of how long a client may read nothing.
     patience: Duration,
-    limits: Limited,
+    bodies: Bodies,
+    handshakes: Handshakes,
 }
 
 /// How large a request's body may be, and each message in it; how long it may take and where that is counted.
 #[derive(Clone)]
-struct Limited {
+struct Bodies {
     body: usize,
     message: usize,
+    held: ByteBudget<Whose>,
+    full: Counter,
     on: Arc<Limits>,
+}
+
+/// Sessions whose client nobody knows yet: of one address, and in all.
+#[derive(Clone)]
+struct Handshakes {
+    /// `None`: any number.
+    places: Option<ByteBudget<IpAddr>>,
+    limited: Counter,
 }
 
 /// How a packet begins that connects to another namespace than the main one, of which there is none. The
@@ -50,132 +77,278 @@ struct Limited {
 pub const ELSEWHERE: &str = "40/";
 /// Between packets of one body.
 const SEPARATOR: char = '\u{1e}';
+/// As the library says it.
+const UNKNOWN_SESSION: &str = r#"{"code":"1","message":"Session ID unknown"}"#;
 
 impl<L, B> Transport<L>
 where
-    L: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>
+    L: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible, Future: Send>
         + Service<(Box<Stream>, Request<()>), Error: std::fmt::Display, Future: Send>
         + Clone
         + Send
         + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
+    /// Puts a transport in front of the library, and ends sessions that have no connection.
     pub fn new(
         library: L,
         links: Arc<Links>,
         patience: Duration,
         limits: &config::Limits,
         on: &Arc<Limits>,
+        metrics: &Metrics,
     ) -> Self {
-        let limits = Limited { body: limits.poll_bytes, message: limits.message_bytes, on: on.clone() };
-        Self { library, links, patience, limits }
+        let bodies = Bodies::new(limits, on, metrics);
+        let handshakes = Handshakes::new(limits, metrics);
+        let (ending, ended) = mpsc::unbounded_channel();
+        links.end_sessions_with(ending);
+        tokio::spawn(end_sessions(library.clone(), ended));
+        let waiting = links.waiting();
+        metrics.watch_bytes("waiting", "What waits for sockets that do not read", move || waiting.used());
+        Self { library, links, patience, bodies, handshakes }
     }
 
+    /// Answers one request.
     pub async fn serve(self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
         let session = parameter(&request, "sid").map(str::to_owned);
-        let link = session.as_ref().and_then(|session| self.links.find(session));
-        if let Some(link) = &link
-            && request.method() == Method::POST
-            && link.is_unanswered_for(2 * self.patience)
-        {
+        let accept = accepted(&request);
+        let Some(session) = session else { return self.open(request, accept).await };
+        let Some(link) = self.links.find(&session) else {
+            // Before anything of a body is read.
+            return Ok(refused(StatusCode::BAD_REQUEST, UNKNOWN_SESSION));
+        };
+        if request.method() == Method::POST && link.is_unanswered_for(2 * self.patience) {
             // It is heard of, and polls no more.
             link.give_up(Why::Unread);
         }
-        if link.as_ref().is_some_and(|link| link.is_cut()) {
+        if link.is_cut() {
             // The client takes the session for lost, and connects again.
             return Ok(refused(StatusCode::BAD_REQUEST, "this session has ended"));
         }
-        if let Some(accept) = accepted(&request) {
-            return Ok(self.take_over(request, session, accept));
+        match (accept, request.method()) {
+            (Some(accept), _) => Ok(self.upgrade(request, link, accept)),
+            (None, &Method::GET) => self.poll(request, link).await,
+            (None, &Method::POST) => self.receive(request, link).await,
+            (None, _) => self.ask(small(&request).map(|()| Full::default())).await,
         }
-        let is_poll = request.method() == Method::GET;
-        if let Some(link) = &link
-            && is_poll
-        {
-            link.polled();
+    }
+
+    /// Begins a session, or answers what is of none.
+    async fn open(
+        self,
+        request: Request<Incoming>,
+        accept: Option<HeaderValue>,
+    ) -> Result<Response<ResponseBody>, Infallible> {
+        let from = Client::address(request.extensions().get());
+        if request.method() == Method::POST {
+            return Ok(refused(StatusCode::BAD_REQUEST, "there is no session to send this to"));
+        }
+        let place = match self.handshakes.enter(from) {
+            Ok(place) => place,
+            Err(refusal) => return Ok(*refusal),
+        };
+        let link = self.links.create();
+        place.into_iter().for_each(|place| link.set_unidentified(place));
+        if let Some(accept) = accept {
+            return Ok(self.take_over(request, link, accept));
         }
         // Not as it came: the library keeps it for as long as the session lasts.
-        let (small, body) = (small(&request), request.into_body());
+        let mut small = small(&request);
+        small.extensions_mut().insert(link.clone());
         let has_lengths = has_lengths(&small);
-        let body = match self.limits.read(&small, has_lengths, link.as_deref(), body).await {
-            Ok(body) => body,
-            Err((status, why)) => {
-                if let Some(link) = link.filter(|_| status == StatusCode::BAD_REQUEST) {
-                    link.cut_for(Why::Malformed);
-                }
-                return Ok(refused(status, why));
-            }
-        };
-        let request = small.map(|()| Full::from(body));
-        let response = Service::<Request<Full<Bytes>>>::call(&mut { self.library }, request).await?;
-        // It may have come to be meanwhile.
-        let link = session.filter(|_| is_poll && response.status() == StatusCode::OK);
-        let Some(link) = link.and_then(|session| self.links.find(&session)) else {
-            return Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()));
-        };
+        let response = self.library.clone().oneshot(small.map(|()| Full::default())).await?;
+        if response.status() != StatusCode::OK {
+            return Ok(boxed(response));
+        }
         let (parts, body) = response.into_parts();
         let Ok(body) = body.collect().await else { return Ok(refused(StatusCode::BAD_REQUEST, "cut off")) };
         let body = body.to_bytes();
-        link.answered(&body, has_lengths);
+        if let Some(id) = opened_session(&body) {
+            link.set_polling(Session { id, has_lengths });
+            self.links.insert(id, &link);
+        }
         Ok(Response::from_parts(parts, Full::from(body).map_err(Into::into).boxed_unsync()))
+    }
+
+    /// Lets the library answer.
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Response<ResponseBody>, Infallible> {
+        Ok(boxed(self.library.clone().oneshot(request).await?))
+    }
+
+    /// Takes what a session that polls sends.
+    async fn receive(
+        self,
+        request: Request<Incoming>,
+        link: Arc<Link>,
+    ) -> Result<Response<ResponseBody>, Infallible> {
+        let (small, body) = (small(&request), request.into_body());
+        match self.bodies.read(&small, &link, body).await {
+            Ok(body) => self.ask(small.map(|()| Full::from(body))).await,
+            Err((status, why)) => {
+                if status == StatusCode::BAD_REQUEST {
+                    link.cut_for(Why::Malformed);
+                }
+                Ok(refused(status, why))
+            }
+        }
+    }
+
+    /// Answers a poll.
+    async fn poll(
+        self,
+        request: Request<Incoming>,
+        link: Arc<Link>,
+    ) -> Result<Response<ResponseBody>, Infallible> {
+        let guard = PollGuard::new(&link);
+        if !link.record_poll().await {
+            return Ok(refused(StatusCode::BAD_REQUEST, "the last answer was not read"));
+        }
+        let has_lengths = has_lengths(&request);
+        let answers = request.extensions().get::<Peer>().map(|peer| peer.answers.clone());
+        let library = self.library.clone();
+        let request = small(&request).map(|()| Full::default());
+        let answered = async { library.oneshot(request).await.map(Response::into_parts) };
+        let (parts, body) = tokio::select! {
+            biased;
+            answered = answered => {
+                let (parts, body) = answered?;
+                let Ok(body) = body.collect().await else {
+                    return Ok(refused(StatusCode::BAD_REQUEST, "cut off"));
+                };
+                (parts, body.to_bytes())
+            }
+            // Nothing is taken from the library before there is an answer, so it may be left.
+            () = link.wait_for_noop() => (noop_parts(), polling::noop(has_lengths)),
+        };
+        guard.disarm();
+        if parts.status != StatusCode::OK {
+            return Ok(Response::from_parts(parts, Full::from(body).map_err(Into::into).boxed_unsync()));
+        }
+        let Some(answers) = answers else {
+            link.record_answer(&body, None);
+            return Ok(Response::from_parts(parts, Full::from(body).map_err(Into::into).boxed_unsync()));
+        };
+        let (followed, delivery) = answers.follow(body.clone());
+        link.record_answer(&body, Some(delivery));
+        Ok(Response::from_parts(parts, followed.map_err(Into::into).boxed_unsync()))
+    }
+
+    /// Answers a WebSocket handshake of a session that polls. It goes on polling until the client has changed over.
+    fn upgrade(
+        self,
+        mut request: Request<Incoming>,
+        link: Arc<Link>,
+        accept: HeaderValue,
+    ) -> Response<ResponseBody> {
+        let Some(guard) = link.begin_upgrade() else {
+            return refused(StatusCode::BAD_REQUEST, "another WebSocket of this session is open");
+        };
+        let Self { library, patience, .. } = self;
+        let upgrading = upgrade::on(&mut request);
+        let request = small(&request);
+        tokio::spawn(async move {
+            let Some((mut stream, first)) = freed(upgrading).await else { return };
+            let Some(said) = wait(&mut stream, first, &guard).await else {
+                debug!("a WebSocket came to nothing; its session goes on polling");
+                return;
+            };
+            let stream = Box::new(Stream::new(stream, said, link, true, patience));
+            if let Err(error) = library.oneshot((stream, request)).await {
+                debug!(%error, "WebSocket");
+            }
+            drop(guard);
+        });
+        switching(accept)
     }
 
     /// Answers a WebSocket handshake; once the stream is free the library gets it, wrapped.
     fn take_over(
         self,
         mut request: Request<Incoming>,
-        session: Option<String>,
+        link: Arc<Link>,
         accept: HeaderValue,
     ) -> Response<ResponseBody> {
-        let Self { library, links, patience, .. } = self;
-        let is_upgrade = session.is_some();
-        let link = session.map_or_else(|| links.nameless(), |session| links.of(&session));
+        let Self { library, patience, .. } = self;
         let upgrading = upgrade::on(&mut request);
         let mut request = small(&request);
         request.extensions_mut().insert(link.clone());
         tokio::spawn(async move {
             let Some((stream, first)) = freed(upgrading).await else { return };
             // Boxed: the library's tasks have room for it at several places.
-            let stream = Box::new(Stream::new(stream, first, link, is_upgrade, patience));
+            let stream = Box::new(Stream::new(stream, first, link, false, patience));
             if let Err(error) = library.oneshot((stream, request)).await {
                 debug!(%error, "WebSocket");
             }
         });
-        let mut response = Response::new(Default::default());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-        response
+        switching(accept)
+    }
+}
+
+/// Ends sessions that have no connection, as their clients would.
+async fn end_sessions<L, B>(library: L, mut ended: mpsc::UnboundedReceiver<Session>)
+where
+    L: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible> + Clone,
+{
+    while let Some(Session { id, has_lengths }) = ended.recv().await {
+        let version = if has_lengths { 3 } else { 4 };
+        let uri = format!("/socket.io/?EIO={version}&transport=polling&sid={}", id.as_str());
+        let request = Request::post(uri).body(polling::close(has_lengths)).expect("of plain text");
+        let _ = library.clone().oneshot(request).await;
+    }
+}
+
+impl Handshakes {
+    fn new(limits: &config::Limits, metrics: &Metrics) -> Self {
+        let places = limits.counts.as_ref().map(|counts| {
+            let count = |count: std::num::NonZeroU32| count.get() as usize;
+            ByteBudget::new(count(counts.handshakes), count(counts.address_handshakes))
+        });
+        if let Some(places) = places.clone() {
+            let limit = places.total();
+            metrics.queue("handshakes", limit, move || places.used());
+        }
+        Self { places, limited: metrics.limited("handshakes") }
+    }
+
+    /// Takes a place for a session that begins, until its client is known.
+    ///
+    /// # Errors
+    /// What to answer: there are too many.
+    fn enter(&self, from: IpAddr) -> Result<Option<Reservation<IpAddr>>, Box<Response<ResponseBody>>> {
+        let Some(places) = &self.places else { return Ok(None) };
+        let Whose::Address(network) = whose(None, from) else { return Ok(None) };
+        places.reserve(network, 1).map(Some).ok_or_else(|| {
+            self.limited.inc();
+            Box::new(refused(StatusCode::TOO_MANY_REQUESTS, "too many handshakes at once; try again"))
+        })
     }
 }
 
 type Refusal = (StatusCode, &'static str);
 
-impl Limited {
+impl Bodies {
+    fn new(limits: &config::Limits, on: &Arc<Limits>, metrics: &Metrics) -> Self {
+        let held = ByteBudget::new(BODY_BYTES, BODY_SHARE);
+        let used = held.clone();
+        let help = "Bodies of the gateway's requests that have not come in yet as a whole";
+        metrics.watch_bytes("gateway_bodies", help, move || used.used());
+        let full = metrics.limited("gateway_bodies");
+        Self { body: limits.poll_bytes, message: limits.message_bytes, held, full, on: on.clone() }
+    }
+
     /// The body of a request that sends something.
-    async fn read(
-        &self,
-        request: &Request<()>,
-        has_lengths: bool,
-        link: Option<&Link>,
-        body: Incoming,
-    ) -> Result<Bytes, Refusal> {
-        if request.method() != Method::POST {
-            return Ok(Bytes::new());
-        }
-        if parameter(request, "sid").is_none() {
-            return Err((StatusCode::BAD_REQUEST, "there is no session to send this to"));
-        }
-        let body =
-            timeout(self.on.body_timeout, http_body_util::Limited::new(body, self.body).collect()).await;
-        let body = match body {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(self.too_large()),
-            Ok(Err(_)) => {
+    async fn read(&self, request: &Request<()>, link: &Link, body: Incoming) -> Result<Bytes, Refusal> {
+        let whose = link.whose().unwrap_or_else(|| whose(None, Client::address(request.extensions().get())));
+        let body = match timeout(self.on.body_timeout, self.collect(whose, body)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(Unread::TooLarge)) => return Err(self.too_large()),
+            Ok(Err(Unread::Full)) => {
+                self.full.inc();
+                return Err((StatusCode::TOO_MANY_REQUESTS, "too much is being sent at once; try again"));
+            }
+            Ok(Err(Unread::BrokenOff)) => {
                 // Its network did, and nothing it has sent is at fault.
-                link.inspect(|link| link.cut());
+                link.cut();
                 return Err((StatusCode::BAD_REQUEST, "the body ended before its end"));
             }
             Err(_) => {
@@ -184,11 +357,11 @@ impl Limited {
             }
         };
         let text = str::from_utf8(&body).map_err(|_| (StatusCode::BAD_REQUEST, "the body is not text"))?;
-        let is_framed = each_packet(text, has_lengths, |packet| {
+        let is_framed = each_packet(text, has_lengths(request), |packet| {
             if packet.len() > self.message {
                 return Err(self.too_large());
             }
-            match packet.starts_with(ELSEWHERE) && !link.is_some_and(Link::may_wander) {
+            match packet.starts_with(ELSEWHERE) && !link.may_wander() {
                 true => Err((StatusCode::BAD_REQUEST, "there is no such namespace")),
                 false => Ok(()),
             }
@@ -199,10 +372,79 @@ impl Limited {
         Ok(body)
     }
 
+    /// The bytes of a body. One that comes whole at once is passed on as it is; others hold a part of the budget.
+    async fn collect(&self, whose: Whose, mut body: Incoming) -> Result<Bytes, Unread> {
+        if body.size_hint().lower() > self.body as u64 {
+            return Err(Unread::TooLarge);
+        }
+        let mut held = self.held.reserve(whose, 0).ok_or(Unread::Full)?;
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(chunk) = frame.map_err(|_| Unread::BrokenOff)?.into_data() else { continue };
+            let length = bytes.len() + chunk.len();
+            if length > self.body {
+                return Err(Unread::TooLarge);
+            }
+            if bytes.is_empty() && body.is_end_stream() {
+                return Ok(chunk);
+            }
+            if bytes.capacity() < length {
+                let more = BODY_STEP.max(chunk.len()).min(self.body - bytes.len());
+                if !held.grow(bytes.len() + more - bytes.capacity()) {
+                    return Err(Unread::Full);
+                }
+                bytes.reserve_exact(more);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes.into())
+    }
+
     fn too_large(&self) -> Refusal {
         self.on.too_large.inc();
         (StatusCode::PAYLOAD_TOO_LARGE, "the body, or a message in it, is too large")
     }
+}
+
+/// Why a body was not read.
+enum Unread {
+    TooLarge,
+    /// Too much of others, or of the same caller, is coming in.
+    Full,
+    BrokenOff,
+}
+
+fn boxed<B>(response: Response<B>) -> Response<ResponseBody>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    response.map(|body| body.map_err(Into::into).boxed_unsync())
+}
+
+/// The head of an answer to a poll.
+fn noop_parts() -> http::response::Parts {
+    let mut response = Response::new(());
+    let plain = HeaderValue::from_static("text/plain; charset=UTF-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response.into_parts().0
+}
+
+/// The answer to a good WebSocket handshake.
+fn switching(accept: HeaderValue) -> Response<ResponseBody> {
+    let mut response = Response::new(Default::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    response
+}
+
+/// The session that an answer to a handshake opens: its packet is `0{"sid":"…",…}`, with its length before it in
+/// version 3.
+fn opened_session(body: &[u8]) -> Option<Sid> {
+    let (_, after) = str::from_utf8(body).ok()?.split_once(r#""sid":""#)?;
+    after.split('"').next()?.parse().ok()
 }
 
 /// Version 3 of the protocol gives before each packet of a body its length in UTF-16 units.

@@ -21,6 +21,8 @@ use tokio::{
 };
 use tower::{Service, ServiceExt};
 
+use super::connection::{Answers, Connection};
+
 /// A request line and its headers, at most.
 const MAX_HEAD: usize = 128 * 1024;
 /// A pause when the process is out of file descriptors or the like: those return by themselves.
@@ -28,18 +30,27 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// While it lasts it is said so often.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
-/// The address of a connection's other end, in every request's extensions.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+/// Bytes that the kernel takes of a connection without being able to send them. More would lie there for a client
+/// that reads slowly.
+const UNSENT: u32 = 64 * 1024;
+
+/// The connection a request came over, in its extensions.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The address of the other end.
+    pub addr: SocketAddr,
+    /// What goes back.
+    pub answers: Answers,
+}
 
 /// Accepts and serves until `stop`; what is returned still holds the connections. A request line and its headers
 /// may take `header_timeout`, as may the time until the next; a client that takes nothing of an answer for
-/// `answer_timeout` is given up.
+/// `answer_timeout`, or less than a lowest rate, is given up.
 pub async fn serve<S, B>(
     listener: TcpListener,
     service: S,
     header_timeout: Duration,
-    answer_timeout: Option<Duration>,
+    answer_timeout: Duration,
     stop: impl Future<Output = ()>,
 ) -> Connections
 where
@@ -75,8 +86,10 @@ where
             }
         };
         prepare(&stream, answer_timeout);
+        let stream = Connection::new(stream, answer_timeout);
+        let peer = Peer { addr: peer, answers: stream.answers() };
         let service = service.clone().map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(peer.clone());
             request
         });
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
@@ -131,9 +144,13 @@ impl Connections {
 /// too early.
 pub async fn freed(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
     let upgraded = upgrade.await.inspect_err(|error| tracing::debug!(%error, "upgrade")).ok()?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Connection>>().ok()?;
+    let stream = parts.io.into_inner().into_stream();
+    // Whoever has it now sees to it that its other end reads.
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(None);
     // A copy: even nothing, as a slice, keeps the whole buffer that the request was read into.
-    Some((parts.io.into_inner(), Bytes::copy_from_slice(&parts.read_buf)))
+    Some((stream, Bytes::copy_from_slice(&parts.read_buf)))
 }
 
 async fn reached(phase: &mut watch::Receiver<Phase>, reached: Phase) {
@@ -141,14 +158,20 @@ async fn reached(phase: &mut watch::Receiver<Phase>, reached: Phase) {
     let _ = phase.wait_for(|phase| *phase >= reached).await;
 }
 
-fn prepare(stream: &TcpStream, answer_timeout: Option<Duration>) {
+fn prepare(stream: &TcpStream, answer_timeout: Duration) {
     // Small frames, each worth having at once.
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(error = %e, "TCP_NODELAY");
     }
     #[cfg(target_os = "linux")]
-    if let Err(e) = socket2::SockRef::from(stream).set_tcp_user_timeout(answer_timeout) {
-        tracing::debug!(error = %e, "TCP_USER_TIMEOUT");
+    {
+        let socket = socket2::SockRef::from(stream);
+        if let Err(e) = socket.set_tcp_user_timeout(Some(answer_timeout)) {
+            tracing::debug!(error = %e, "TCP_USER_TIMEOUT");
+        }
+        if let Err(e) = socket.set_tcp_notsent_lowat(UNSENT) {
+            tracing::debug!(error = %e, "TCP_NOTSENT_LOWAT");
+        }
     }
 }
 

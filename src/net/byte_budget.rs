@@ -94,6 +94,11 @@ impl<K: Hash + Eq + Copy> Reservation<K> {
         }
     }
 
+    /// Who holds them.
+    pub fn key(&self) -> K {
+        self.key
+    }
+
     /// The bytes that are reserved by this.
     pub fn bytes(&self) -> usize {
         self.bytes

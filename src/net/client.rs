@@ -35,8 +35,8 @@ impl TrustedProxies {
 
     /// Notes in a request's extensions who sent it.
     pub fn note<B>(&self, request: &mut Request<B>) {
-        if let Some(Peer(peer)) = request.extensions().get() {
-            let client = self.client(peer.ip(), request.headers());
+        if let Some(peer) = request.extensions().get::<Peer>() {
+            let client = self.client(peer.addr.ip(), request.headers());
             request.extensions_mut().insert(Client(client));
         }
     }

@@ -6,4 +6,5 @@ pub mod accept;
 pub mod bearer;
 pub mod byte_budget;
 pub mod client;
+pub mod connection;
 pub mod origins;

@@ -123,8 +123,7 @@ impl Limits {
     /// As configured.
     pub fn start(limits: &config::Limits, metrics: &Metrics) -> Arc<Self> {
         let counts = limits.counts.as_ref();
-        let limited = metrics.counters("limited", "What was refused because of a limit");
-        let limited = |limit| limited.of([("limit", limit)]);
+        let limited = |limit| metrics.limited(limit);
         let most = |of: fn(&Counts) -> NonZeroU32, name| Most {
             most: counts.map(|counts| of(counts).get()),
             limited: limited(name),

@@ -39,6 +39,8 @@ enum Step {
     /// A client reads so much of what was sent.
     Receive(usize, usize),
     Tick,
+    /// The room has a turn.
+    Serve,
     /// History is removed up to so many before the head.
     Remove(u64),
     /// So many seconds pass.
@@ -48,6 +50,8 @@ enum Step {
 }
 
 const CLIENTS: usize = 4;
+/// So few that there is always somebody who has not had a turn.
+const A_TURN: Turn = Turn { versions: 3, bytes: 40_000, visits: 2 };
 
 fn step() -> impl Strategy<Value = Step> {
     let client = || 0..CLIENTS;
@@ -71,6 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (client(), 1..10_usize).prop_map(|(client, count)| Step::Receive(client, count)),
         4 => client().prop_map(|client| Step::Receive(client, usize::MAX)),
         3 => Just(Step::Tick),
+        6 => Just(Step::Serve),
         1 => (1..1_100_u64).prop_map(Step::Remove),
         2 => prop_oneof![1..4_u64, 10..13_u64].prop_map(Step::Wait),
         1 => Just(Step::Delete),
@@ -114,7 +119,7 @@ impl Queue {
 type Pipe = Rc<RefCell<Queue>>;
 
 impl Sink for Pipe {
-    fn send(&self, updates: &[Update], _: Instant) -> bool {
+    fn send(&self, updates: &[Update], _: Instant) -> Option<u64> {
         let mut queue = self.borrow_mut();
         let fits = queue.waiting.len() < queue.capacity;
         if fits {
@@ -126,7 +131,7 @@ impl Sink for Pipe {
             queue.was_full = true;
             queue.is_behind |= 2 * queue.replayed() <= queue.capacity;
         }
-        fits
+        fits.then_some(0)
     }
 
     fn has_room(&self) -> bool {
@@ -217,9 +222,14 @@ impl World {
                 if self.room.is_empty() {
                     drop(heard);
                 } else {
-                    self.room.hear(heard, self.now);
+                    let heard = Vec::from_iter(heard);
+                    if self.room.is_full() {
+                        self.serve(WHOLE_TURN);
+                    }
+                    self.room.hear(heard.into_iter().map(|update| (update, None)));
                 }
             }
+            Step::Serve => self.serve(A_TURN),
             Step::Lose => drop(self.events.pop_front()),
             Step::Join(client, since) => self.join(client, since),
             Step::Leave(client) => self.leave(client),
@@ -242,7 +252,7 @@ impl World {
         assert_eq!(self.room.close().count(), members);
         assert_eq!(self.room.entry(None, true), Entry::Closed);
         assert_eq!(self.room.entry(Some(0), false), Entry::Closed);
-        self.room.hear([update(self.head + 1)], self.now);
+        self.room.hear([(update(self.head + 1), None)]);
         for client in 0..CLIENTS {
             self.leave(client);
             self.clients[client].last = None;
@@ -342,12 +352,18 @@ impl World {
     }
 
     fn tick(&mut self) {
-        let (stalled, _) = self.room.catch_up(self.now);
+        self.room.begin_pass();
+        while self.room.pass.left > 0 {
+            self.serve(A_TURN);
+        }
         for member in self.room.members.values() {
             let taken = member.replaying.is_none_or(|(at, _)| self.now - at <= REPLAY_TIMEOUT);
             assert!(taken, "a replay that goes nowhere");
         }
-        for pipe in stalled {
+    }
+
+    fn serve(&mut self, turn: Turn) {
+        for pipe in self.room.serve(self.now, turn).stalled {
             assert!(pipe.borrow().was_full || !self.jumps.is_empty(), "nobody else is too slow");
             let client = self.clients.iter().position(|client| Rc::ptr_eq(&client.pipe, &pipe)).unwrap();
             self.leave(client);
@@ -385,7 +401,7 @@ impl World {
                     let is_promised = matches!(how, Entry::After(_)) && last < head;
                     assert!(
                         version == last + 1 || !is_promised && (is_behind || self.jumps.contains(&version)),
-                        "{version} after {last}"
+                        "{version} after {last}: client {client}, {how:?}, head {head}, {is_promised} {is_behind}"
                     );
                 }
             }
@@ -439,16 +455,20 @@ fn what_was_sent_and_what_was_left_out_is_tallied() {
     let pipe = Pipe::new(RefCell::new(Queue::new(2)));
     room.learn(vec![update(4)], now);
     room.enter(1, pipe.clone(), Entry::Current, now);
+    let hear = |room: &mut Room<usize, Pipe>, version| {
+        room.hear([(update(version), None)]);
+        assert!(room.serve(now, TURN).is_done);
+    };
     for version in 5..=8 {
-        room.hear([update(version)], now);
+        hear(&mut room, version);
     }
     assert_eq!(room.tally(), Tally { live: 1, joining: 1, conflated: 0 });
     pipe.borrow_mut().waiting.clear();
-    room.hear([update(9)], now);
+    hear(&mut room, 9);
     assert_eq!(room.tally(), Tally { live: 1, joining: 0, conflated: 3 }, "6 to 8 were left out");
     room.enter(2, Pipe::new(RefCell::new(Queue::new(16))), Entry::After(5), now);
     assert_eq!(room.tally(), Tally { live: 0, joining: 4, conflated: 0 });
-    room.hear([update(10)], now);
+    hear(&mut room, 10);
     assert_eq!(room.tally(), Tally { live: 2, joining: 0, conflated: 0 });
     assert_eq!(room.tally(), Tally::default(), "asked for once");
 }

@@ -79,7 +79,8 @@ impl Rooms {
         let body = body(change);
         let room = shared.room.lock();
         for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
-            outlet.event_in(socket, change.room, "presence", body.clone());
+            let of = change.who.as_ref().map(|moved| moved.person.user_id);
+            outlet.event_in(socket, change.room, of, "presence", body.clone());
         }
     }
 

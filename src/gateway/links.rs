@@ -1,0 +1,133 @@
+//! All links, by the ids of their sessions, for requests that name one; and the end of sessions.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use socketioxide::socket::Sid;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::sleep,
+};
+
+use super::{counts::Sockets, link::Link, polling::Session};
+use crate::{domain::access::Whose, net::byte_budget::ByteBudget};
+
+/// Bytes that may wait for sockets in this process besides what a room keeps for all its members, and those of one
+/// user or address.
+pub const WAITING_BYTES: usize = 64 * 1024 * 1024;
+const WAITING_SHARE: usize = 16 * 1024 * 1024;
+/// How long what was said last may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often it is looked whether those who poll have fetched everything.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What all links share.
+#[derive(Debug)]
+pub struct Common {
+    /// Told when a socket that was sent nothing more, or nothing of what it has missed, has read.
+    pub opened: Arc<Notify>,
+    /// The sockets that are connected.
+    pub sockets: Sockets,
+    /// Bytes that wait for sockets.
+    pub waiting: ByteBudget<Whose>,
+    /// Sessions without a connection that are to be ended; holds each session once.
+    ending: OnceLock<mpsc::UnboundedSender<Session>>,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self::new(Sockets::default())
+    }
+}
+
+impl Common {
+    fn new(sockets: Sockets) -> Self {
+        let waiting = ByteBudget::new(WAITING_BYTES, WAITING_SHARE);
+        Self { opened: Arc::default(), sockets, waiting, ending: OnceLock::new() }
+    }
+
+    /// Has a session ended that has no connection.
+    pub fn end_session(&self, session: Session) {
+        // Closed at the end of the server, when all sessions end.
+        let _ = self.ending.get().map(|ending| ending.send(session));
+    }
+}
+
+/// The links by the ids of their sessions.
+#[derive(Debug)]
+pub struct Links {
+    common: Arc<Common>,
+    /// Written when a session begins and when its requests look for it.
+    by_session: Mutex<HashMap<Sid, Weak<Link>>>,
+}
+
+impl Links {
+    /// Creates an empty registry.
+    pub fn new(sockets: Sockets) -> Self {
+        Self { common: Arc::new(Common::new(sockets)), by_session: Mutex::default() }
+    }
+
+    /// Told when a socket that was sent nothing more has read.
+    pub fn opened(&self) -> Arc<Notify> {
+        self.common.opened.clone()
+    }
+
+    /// Bytes that wait for sockets.
+    pub fn waiting(&self) -> ByteBudget<Whose> {
+        self.common.waiting.clone()
+    }
+
+    /// Says who ends sessions that have no connection. Once.
+    pub fn end_sessions_with(&self, ending: mpsc::UnboundedSender<Session>) {
+        let _ = self.common.ending.set(ending);
+    }
+
+    /// Ends a connection a moment later: what was said last is to be read.
+    pub fn end_soon(&self, link: &Arc<Link>) {
+        if link.is_ending.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let link = link.clone();
+        tokio::spawn(async move {
+            sleep(LAST_WORDS).await;
+            link.cut();
+        });
+    }
+
+    /// Creates a link whose session is not known yet.
+    pub fn create(&self) -> Arc<Link> {
+        Arc::new(Link::new(&self.common))
+    }
+
+    /// Waits until those who poll have everything.
+    pub async fn wait_until_polled(&self) {
+        let is_waiting = |link: Arc<Link>| !link.has_websocket() && !link.has_read() && !link.is_cut();
+        while self.by_session.lock().values().filter_map(Weak::upgrade).any(is_waiting) {
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// The link of a session that has one.
+    pub fn find(&self, session: &str) -> Option<Arc<Link>> {
+        self.by_session.lock().get(&session.parse().ok()?)?.upgrade()
+    }
+
+    /// Names the link of a session.
+    pub fn insert(&self, session: Sid, link: &Arc<Link>) {
+        let mut links = self.by_session.lock();
+        if links.len() == links.capacity() {
+            // Before it would grow.
+            links.retain(|_, link| link.strong_count() > 0);
+        }
+        links.insert(session, Arc::downgrade(link));
+    }
+
+    /// Ends every connection at once.
+    pub fn cut(&self) {
+        self.by_session.lock().values().filter_map(Weak::upgrade).for_each(|link| link.cut());
+    }
+}

@@ -1,0 +1,198 @@
+//! A session that polls: when an answer counts as read, and how it moves to a WebSocket.
+//!
+//! An answer counts when it has left the process and the client polls again; a client that polls before that, or
+//! whose poll breaks off, loses its session, because nobody can tell what it has of the answer. A WebSocket that
+//! opens is only a try: the session goes on polling until the client has said over the WebSocket that it changes over
+//! (`upgrade.rs`).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use socketioxide::socket::Sid;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+use super::link::{Link, State, Why};
+use crate::net::connection::Delivery;
+
+/// How long an answer may take to leave the process once the client has polled again. It has read it all by then,
+/// so only this process can be late.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a poll may wait while the client changes over to a WebSocket: it waits for its last poll.
+const NOOP_AFTER: Duration = Duration::from_millis(100);
+
+/// Which session, and how its packets are framed.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// Also the key to it: never logged whole.
+    pub id: Sid,
+    /// Version 3 of Engine.IO gives before each packet its length.
+    pub has_lengths: bool,
+}
+
+/// The state of a session that began by long-polling.
+#[derive(Debug)]
+pub struct Polling {
+    session: Session,
+    /// A mark behind what the last answer held, for the account.
+    answered: u64,
+    /// Whether the last answer has left the process.
+    answer: Option<Delivery>,
+    upgrade: Upgrade,
+    /// Told when the client waits for its last poll.
+    probed: Arc<Notify>,
+}
+
+/// How far a session is on the way to a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Upgrade {
+    None,
+    /// A WebSocket is open; it may still come to nothing.
+    Open,
+    /// It works in both directions, and the client waits for its last poll to end.
+    Probed,
+}
+
+impl Polling {
+    pub fn session(&self) -> Session {
+        self.session
+    }
+}
+
+/// Ends the session of a poll that is not answered: what the library had ready for it may be lost.
+pub struct PollGuard(Option<Arc<Link>>);
+
+impl PollGuard {
+    pub fn new(link: &Arc<Link>) -> Self {
+        Self(Some(link.clone()))
+    }
+
+    /// The poll is answered.
+    pub fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for PollGuard {
+    fn drop(&mut self) {
+        if let Some(link) = self.0.take().filter(|link| !link.has_websocket()) {
+            link.cut_for(Why::AnswerLost);
+        }
+    }
+}
+
+impl Link {
+    /// Notes which session it is, that begins by long-polling.
+    pub(super) fn set_polling(&self, session: Session) {
+        self.state.lock().polling = Some(Box::new(Polling {
+            session,
+            answered: 0,
+            answer: None,
+            upgrade: Upgrade::None,
+            probed: Arc::default(),
+        }));
+    }
+
+    fn polling<T>(&self, with: impl FnOnce(&mut Polling) -> T) -> Option<T> {
+        self.state.lock().polling.as_deref_mut().map(with)
+    }
+
+    /// A poll has come: what the last answer held is read. `false`: that answer is lost, or its client has not read
+    /// it; the session is ended.
+    pub(super) async fn record_poll(&self) -> bool {
+        let answer = self.polling(|polling| polling.answer.take()).flatten();
+        if let Some(answer) = answer {
+            match timeout(DELIVERY_TIMEOUT, answer.done()).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.cut_for(Why::AnswerLost);
+                    return false;
+                }
+                Err(_) => {
+                    self.give_up(Why::Unread);
+                    return false;
+                }
+            }
+        }
+        self.change(|State { account, road, polling, .. }| {
+            if let Some(polling) = polling.as_deref().filter(|_| !road.was_opened()) {
+                account.record_poll(polling.answered, Instant::now());
+            }
+        });
+        true
+    }
+
+    /// A poll is answered with these packets; `delivery` tells when they have left the process.
+    pub(super) fn record_answer(&self, body: &[u8], delivery: Option<Delivery>) {
+        let State { account, road, polling, .. } = &mut *self.state.lock();
+        let Some(polling) = polling else { return };
+        road.record_answer(body, polling.session.has_lengths);
+        polling.answered = account.sent() - road.given_bytes() as u64;
+        polling.answer = delivery;
+    }
+
+    /// Waits until a poll that has just come is to be answered with nothing, because the client waits for it.
+    pub(super) async fn wait_for_noop(&self) {
+        let Some((probed, is_late)) =
+            self.polling(|polling| (polling.probed.clone(), polling.upgrade == Upgrade::Probed))
+        else {
+            return std::future::pending().await;
+        };
+        if is_late {
+            sleep(NOOP_AFTER).await;
+        }
+        loop {
+            let told = probed.notified();
+            if self.polling(|polling| polling.upgrade == Upgrade::Probed) == Some(true) {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Begins a change of transport. `None`: one is under way or done, or there is no session that polls.
+    pub(super) fn begin_upgrade(self: &Arc<Self>) -> Option<UpgradeGuard> {
+        let State { road, polling, .. } = &mut *self.state.lock();
+        let polling = polling.as_deref_mut().filter(|polling| polling.upgrade == Upgrade::None)?;
+        if road.was_opened() {
+            return None;
+        }
+        polling.upgrade = Upgrade::Open;
+        Some(UpgradeGuard(self.clone()))
+    }
+}
+
+/// A change of transport under way, until this is dropped.
+pub struct UpgradeGuard(Arc<Link>);
+
+impl UpgradeGuard {
+    /// The client waits for its last poll to end.
+    pub fn record_probe(&self) {
+        self.0.polling(|polling| {
+            polling.upgrade = Upgrade::Probed;
+            polling.probed.notify_waiters();
+        });
+    }
+}
+
+impl Drop for UpgradeGuard {
+    fn drop(&mut self) {
+        self.0.polling(|polling| polling.upgrade = Upgrade::None);
+    }
+}
+
+/// An answer to a poll that holds nothing: packet `6`, NOOP.
+pub fn noop(has_lengths: bool) -> Bytes {
+    Bytes::from_static(if has_lengths { b"1:6" } else { b"6" })
+}
+
+/// The body of a request that ends a session: packet `1`, CLOSE.
+pub fn close(has_lengths: bool) -> Full<Bytes> {
+    Full::from(Bytes::from_static(if has_lengths { b"1:1" } else { b"1" }))
+}
