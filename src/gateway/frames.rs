@@ -63,7 +63,7 @@ impl Frames {
             if self.left == 0 && self.have == 0 {
                 if self.header[1] & 0x80 != 0 {
                     let mask = self.mask();
-                    self.start.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+                    self.start.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
                 }
                 ended(self.header[0], &self.start[..usize::from(self.started)]);
                 self.started = 0;
@@ -130,6 +130,15 @@ mod tests {
         // Bytes that would be headers if they were taken for some.
         bytes.resize(bytes.len() + length + if is_masked { 4 } else { 0 }, 0x8a);
         bytes
+    }
+
+    #[test]
+    fn the_start_of_a_masked_payload_is_read_as_it_was_meant() {
+        let mut frame = vec![0x80 | PONG, 0x80 | 10, 1, 2, 3, 4];
+        frame.extend((0..10_u8).map(|at| (b'a' + at) ^ [1, 2, 3, 4][usize::from(at) % 4]));
+        let mut starts = Vec::new();
+        Frames::default().pass(&frame, |_, start| starts.push(start.to_vec()));
+        assert_eq!(starts, [b"abcdefgh"]);
     }
 
     proptest! {
