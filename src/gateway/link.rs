@@ -63,7 +63,7 @@ pub enum Why {
     /// For too long its client took nothing, or read nothing of what it was sent; or it polled anew without having
     /// read the last answer.
     Unread,
-    /// A poll was broken off, or the connection with its answer: what was in it may be lost.
+    /// The connection ended with the answer to a poll on it: what was in it may be lost.
     AnswerLost,
     /// More waited for it than may.
     TooMuchWaits,

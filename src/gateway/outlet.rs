@@ -32,8 +32,8 @@ const CAPACITY: usize = 256;
 /// Bytes of their bodies, where there are several. Those of rooms do not count: each is small, and one for all members.
 const CAPACITY_BYTES: usize = 1024 * 1024;
 /// Chats that may wait: of all senders, and of one. Older ones give way, so that chats alone end no connection.
-const CHATS: usize = 64;
-const CHATS_OF_ONE: usize = 8;
+const CHATS: usize = 128;
+const CHATS_OF_ONE: usize = 32;
 /// What a packet has besides its body, about.
 const ENVELOPE: usize = 16;
 /// How long what a socket may no longer see may be on its way to it. Within a second nothing more may leave.

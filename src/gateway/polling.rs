@@ -82,7 +82,8 @@ impl PollGuard {
 impl Drop for PollGuard {
     fn drop(&mut self) {
         if let Some(link) = self.0.take().filter(|link| !link.has_websocket()) {
-            link.cut_for(Why::AnswerLost);
+            // Its connection has ended; the log says so.
+            link.cut();
         }
     }
 }

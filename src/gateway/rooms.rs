@@ -382,6 +382,8 @@ impl Rooms {
     pub fn deleted(&self, id: LocationId) {
         let Some(shared) = self.rooms.lock().remove(&id) else { return };
         let mut room = shared.room.lock();
+        // What was committed before is theirs.
+        self.serve(&shared, &mut room, WHOLE_TURN);
         let gone = room.close().collect();
         tell_closed(id, gone, |_| "deleted");
     }

@@ -13,6 +13,7 @@ mod crowd;
 mod faults;
 mod feed;
 mod history;
+mod hostile;
 mod hostile_wire;
 mod http;
 mod limits;

@@ -1,0 +1,371 @@
+//! Strangers of every kind at once beside an honest fleet: nobody of the fleet loses a connection, an answer or a
+//! version, and the process stays small. `make soak` runs it for ten minutes; the numbers are printed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+    time::{interval, sleep, timeout},
+};
+
+use crate::support::{
+    Db, TestServer,
+    exposition::Exposition,
+    point,
+    process::Process,
+    tokens::{KEY, Pass, token},
+    websocket::{PONG, Seen, WebSocket, frame},
+};
+
+const ON: (&str, &str) = ("RATE_LIMITS", "on");
+const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");
+/// Honest users, each with a phone that moves its location every second and a map that follows the next one's.
+const FLEET: u64 = 100;
+const HOSTILE: u64 = 66_666;
+/// In the contract, for a position on a healthy server.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+fn seconds() -> u64 {
+    let given = std::env::var("GEOROOM_HOSTILE_SECONDS").ok();
+    given.map_or(8, |given| given.parse().expect("a number of seconds"))
+}
+
+/// Tells all attackers to stop.
+type Stop = Arc<AtomicBool>;
+
+/// What one part of the fleet saw.
+#[derive(Default)]
+struct Times {
+    puts: Vec<Duration>,
+    deliveries: Vec<Duration>,
+}
+
+impl Times {
+    fn print(&mut self, name: &str) {
+        for (what, times) in [("PUT", &mut self.puts), ("delivery", &mut self.deliveries)] {
+            times.sort_unstable();
+            let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+            println!("{name}, {what}: {} times, p50 {:?}, p99 {:?}", times.len(), at(0.5), at(0.99));
+        }
+    }
+}
+
+/// Moves one location every second; every PUT is answered with 201.
+async fn phone(server: &TestServer, user: u64, id: u64, stop: &Stop) -> Vec<Duration> {
+    let pass = Pass::user(user);
+    let mut times = Vec::new();
+    let mut second = interval(Duration::from_secs(1));
+    while !stop.load(Ordering::Relaxed) {
+        second.tick().await;
+        let began = Instant::now();
+        let body = json!({"geometry": point(1.5, times.len() as f64 % 80.0 + 0.5)});
+        let path = format!("/location/{id}");
+        let answer = pass.send(server, Method::PUT, &path, Some(&body)).await;
+        assert_eq!(answer.status(), StatusCode::CREATED, "of user {user}");
+        times.push(began.elapsed());
+    }
+    times
+}
+
+/// Follows one location: each version once and in order, on one connection.
+async fn map(mut socket: WebSocket, id: u64, mut last: u64, stop: Stop) -> Vec<Duration> {
+    let mut times = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(seen) = timeout(Duration::from_secs(30), socket.next()).await else { panic!("silence") };
+        match seen {
+            Seen::Position(position) => {
+                assert_eq!((position.room, position.version), (id, last + 1), "each version once");
+                last = position.version;
+                times.push(position.at.elapsed().unwrap_or_default());
+            }
+            Seen::Relayed(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    times
+}
+
+fn auth(user: u64) -> String {
+    json!({"token": token(user)}).to_string()
+}
+
+/// One attack after another of the same kind, until told to stop.
+fn attack<F: Future<Output = ()> + Send>(
+    stop: &Stop,
+    act: impl Fn(u64) -> F + Send + 'static,
+) -> JoinHandle<()> {
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        for turn in 0.. {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            act(turn).await;
+        }
+    })
+}
+
+/// A request whose answer nobody is interested in.
+async fn fire(server: &TestServer, pass: &Pass, method: Method, path: &str, body: Option<serde_json::Value>) {
+    let _ = timeout(Duration::from_secs(10), pass.send(server, method, path, body.as_ref())).await;
+}
+
+fn large(shift: u64) -> serde_json::Value {
+    let position =
+        |n: u32| json!([f64::from(n) * 1.1e-4 + 0.123_456_789, (shift % 80) as f64 + 0.987_654_321]);
+    json!({"type": "LineString", "coordinates": (0..21_000).map(position).collect::<Vec<_>>()})
+}
+
+/// Sockets of one user that join a room, read nothing and forge pongs.
+async fn forge(gateway: &str, rooms: &[u64], sockets: usize, stop: Stop) {
+    let mut all = Vec::new();
+    let pongs = [&[][..], &[0; 8]].map(|payload| frame(PONG, true, payload)).concat();
+    let mut ticks = interval(Duration::from_millis(100));
+    while !stop.load(Ordering::Relaxed) {
+        if all.len() < sockets {
+            for _ in 0..20 {
+                if let Ok(mut socket) = tokio::spawn({
+                    let (gateway, rooms) = (gateway.to_owned(), rooms.to_vec());
+                    async move {
+                        let mut socket =
+                            WebSocket::connect_with(&gateway, "/socket.io/", false, &auth(HOSTILE)).await;
+                        for room in rooms {
+                            socket.emit("join_room", &json!({"locationId": room})).await;
+                        }
+                        socket
+                    }
+                })
+                .await
+                {
+                    let _ = socket.try_raw(&pongs).await;
+                    all.push(socket);
+                }
+            }
+        }
+        ticks.tick().await;
+        let mut alive = Vec::new();
+        for mut socket in all {
+            if socket.try_raw(&pongs).await.is_ok() {
+                alive.push(socket);
+            }
+        }
+        all = alive;
+    }
+}
+
+/// A connection that sends the beginning of something.
+async fn begin(addr: std::net::SocketAddr, text: &str, more: usize) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(addr).await.ok()?;
+    stream.write_all(text.as_bytes()).await.ok()?;
+    let _ = timeout(Duration::from_secs(1), stream.write_all(&vec![b'x'; more])).await;
+    Some(stream)
+}
+
+/// Everything that hurt somebody once, at the same time.
+async fn attackers(server: &Arc<TestServer>, victims: &[u64], stop: &Stop) -> Vec<JoinHandle<()>> {
+    let hostile = Pass::user(HOSTILE);
+    let own = hostile.create(server).await;
+    let body = json!({"geometry": large(0)});
+    let made = hostile.must(server, Method::POST, "/location", Some(body)).await;
+    let big = made["data"]["location"]["id"].as_u64().expect("an id");
+    for _ in 0..60 {
+        fire(server, &hostile, Method::POST, "/location", Some(json!({"geometry": large(1)}))).await;
+    }
+    let (shared, gateway) = (victims[0], server.gateway.clone());
+    let mut all = vec![tokio::spawn({
+        let stop = stop.clone();
+        async move { forge(&gateway, &[own, big], 1_000, stop).await }
+    })];
+    // Moves: many small ones, some large ones; changes that members are told of.
+    let with = |act: fn(Arc<TestServer>, Pass, [u64; 3], u64) -> JoinHandle<()>| {
+        let (server, ids) = (server.clone(), [own, big, shared]);
+        attack(stop, move |turn| {
+            let task = act(server.clone(), Pass::user(HOSTILE), ids, turn);
+            async move { drop(task.await) }
+        })
+    };
+    for _ in 0..8 {
+        all.push(with(|server, pass, [own, ..], turn| {
+            tokio::spawn(async move {
+                let body = json!({"geometry": point(turn as f64 % 80.0, 1.5)});
+                fire(&server, &pass, Method::PUT, &format!("/location/{own}"), Some(body)).await;
+            })
+        }));
+    }
+    all.push(with(|server, pass, [_, big, _], turn| {
+        tokio::spawn(async move {
+            let body = json!({"geometry": large(turn)});
+            fire(&server, &pass, Method::PUT, &format!("/location/{big}"), Some(body)).await;
+        })
+    }));
+    all.push(with(|server, pass, [_, big, _], turn| {
+        tokio::spawn(async move {
+            // Somebody of the fleet, in and out of a list.
+            let path = format!("/location/{big}/members/{}", 1 + turn % FLEET);
+            fire(&server, &pass, Method::PUT, &path, Some(json!({"role": "viewer"}))).await;
+            fire(&server, &pass, Method::DELETE, &path, None).await;
+        })
+    }));
+    all.push(with(|server, pass, _, _| {
+        tokio::spawn(async move {
+            let path = "/location?near=0,0&radius=21000000&perPage=100";
+            fire(&server, &pass, Method::GET, path, None).await;
+        })
+    }));
+    // Lists that nobody reads, bodies that do not end.
+    all.push(with(|server, _, _, _| {
+        tokio::spawn(async move {
+            let head = format!(
+                "GET /location?perPage=100 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+                token(HOSTILE)
+            );
+            let readers = join_all((0..12).map(|_| begin(server.addrs.0, &head, 0))).await;
+            sleep(Duration::from_secs(2)).await;
+            drop(readers);
+        })
+    }));
+    all.push(with(|server, _, _, _| {
+        tokio::spawn(async move {
+            let head = format!(
+                "PUT /location HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                 Authorization: Bearer {}\r\nContent-Length: 1048575\r\n\r\n",
+                token(HOSTILE)
+            );
+            let bodies = join_all((0..40).map(|_| begin(server.addrs.0, &head, 900_000))).await;
+            let nobody = "POST /socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAAAAAHs HTTP/1.1\r\n\
+                          Host: localhost\r\nContent-Length: 1048575\r\n\r\n";
+            let nobodys = join_all((0..40).map(|_| begin(server.addrs.1, nobody, 900_000))).await;
+            sleep(Duration::from_secs(2)).await;
+            drop((bodies, nobodys));
+        })
+    }));
+    // Handshakes that go no further, from another address.
+    all.push(with(|server, _, _, _| {
+        tokio::spawn(async move {
+            let head = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\n\
+                        X-Forwarded-For: 198.51.100.7\r\nConnection: close\r\n\r\n";
+            for mut stream in
+                join_all((0..50).map(|_| begin(server.addrs.1, head, 0))).await.into_iter().flatten()
+            {
+                let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
+            }
+        })
+    }));
+    // Words in a room where somebody of the fleet is, and questions about rooms of others.
+    for member in [true, false] {
+        let (gateway, stop) = (server.gateway.clone(), stop.clone());
+        all.push(tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let _ = tokio::spawn(flood(gateway.clone(), shared, member, stop.clone())).await;
+            }
+        }));
+    }
+    all
+}
+
+/// As many events as a socket takes.
+async fn flood(gateway: String, room: u64, is_member: bool, stop: Stop) {
+    let user = if is_member { HOSTILE } else { HOSTILE + 1 };
+    let mut socket = WebSocket::connect_with(&gateway, "/socket.io/", false, &auth(user)).await;
+    let mut packets = Vec::new();
+    if is_member {
+        socket.join(&[room]).await;
+        let chat = format!(r#"42["chat",{{"roomName":{room},"message":"{}"}}]"#, "x".repeat(100));
+        packets.extend((0..100).flat_map(|_| frame(1, true, chat.as_bytes())));
+    } else {
+        for event in ["join_room", "presence"] {
+            let packet = format!(r#"42["{event}",{{"locationId":{room}}}]"#);
+            packets.extend((0..50).flat_map(|_| frame(1, true, packet.as_bytes())));
+        }
+    }
+    let mut ticks = interval(Duration::from_millis(200));
+    while !stop.load(Ordering::Relaxed) {
+        ticks.tick().await;
+        if socket.try_raw(&packets).await.is_err() {
+            return;
+        }
+        while let Ok(Some(_)) = timeout(Duration::from_millis(1), socket.text()).await {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_honest_fleet_among_hostile_strangers() {
+    let server = Arc::new(Process::serve(Db::MySql, &[KEY, ON, QUIET]).await.0);
+    let mut ids = Vec::new();
+    for user in 1..=FLEET {
+        ids.push(Pass::user(user).create(&server).await);
+    }
+    // Each follows the location of the next, as its viewer; one of them has somebody hostile for a viewer, too.
+    for (at, id) in ids.iter().enumerate() {
+        let owner = Pass::user(at as u64 + 1);
+        owner.grant(&server, *id, (at as u64 + FLEET - 1) % FLEET + 1, "viewer").await;
+    }
+    Pass::user(1).grant(&server, ids[0], HOSTILE, "viewer").await;
+    let live: Stop = Arc::default();
+    let mut maps = Vec::new();
+    for (at, id) in ids.iter().enumerate() {
+        let user = (at as u64 + FLEET - 1) % FLEET + 1;
+        let mut socket = WebSocket::connect_with(&server.gateway, "/socket.io/", false, &auth(user)).await;
+        socket.join(&[*id]).await;
+        maps.push(tokio::spawn(map(socket, *id, 1, live.clone())));
+    }
+    let run = async |stop: &Stop| {
+        let phones = ids.iter().zip(1..).map(|(id, user)| {
+            let (server, stop, id) = (server.clone(), stop.clone(), *id);
+            tokio::spawn(async move { phone(&server, user, id, &stop).await })
+        });
+        join_all(phones.collect::<Vec<_>>()).await
+    };
+    let during = async |time: Duration| {
+        let stop: Stop = Arc::default();
+        let end = async {
+            sleep(time).await;
+            stop.store(true, Ordering::Relaxed);
+        };
+        let (puts, ()) = tokio::join!(run(&stop), end);
+        Vec::from_iter(puts.into_iter().flat_map(|times| times.expect("every PUT is answered")))
+    };
+    let memory = async || {
+        Exposition::scrape(&server).await.value("process_resident_memory_bytes") as u64 / (1024 * 1024)
+    };
+    let alone = Times { puts: during(Duration::from_secs(seconds().min(30))).await, ..Times::default() };
+    let (before, began) = (memory().await, std::time::SystemTime::now());
+    let stop: Stop = Arc::default();
+    let attacks = attackers(&server, &ids, &stop).await;
+    let beside = during(Duration::from_secs(seconds())).await;
+    let most = memory().await;
+    stop.store(true, Ordering::Relaxed);
+    let attacked = began.elapsed().expect("a clock");
+    for attack in attacks {
+        let _ = attack.await;
+    }
+    // Everybody is still there, and has the last version.
+    live.store(true, Ordering::Relaxed);
+    during(Duration::from_secs(1)).await;
+    let mut deliveries = Vec::new();
+    for map in maps {
+        deliveries.extend(map.await.expect("a map that missed nothing and lost no connection"));
+    }
+    let mut beside = Times { puts: beside, deliveries };
+    let mut alone = Times { deliveries: vec![Duration::ZERO], ..alone };
+    alone.print("alone");
+    beside.print("beside strangers (deliveries: all of the time)");
+    println!("{attacked:?} of attacks; resident: {before} MiB before, {most} MiB at their end");
+    let late = beside.deliveries.iter().filter(|time| **time > DEADLINE).count();
+    assert_eq!(late, 0, "later than {DEADLINE:?}");
+    assert!(most < before + 512, "{before} MiB before, {most} MiB with them");
+    if let Ok(server) = Arc::try_unwrap(server) {
+        server.stop().await;
+    }
+}
