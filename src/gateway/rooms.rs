@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use socketioxide::{extract::SocketRef, socket::Sid};
 use tokio::{sync::Semaphore, time::sleep};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     counts::Counts,
@@ -43,6 +43,7 @@ use crate::{
         time::Timestamp,
     },
     service::{Current, Live, Service, history::Head},
+    supervise::Task,
 };
 
 /// Reads of all rooms that may run at once; requests have the database's other connections.
@@ -73,6 +74,27 @@ pub struct Rooms {
     pub people: Arc<People>,
     /// Rooms in which somebody has come or gone.
     pub due: Due,
+    /// What rooms are worked on by: a panic over one room is caught and leaves the others alone.
+    pub tasks: Tasks,
+}
+
+/// The tasks that work on many rooms.
+pub struct Tasks {
+    pub forwarder: Task,
+    pub sweep: Task,
+    pub herald: Task,
+    /// Reads for one room each.
+    pub reads: Task,
+    /// Events of one socket each.
+    pub events: Task,
+}
+
+/// A room for which the handling of an event panicked.
+#[derive(Debug)]
+pub struct Broken {
+    pub id: LocationId,
+    /// The version that it may not have heard of.
+    pub version: Option<u64>,
 }
 
 /// A room that many tasks use.
@@ -178,6 +200,13 @@ impl Rooms {
     pub fn new(service: Arc<Service>) -> Self {
         Self {
             counts: Counts::start(&service.metrics),
+            tasks: Tasks {
+                forwarder: service.tasks.task("forwarder"),
+                sweep: service.tasks.task("sweep"),
+                herald: service.tasks.task("herald"),
+                reads: service.tasks.task("room_reads"),
+                events: service.tasks.task("socket_events"),
+            },
             service,
             rooms: Mutex::default(),
             behind: Mutex::default(),
@@ -436,32 +465,69 @@ impl Rooms {
     /// Sends members what they could not be sent before; returns the rooms that lack versions themselves.
     pub fn catch_up(&self) -> Vec<LocationId> {
         // First: what waits there was said before.
-        outlet::flush(&self.blocked);
+        self.tasks.forwarder.catch(|| outlet::flush(&self.blocked));
         let behind = std::mem::take(&mut *self.behind.lock());
         let mut lacking = Vec::new();
         for id in behind {
-            let Some(shared) = self.room(id) else { continue };
-            let mut room = shared.room.lock();
-            let (stalled, all) = room.catch_up(Instant::now());
-            self.counts.sent(room.tally());
-            let may_be_empty = !stalled.is_empty();
-            for Member { socket, outlet, session, user, .. } in stalled {
-                self.moved(&shared, Some(user), None, Leaving::Lost);
-                info!(socket = log_name(&socket), room = %id, user = %session.name(), "too slow for what it missed: it is to connect again");
-                outlet.cut(Why::StalledInReplay);
-            }
-            if room.lacks() {
-                lacking.push(id);
-            }
-            if !all {
-                self.behind.lock().insert(id);
-            }
-            drop(room);
-            if may_be_empty {
-                self.drop_if_empty(&shared);
+            match self.tasks.forwarder.catch(|| self.catch_up_room(id)) {
+                Some(true) => lacking.push(id),
+                Some(false) => {}
+                None => self.give_up(id),
             }
         }
         lacking
+    }
+
+    /// The same for one room. `true`: it lacks versions itself.
+    fn catch_up_room(&self, id: LocationId) -> bool {
+        let Some(shared) = self.room(id) else { return false };
+        let mut room = shared.room.lock();
+        let (stalled, all) = room.catch_up(Instant::now());
+        self.counts.sent(room.tally());
+        let may_be_empty = !stalled.is_empty();
+        for Member { socket, outlet, session, user, .. } in stalled {
+            self.moved(&shared, Some(user), None, Leaving::Lost);
+            info!(socket = log_name(&socket), room = %id, user = %session.name(), "too slow for what it missed: it is to connect again");
+            outlet.cut(Why::StalledInReplay);
+        }
+        let lacks = room.lacks();
+        if !all {
+            self.behind.lock().insert(id);
+        }
+        drop(room);
+        if may_be_empty {
+            self.drop_if_empty(&shared);
+        }
+        lacks
+    }
+
+    /// A room cannot be brought up to date: its members are to connect again, and find another room of that name.
+    fn give_up(&self, id: LocationId) {
+        let Some(shared) = self.rooms.lock().remove(&id) else { return };
+        let members: Vec<_> = shared.room.lock().close().collect();
+        warn!(room = %id, members = members.len(), "a room is given up after a panic: its members are to connect again");
+        for Member { outlet, session, .. } in members {
+            session.leave(id);
+            outlet.cut(Why::StalledInReplay);
+        }
+    }
+
+    /// After a panic over an event of a room: reads anew who may be in it, and the versions it may have missed.
+    pub async fn heal(&self, Broken { id, version }: Broken) {
+        let Some(shared) = self.room(id) else { return };
+        if let Some(access) = &mut shared.door.lock().access {
+            // If the read below fails, the sweep finds that rights have been changed since.
+            access.grants = 0;
+        }
+        if let Some(version) = version {
+            shared.room.lock().expect(version);
+        }
+        drop(shared);
+        self.behind.lock().insert(id);
+        if let Err(error) = self.refresh(id).await {
+            debug!(room = %id, %error, "rights");
+        }
+        self.fill(id).await;
     }
 
     /// Compares with the database every [`SWEEP`], so that a room recovers also from what it never heard of:
@@ -472,7 +538,9 @@ impl Rooms {
         loop {
             sleep(SWEEP).await;
             let live: Vec<_> = self.rooms.lock().values().cloned().collect();
-            live.iter().for_each(|shared| shared.room.lock().forget(Instant::now()));
+            for shared in &live {
+                self.tasks.sweep.catch(|| shared.room.lock().forget(Instant::now()));
+            }
             let live: Vec<_> = live.iter().map(|shared| shared.id).collect();
             let mut now: HashMap<LocationId, Option<u64>> = HashMap::new();
             for ids in live.chunks(SWEPT_TOGETHER) {
@@ -481,20 +549,21 @@ impl Rooms {
                 now.extend(ids.iter().map(|id| (*id, None)));
                 now.extend(found.iter().map(|head| (head.id, Some(head.version))));
                 for head in found.iter().filter(|head| self.knows_fewer(head)) {
-                    if let Err(error) = self.refresh(head.id).await {
+                    let refreshed = self.tasks.sweep.catch_async(self.refresh(head.id)).await;
+                    if let Some(Err(error)) = refreshed {
                         debug!(room = %head.id, %error, "rights");
                     }
                 }
             }
             for (id, seen) in std::mem::take(&mut before) {
-                match seen {
+                self.tasks.sweep.catch(|| match seen {
                     None if now.get(&id) == Some(&None) => self.deleted(id),
                     Some(version) if self.has_lost(id, version) => {
                         info!(room = %id, version, "was lost on the way");
                         self.behind.lock().insert(id);
                     }
                     _ => {}
-                }
+                });
             }
             before = now;
         }
