@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("georoom: no threads: {e}");
+            telemetry::print_error(format!("georoom: no threads: {e}"));
             return ExitCode::FAILURE;
         }
     };

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::oneshot,
-    task::JoinHandle,
+    task::{AbortHandle, JoinHandle},
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
@@ -17,7 +17,7 @@ use crate::{
     net::accept,
     service::Service,
     storage::{ConnectError, Store, is_in_use},
-    supervise::Task,
+    supervise::{Supervisor, Task},
     telemetry::{self, LogFormat},
 };
 
@@ -35,8 +35,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// Connections that may wait to be accepted, where the system allows so many.
 const WAITING: u32 = 4_096;
 /// How long the database may take over the last writes, and over its goodbye.
-const FINISH_TIMEOUT: Duration = Duration::from_millis(750);
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(750);
+const FINISH_TIMEOUT: Duration = Duration::from_millis(700);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// Why the server did not start: one line, naming the setting.
 pub type StartError = Invalid;
@@ -106,10 +106,20 @@ impl Server {
     /// # Errors
     /// If it stopped because a task could not go on.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Failed> {
+        self.serve_watched(stop, |_| {}).await
+    }
+
+    /// The same; `started` is given whoever watches the tasks.
+    async fn serve_watched(
+        self,
+        stop: impl Future<Output = ()>,
+        started: impl FnOnce(&Supervisor),
+    ) -> Result<(), Failed> {
         let Self { config, store, preparing, api, gateway } = self;
         let (service, events) =
             Service::start(store.clone(), config.history, config.notifications, config.keys, &config.limits);
         let tasks = service.tasks.clone();
+        let preparing = watch_preparing(preparing, &tasks);
         let help = "Log lines that were dropped because nobody read the log fast enough";
         service.metrics.watch_counter("log_lines_dropped", help, telemetry::dropped_lines);
         let (mut forwarding, sockets) = Gateway::start(
@@ -157,6 +167,7 @@ impl Server {
             };
             tokio::join!(drained, forwarding.close());
         };
+        started(&tasks);
         tokio::join!(api, gateway);
         preparing.abort();
         let _ = timeout(FINISH_TIMEOUT, service.finish()).await;
@@ -166,6 +177,17 @@ impl Server {
         info!("stopped");
         tasks.failure().map_or(Ok(()), |task| Err(Failed(task)))
     }
+}
+
+/// A server whose database is never made ready would refuse everything for ever.
+fn watch_preparing(preparing: JoinHandle<()>, tasks: &Supervisor) -> AbortHandle {
+    let (abort, task) = (preparing.abort_handle(), tasks.task("migrations"));
+    tokio::spawn(async move {
+        if preparing.await.is_err_and(|ended| ended.is_panic()) {
+            task.fail("it panicked");
+        }
+    });
+    abort
 }
 
 /// What an accept loop returns. If it panics, the other one is stopped too.
@@ -257,4 +279,33 @@ async fn connected(config: &Config) -> Result<Store, StartError> {
 
 fn bad_database(error: ConnectError) -> StartError {
     Invalid::new("DATABASE_URL", error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, future, process};
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::Source;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_task_that_cannot_go_on_ends_the_server_with_an_error() {
+        let folder = env::temp_dir().join(format!("georoom_failed_{}", process::id()));
+        let url = format!("sqlite://{}/georoom.db?mode=rwc", folder.display());
+        let settings =
+            [("DATABASE_URL", url.as_str()), ("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0")];
+        let value = |name: &str| Some(settings.iter().find(|(known, _)| *known == name)?.1.to_owned());
+        let config = Config::load(|name| Ok(value(name).map(|value| (Source::Environment, value)))).unwrap();
+        let server = Server::bind(config).await.unwrap();
+        let (api, _) = server.addrs().unwrap();
+        let served = server.serve_watched(future::pending(), |tasks| {
+            tasks.task("test").spawn_once(async { panic!("in a test") });
+        });
+        let ended = timeout(Duration::from_secs(10), served).await.expect("the end within 10 s");
+        assert!(ended.unwrap_err().to_string().contains("`test`"));
+        assert!(listener(api).is_ok(), "its ports are free again");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -26,7 +26,7 @@ const TALKATIVE: [&str; 4] = ["tungstenite", "tokio_tungstenite", "engineioxide"
 /// Characters of one text from a caller in a line.
 const MAX_TEXT: usize = 200;
 /// How long the end of the process waits for the log, and for standard error.
-const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The log of this process, once it is started.
 static LINES: OnceLock<Lines> = OnceLock::new();

@@ -4,6 +4,7 @@
 //! update, so a member is sent where it begins and then everything after it: no hole, no repeat. What a room
 //! lacks is read from the database, one read a room at a time, which serves all who wait for it.
 
+mod healing;
 mod presence;
 
 use std::{
@@ -19,8 +20,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use socketioxide::{extract::SocketRef, socket::Sid};
 use tokio::{sync::Semaphore, time::sleep};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
+pub use self::healing::Broken;
+use self::healing::Tasks;
 use super::{
     counts::Counts,
     herald::Due,
@@ -43,7 +46,6 @@ use crate::{
         time::Timestamp,
     },
     service::{Current, Live, Service, history::Head},
-    supervise::Task,
 };
 
 /// Reads of all rooms that may run at once; requests have the database's other connections.
@@ -76,25 +78,6 @@ pub struct Rooms {
     pub due: Due,
     /// What rooms are worked on by: a panic over one room is caught and leaves the others alone.
     pub tasks: Tasks,
-}
-
-/// The tasks that work on many rooms.
-pub struct Tasks {
-    pub forwarder: Task,
-    pub sweep: Task,
-    pub herald: Task,
-    /// Reads for one room each.
-    pub reads: Task,
-    /// Events of one socket each.
-    pub events: Task,
-}
-
-/// A room for which the handling of an event panicked.
-#[derive(Debug)]
-pub struct Broken {
-    pub id: LocationId,
-    /// The version that it may not have heard of.
-    pub version: Option<u64>,
 }
 
 /// A room that many tasks use.
@@ -200,13 +183,7 @@ impl Rooms {
     pub fn new(service: Arc<Service>) -> Self {
         Self {
             counts: Counts::start(&service.metrics),
-            tasks: Tasks {
-                forwarder: service.tasks.task("forwarder"),
-                sweep: service.tasks.task("sweep"),
-                herald: service.tasks.task("herald"),
-                reads: service.tasks.task("room_reads"),
-                events: service.tasks.task("socket_events"),
-            },
+            tasks: Tasks::of(&service.tasks),
             service,
             rooms: Mutex::default(),
             behind: Mutex::default(),
@@ -499,35 +476,6 @@ impl Rooms {
             self.drop_if_empty(&shared);
         }
         lacks
-    }
-
-    /// A room cannot be brought up to date: its members are to connect again, and find another room of that name.
-    fn give_up(&self, id: LocationId) {
-        let Some(shared) = self.rooms.lock().remove(&id) else { return };
-        let members: Vec<_> = shared.room.lock().close().collect();
-        warn!(room = %id, members = members.len(), "a room is given up after a panic: its members are to connect again");
-        for Member { outlet, session, .. } in members {
-            session.leave(id);
-            outlet.cut(Why::StalledInReplay);
-        }
-    }
-
-    /// After a panic over an event of a room: reads anew who may be in it, and the versions it may have missed.
-    pub async fn heal(&self, Broken { id, version }: Broken) {
-        let Some(shared) = self.room(id) else { return };
-        if let Some(access) = &mut shared.door.lock().access {
-            // If the read below fails, the sweep finds that rights have been changed since.
-            access.grants = 0;
-        }
-        if let Some(version) = version {
-            shared.room.lock().expect(version);
-        }
-        drop(shared);
-        self.behind.lock().insert(id);
-        if let Err(error) = self.refresh(id).await {
-            debug!(room = %id, %error, "rights");
-        }
-        self.fill(id).await;
     }
 
     /// Compares with the database every [`SWEEP`], so that a room recovers also from what it never heard of:

@@ -256,6 +256,10 @@ impl Committing {
             match self.store.fate(&acts, &mut outcomes).await {
                 Ok(Fate::Committed) => drop(self.publish(&acts, outcomes).await),
                 Ok(Fate::Undone | Fate::Forgotten) => {}
+                // Such as a row that cannot be read: asking again would not help, and everybody would wait for it.
+                Err(error) if !is_away(&error) => {
+                    warn!(%error, "it cannot be found out what became of a COMMIT")
+                }
                 Err(error) => {
                     warn!(%error, "it cannot be found out yet what became of a COMMIT");
                     self.unsure = Some((acts, outcomes));
