@@ -12,6 +12,8 @@ pub mod telemetry;
 
 pub mod metrics;
 
+pub mod supervise;
+
 pub mod domain;
 
 pub mod config;

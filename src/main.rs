@@ -2,6 +2,7 @@
 
 use std::{
     env::{self, VarError},
+    error::Error,
     io::{self, Write},
     ops::RangeInclusive,
     pin::pin,
@@ -35,16 +36,17 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("georoom: no threads: {e}");
+            telemetry::print_error(format!("georoom: no threads: {e}"));
             return ExitCode::FAILURE;
         }
     };
     let ended = runtime.block_on(run(&matches));
     runtime.shutdown_timeout(LEFT_BEHIND);
+    telemetry::finish();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("georoom: {e}");
+            telemetry::print_error(format!("georoom: {e}"));
             ExitCode::FAILURE
         }
     }
@@ -109,7 +111,7 @@ fn ttl(text: &str) -> Result<Duration, &'static str> {
     ttl.ok_or("must be a time from 1s to 10y, such as 1h")
 }
 
-async fn run(matches: &ArgMatches) -> Result<(), Invalid> {
+async fn run(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
     let config = Config::load(|name| {
         let flag = matches.try_get_one::<String>(name).ok().flatten();
         Ok(match (flag, env::var(name)) {
@@ -122,11 +124,13 @@ async fn run(matches: &ArgMatches) -> Result<(), Invalid> {
     if let Some(("token", matches)) = matches.subcommand() {
         // Before there is a log: nothing but the token goes to standard output.
         let token = mint(config.keys.as_ref(), matches)?;
-        return writeln!(io::stdout(), "{token}").map_err(|e| Invalid::new("standard output", e.to_string()));
+        let written = writeln!(io::stdout(), "{token}");
+        return Ok(written.map_err(|e| Invalid::new("standard output", e.to_string()))?);
     }
-    telemetry::start(config.log_format, &config.log_filter);
+    telemetry::start(config.log_format, &config.log_filter)
+        .map_err(|e| Invalid::new("standard output", e.to_string()))?;
     match matches.subcommand_name() {
-        Some("migrate") => migrate(&config).await,
+        Some("migrate") => Ok(migrate(&config).await?),
         _ => serve(config).await,
     }
 }
@@ -143,7 +147,7 @@ fn mint(keys: Option<&Keys>, matches: &ArgMatches) -> Result<String, Invalid> {
         .ok_or_else(|| Invalid::new("JWT_SECRET", "is not set, and a token is minted with it"))
 }
 
-async fn serve(config: Config) -> Result<(), Invalid> {
+async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     // Before the ports are taken: from then on a signal must find somebody.
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|e| Invalid::new("SIGTERM", e.to_string()))?;
@@ -160,6 +164,5 @@ async fn serve(config: Config) -> Result<(), Invalid> {
         () = &mut stop => return Ok(()),
     };
     server.greet();
-    server.serve(stop).await;
-    Ok(())
+    Ok(server.serve(stop).await?)
 }

@@ -9,7 +9,7 @@
 #[cfg(target_os = "linux")]
 mod process;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::atomic::Ordering, time::Duration};
 
 use parking_lot::Mutex;
 pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
@@ -143,6 +143,12 @@ impl Metrics {
     ) {
         self.queue_limit.of("queue", name).set(limit as i64);
         self.set_by(self.queue_length.of("queue", name), length);
+    }
+
+    /// A counter that somebody else counts; a scrape looks it up. Its name gets `_total`.
+    pub fn watch_counter(&self, name: &str, help: &str, look: impl Fn() -> u64 + Send + Sync + 'static) {
+        let counter = self.counter(name, help);
+        self.looks.lock().push(Box::new(move || counter.inner().store(look(), Ordering::Relaxed)));
     }
 
     fn set_by(&self, gauge: Gauge, look: impl Fn() -> usize + Send + Sync + 'static) {

@@ -1,16 +1,12 @@
 //! The server as one object: bound first, then served until told to stop. What main starts, tests start.
 
-use std::{
-    io::{self, Write},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::oneshot,
-    task::JoinHandle,
-    time::{sleep, timeout},
+    task::{AbortHandle, JoinHandle},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -20,12 +16,13 @@ use crate::{
     http,
     net::accept,
     service::Service,
-    storage::{ConnectError, Store},
-    telemetry::LogFormat,
+    storage::{ConnectError, Store, is_in_use},
+    supervise::{Supervisor, Task},
+    telemetry::{self, LogFormat},
 };
 
 /// How long requests in flight may take once the server stops; those of the gateway, which are short. With
-/// what `gateway` waits for and [`CLOSE_TIMEOUT`], one after the other, it is less than ten seconds.
+/// what `gateway`, the database and the log are waited for, one after the other, it is less than ten seconds.
 const GRACE: Duration = Duration::from_secs(4);
 const GATEWAY_GRACE: Duration = Duration::from_secs(2);
 
@@ -37,11 +34,17 @@ const MIGRATING: Duration = Duration::from_secs(30);
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// Connections that may wait to be accepted, where the system allows so many.
 const WAITING: u32 = 4_096;
-/// How long the database may take over its goodbye.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the database may take over the last writes, and over its goodbye.
+const FINISH_TIMEOUT: Duration = Duration::from_millis(700);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// Why the server did not start: one line, naming the setting.
 pub type StartError = Invalid;
+
+/// A task that the server lives by could not go on, so the server has stopped. It has to be started again.
+#[derive(Debug, thiserror::Error)]
+#[error("the task `{0}` could not go on; start georoom again")]
+pub struct Failed(&'static str);
 
 /// A server that is bound and has not accepted anyone yet.
 #[derive(Debug)]
@@ -93,17 +96,32 @@ impl Server {
             warn!("open mode: no authentication; everyone who reaches these ports may do everything");
         }
         if self.config.log_format == LogFormat::Text {
-            // Nobody may be reading.
-            let _ = writeln!(io::stdout(), "{}", try_next(api, gateway, is_open));
+            telemetry::print(&format!("{}\n", try_next(api, gateway, is_open)));
         }
     }
 
     /// Serves until `stop`; then accepts nothing more, finishes what is in flight, forwards what was
     /// committed, tells the sockets and closes the database.
-    pub async fn serve(self, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// If it stopped because a task could not go on.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Failed> {
+        self.serve_watched(stop, |_| {}).await
+    }
+
+    /// The same; `started` is given whoever watches the tasks.
+    async fn serve_watched(
+        self,
+        stop: impl Future<Output = ()>,
+        started: impl FnOnce(&Supervisor),
+    ) -> Result<(), Failed> {
         let Self { config, store, preparing, api, gateway } = self;
         let (service, events) =
             Service::start(store.clone(), config.history, config.notifications, config.keys, &config.limits);
+        let tasks = service.tasks.clone();
+        let preparing = watch_preparing(preparing, &tasks);
+        let help = "Log lines that were dropped because nobody read the log fast enough";
+        service.metrics.watch_counter("log_lines_dropped", help, telemetry::dropped_lines);
         let (mut forwarding, sockets) = Gateway::start(
             service.clone(),
             events,
@@ -118,10 +136,20 @@ impl Server {
         // The API first: once it is done every acknowledged write has been published. The sockets go
         // on meanwhile; told to go they come back elsewhere, or here after the restart.
         let (api_done, api_is_done) = oneshot::channel::<()>();
-        let api = async {
-            let connections = accept::serve(api, requests, header_timeout, body_timeout, stop).await;
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                _ = tasks.failed() => {}
+            }
             info!("stopping");
-            connections.drain(GRACE).await;
+            tasks.stop();
+        };
+        let accepting = tasks.task("accept");
+        let api = async {
+            let connections = accept::serve(api, requests, header_timeout, body_timeout, stop);
+            if let Some(connections) = watched(&accepting, connections).await {
+                connections.drain(GRACE).await;
+            }
             drop(api_done);
         };
         let gateway = async {
@@ -130,17 +158,45 @@ impl Server {
                 drop(api_is_done.await);
                 forwarding.flush().await;
             };
-            let connections = accept::serve(gateway, sockets, header_timeout, body_timeout, stop).await;
-            tokio::join!(connections.drain(GATEWAY_GRACE), forwarding.close());
+            let connections = accept::serve(gateway, sockets, header_timeout, body_timeout, stop);
+            let connections = watched(&accepting, connections).await;
+            let drained = async {
+                if let Some(connections) = connections {
+                    connections.drain(GATEWAY_GRACE).await;
+                }
+            };
+            tokio::join!(drained, forwarding.close());
         };
+        started(&tasks);
         tokio::join!(api, gateway);
         preparing.abort();
-        let _ = timeout(CLOSE_TIMEOUT, service.finish()).await;
+        let _ = timeout(FINISH_TIMEOUT, service.finish()).await;
         if timeout(CLOSE_TIMEOUT, store.close()).await.is_err() {
             warn!("the database did not answer the goodbye");
         }
         info!("stopped");
+        tasks.failure().map_or(Ok(()), |task| Err(Failed(task)))
     }
+}
+
+/// A server whose database is never made ready would refuse everything for ever.
+fn watch_preparing(preparing: JoinHandle<()>, tasks: &Supervisor) -> AbortHandle {
+    let (abort, task) = (preparing.abort_handle(), tasks.task("migrations"));
+    tokio::spawn(async move {
+        if preparing.await.is_err_and(|ended| ended.is_panic()) {
+            task.fail("it panicked");
+        }
+    });
+    abort
+}
+
+/// What an accept loop returns. If it panics, the other one is stopped too.
+async fn watched<T>(task: &Task, accepting: impl Future<Output = T>) -> Option<T> {
+    let ended = task.catch_async(accepting).await;
+    if ended.is_none() {
+        task.fail("it panicked");
+    }
+    ended
 }
 
 /// With room for everybody who comes back at once: a connection that finds none tries again after a second.
@@ -206,7 +262,13 @@ async fn prepare(store: Store, hopeless: oneshot::Sender<ConnectError>) {
 /// `DATABASE_URL`, and what the driver says.
 pub async fn migrate(config: &Config) -> Result<(), StartError> {
     let store = connected(config).await?;
-    store.migrate().await.map_err(bad_database)?;
+    let until = Instant::now() + MIGRATING;
+    while let Err(error) = store.migrate().await {
+        if !is_in_use(&error) || Instant::now() > until {
+            return Err(bad_database(error));
+        }
+        sleep(TRY_AGAIN).await;
+    }
     store.close().await;
     Ok(())
 }
@@ -217,4 +279,33 @@ async fn connected(config: &Config) -> Result<Store, StartError> {
 
 fn bad_database(error: ConnectError) -> StartError {
     Invalid::new("DATABASE_URL", error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, future, process};
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::Source;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_task_that_cannot_go_on_ends_the_server_with_an_error() {
+        let folder = env::temp_dir().join(format!("georoom_failed_{}", process::id()));
+        let url = format!("sqlite://{}/georoom.db?mode=rwc", folder.display());
+        let settings =
+            [("DATABASE_URL", url.as_str()), ("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0")];
+        let value = |name: &str| Some(settings.iter().find(|(known, _)| *known == name)?.1.to_owned());
+        let config = Config::load(|name| Ok(value(name).map(|value| (Source::Environment, value)))).unwrap();
+        let server = Server::bind(config).await.unwrap();
+        let (api, _) = server.addrs().unwrap();
+        let served = server.serve_watched(future::pending(), |tasks| {
+            tasks.task("test").spawn_once(async { panic!("in a test") });
+        });
+        let ended = timeout(Duration::from_secs(10), served).await.expect("the end within 10 s");
+        assert!(ended.unwrap_err().to_string().contains("`test`"));
+        assert!(listener(api).is_ok(), "its ports are free again");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

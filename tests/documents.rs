@@ -134,5 +134,14 @@ fn compose_publishes_nginx_alone_and_starts_georoom_with_settings_it_takes() {
     let nginx = read("nginx/georoom.conf");
     assert!(nginx.contains(&format!("server georoom:{};", config.api_addr.port())));
     assert!(nginx.contains(&format!("server georoom:{};", config.gateway_addr.port())));
-    assert!(services["nginx"]["volumes"].to_string().contains("./nginx/georoom.conf:"));
+    let mounted = services["nginx"]["volumes"].to_string();
+    assert!(mounted.contains("./nginx/georoom.conf:/etc/nginx/conf.d/default.conf:ro"));
+    assert!(mounted.contains("./nginx/nginx.conf:/etc/nginx/nginx.conf:ro"));
+    // Each connection is a file, and a worker opens some others.
+    let outer = read("nginx/nginx.conf");
+    let (_, connections) = outer.split_once("worker_connections ").expect("a number of connections");
+    let connections: u64 = connections.split(';').next().expect("a number").parse().expect("a number");
+    assert!(connections + 100 < services["nginx"]["ulimits"]["nofile"].as_u64().expect("a limit"));
+    assert_eq!(compose["x-service"]["logging"]["options"]["mode"], "non-blocking");
+    assert!(services.values().all(|service| service["logging"].is_null()), "nobody logs in another way");
 }

@@ -9,6 +9,7 @@ use std::{
 /// A module imports only from lower floors and from itself.
 const FLOORS: &[&[&str]] = &[
     &["net", "telemetry", "metrics"],
+    &["supervise"],
     &["domain"],
     &["config"],
     &["storage"],
@@ -18,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Modules that everything else may stand on but that must not know what georoom is about.
-const INFRASTRUCTURE: &[&str] = &["net", "telemetry", "metrics"];
+const INFRASTRUCTURE: &[&str] = &["net", "telemetry", "metrics", "supervise"];
 
 /// Crates and the modules that may name them.
 const FRAMEWORKS: &[(&[&str], &[&str])] = &[
@@ -30,7 +31,7 @@ const FRAMEWORKS: &[(&[&str], &[&str])] = &[
     (&["jsonwebtoken"], &["domain"]),
     (&["prometheus_client", "procfs"], &["metrics"]),
     (&["governor"], &["service"]),
-    (&["tokio"], &["net", "storage", "service", "gateway", "http", "server", "main"]),
+    (&["tokio"], &["net", "supervise", "storage", "service", "gateway", "http", "server", "main"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

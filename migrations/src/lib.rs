@@ -1,7 +1,8 @@
 //! The database's history, oldest first: one DDL statement a step, because MySQL commits each by itself.
 //!
 //! A room of its own so that it can never import the entities: a step describes the schema as it was
-//! on the day it was written, not as the code sees it now. A step that has landed is never edited.
+//! on the day it was written, not as the code sees it now. A step that has landed is never edited, unless to make
+//! it repeatable: it may be broken off before it is noted as done, and then runs again on what it has made.
 
 use sea_orm_migration::prelude::*;
 

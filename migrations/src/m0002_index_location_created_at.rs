@@ -12,6 +12,9 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        if manager.has_index("location", NAME).await? {
+            return Ok(());
+        }
         manager
             .create_index(
                 Index::create()

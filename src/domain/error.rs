@@ -128,6 +128,8 @@ codes! {
     StorageUnavailable = "storage_unavailable",
     /// A fault of the server; its log has the cause.
     Internal = "internal",
+    /// A part of the server cannot go on; it is about to be started again.
+    Unhealthy = "unhealthy",
 }
 
 impl Code {

@@ -82,7 +82,8 @@ impl Location {
         text.push_str(r#","geometry":"#);
         text.push_str(&self.geometry.to_json());
         text.push_str(r#","properties":"#);
-        let members = own.strip_suffix('}').expect("properties are an object");
+        // Of an object, which [`Properties`] always are, everything but its end.
+        let members = own.strip_suffix('}').unwrap_or("{").trim_end();
         text.push_str(members);
         if members.len() > 1 {
             text.push(',');

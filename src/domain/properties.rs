@@ -2,6 +2,7 @@
 //!
 //! Kept as compact JSON text: a move leaves them alone, so they are not parsed to be written again.
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::{
@@ -52,9 +53,22 @@ impl Properties {
         Ok(Self(text))
     }
 
-    /// From what the database keeps: text that came from [`Properties::as_str`].
-    pub fn from_stored(text: String) -> Self {
-        Self(text)
+    /// From what the database keeps: text that came from [`Properties::as_str`]. White space around it, which an
+    /// operator's hand may have left there, is removed.
+    ///
+    /// # Errors
+    /// `internal` if it is no JSON object. It is only scanned: this is on the way of every PUT.
+    pub fn from_stored(mut text: String) -> Result<Self> {
+        let is_space = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r');
+        text.truncate(text.trim_end_matches(is_space).len());
+        let before = text.len() - text.trim_start_matches(is_space).len();
+        text.drain(..before);
+        let is_json = || serde_json::from_str::<IgnoredAny>(&text).map(drop).map_err(|e| e.to_string());
+        match text.starts_with('{').then(is_json) {
+            Some(Ok(())) => Ok(Self(text)),
+            Some(Err(why)) => Err(Error::internal(format!("stored properties are no JSON: {why}"))),
+            None => Err(Error::internal("stored properties are no JSON object")),
+        }
     }
 
     /// What the database keeps.
@@ -134,6 +148,28 @@ mod tests {
         }
         assert_eq!(renamed(&object(json!({"n": 1}))), None);
         assert_eq!(renamed(&object(json!({"name": null}))), Some(None));
+    }
+
+    #[test]
+    fn what_is_stored_is_an_object_or_an_error() {
+        for (stored, read) in [
+            ("{}", Some("{}")),
+            (r#"{"a":{"b":[1e400,"}"]}}"#, Some(r#"{"a":{"b":[1e400,"}"]}}"#)),
+            ("{}\n", Some("{}")),
+            (" \r\n\t{ }\t ", Some("{ }")),
+            ("", None),
+            ("x", None),
+            ("{", None),
+            ("{}x", None),
+            ("{} {}", None),
+            ("{\"a\":}", None),
+            ("[]", None),
+            ("null", None),
+            ("\u{a0}{}", None),
+        ] {
+            let properties = Properties::from_stored(stored.to_owned());
+            assert_eq!(properties.as_ref().ok().map(Properties::as_str), read, "{stored:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{feed, rooms::Rooms};
+use super::{
+    feed,
+    rooms::{Broken, Rooms},
+};
 use crate::domain::{event::Event, id::LocationId, location::Committed};
 
 /// How often what could not be sent or read is tried again.
@@ -34,7 +37,12 @@ pub async fn run(
     let mut reads = JoinSet::new();
     let read = |id: LocationId| {
         let rooms = rooms.clone();
-        async move { rooms.fill(id).await }
+        async move { _ = rooms.tasks.reads.catch_async(rooms.fill(id)).await }
+    };
+    // After a panic in an event of a room.
+    let heal = |broken: Broken| {
+        let rooms = rooms.clone();
+        async move { _ = rooms.tasks.reads.catch_async(rooms.heal(broken)).await }
     };
     loop {
         let is_due = async {
@@ -54,7 +62,10 @@ pub async fn run(
                 if taken == 0 {
                     break;
                 }
-                forward(&rooms, &mut batch, |lacking| drop(reads.spawn(read(lacking))));
+                forward(&rooms, &mut batch, |lacking| match lacking {
+                    Ok(lacking) => drop(reads.spawn(read(lacking))),
+                    Err(broken) => drop(reads.spawn(heal(broken))),
+                });
             }
             () = is_due => {
                 rooms.catch_up().into_iter().for_each(|lacking| drop(reads.spawn(read(lacking))));
@@ -72,16 +83,20 @@ pub async fn run(
     reads.join_all().await;
 }
 
-/// Carries a batch over to the rooms; `lacking` is told of those that have begun to lack versions.
-fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(LocationId)) {
+/// Carries a batch over to the rooms; `lacking` is told of those that have begun to lack versions, and of those
+/// for which an event panicked: the others go on.
+fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(Result<LocationId, Broken>)) {
+    let watched = &rooms.tasks.forwarder;
     // Versions of one location go together, as long as nothing but versions comes between.
     let mut updated: Vec<Arc<Committed>> = Vec::new();
-    let mut send = |updated: &mut Vec<Arc<Committed>>| {
+    let send = |updated: &mut Vec<Arc<Committed>>, lacking: &mut dyn FnMut(Result<LocationId, Broken>)| {
         updated.sort_by_key(|location| location.id);
         for versions in updated.chunk_by(|one, next| one.id == next.id) {
             let id = versions[0].id;
-            if rooms.updated(id, versions) {
-                lacking(id);
+            match watched.catch(|| rooms.updated(id, versions)) {
+                Some(true) => lacking(Ok(id)),
+                Some(false) => {}
+                None => lacking(Err(Broken { id, version: versions.last().map(|last| last.version) })),
             }
         }
         updated.clear();
@@ -91,8 +106,12 @@ fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(Locati
             updated.push(location);
             continue;
         }
-        send(&mut updated);
-        match event {
+        send(&mut updated, &mut lacking);
+        let id = match &event {
+            Event::Deleted(id) | Event::Granted { id, .. } => Some(*id),
+            _ => None,
+        };
+        let done = watched.catch(|| match event {
             Event::Updated(_) => {}
             Event::Deleted(id) => rooms.deleted(id),
             Event::Granted { id, change, grants } => rooms.granted(id, change, grants),
@@ -102,7 +121,10 @@ fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(Locati
             Event::Listed { change, to, and_admins } => feed::listed(&rooms.people, &change, &to, and_admins),
             Event::Notified(told) => feed::notified(&rooms.people, &told),
             Event::Asked(by) => drop(by),
+        });
+        if let (None, Some(id)) = (done, id) {
+            lacking(Err(Broken { id, version: None }));
         }
     }
-    send(&mut updated);
+    send(&mut updated, &mut lacking);
 }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashSet,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,14 +21,15 @@ const EVERY: Duration = Duration::from_secs(1);
 pub type Due = Mutex<HashSet<LocationId>>;
 
 /// Tells until it is stopped.
-pub async fn run(rooms: Arc<Rooms>) {
+pub async fn run(rooms: &Rooms) {
     let people = &rooms.people;
     let mut last_list = Instant::now() - EVERY;
     loop {
         let mut waiting = HashSet::new();
         let due = std::mem::take(&mut *rooms.due.lock());
         for id in due {
-            let (changes, is_waiting) = rooms.news(id, Instant::now());
+            let news = rooms.tasks.herald.catch(|| rooms.news(id, Instant::now()));
+            let Some((changes, is_waiting)) = news else { continue };
             if is_waiting {
                 waiting.insert(id);
             }
@@ -58,7 +58,7 @@ pub async fn run(rooms: Arc<Rooms>) {
 }
 
 /// Looks up what users are called whose tokens do not say so, all who wait together.
-pub async fn name(rooms: Arc<Rooms>) {
+pub async fn name(rooms: &Rooms) {
     loop {
         rooms.people.nameless.notified().await;
         let users = rooms.people.unnamed();

@@ -264,11 +264,13 @@ impl Client {
         false
     }
 
-    /// Lets what the socket has sent take effect, one after the other.
+    /// Lets what the socket has sent take effect, one after the other. An event that panics is refused, and the
+    /// next one is handled: nobody else would take over the inbox.
     pub async fn work(&self, socket: &SocketRef) {
         while let Some((message, mut reply)) = self.inbox.next() {
             let act = async { self.act(socket, message?, &mut reply).await };
-            if let Err(error) = act.await {
+            let done = self.rooms.tasks.events.catch_async(act).await;
+            if let Err(error) = done.unwrap_or_else(|| Err(Error::internal("the event panicked"))) {
                 self.refuse(&mut reply, &error);
             }
         }

@@ -31,6 +31,7 @@ mod upgrade;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
@@ -109,13 +110,14 @@ impl Gateway {
         handshake::install(&io, rooms.clone(), links.clone());
 
         let (stop_forwarding, stopped) = oneshot::channel();
-        let sweeper = rooms.clone();
+        let tasks = &service.tasks;
         let chores = [
-            tokio::spawn(async move { sweeper.sweep().await }).abort_handle(),
-            tokio::spawn(herald::run(rooms.clone())).abort_handle(),
-            tokio::spawn(herald::name(rooms.clone())).abort_handle(),
+            tasks.task("sweep").spawn(rooms.clone(), |rooms| rooms.sweep().boxed()).abort_handle(),
+            tasks.task("herald").spawn(rooms.clone(), |rooms| herald::run(rooms).boxed()).abort_handle(),
+            tasks.task("names").spawn(rooms.clone(), |rooms| herald::name(rooms).boxed()).abort_handle(),
         ];
-        let forwarder = tokio::spawn(forward::run(rooms, events, links.opened(), stopped));
+        let forwarding = forward::run(rooms, events, links.opened(), stopped);
+        let forwarder = tasks.task("forwarder").spawn_once(forwarding);
 
         let transport = Transport::new(
             socketio,
@@ -124,6 +126,7 @@ impl Gateway {
             limits,
             &service.limits,
             &service.metrics,
+            &service.tasks,
         );
         let (policy, foreign) = (origins.clone(), service.limits.foreign.clone());
         let checked = service_fn(move |mut request: Request<Incoming>| {

@@ -4,6 +4,7 @@
 //! update, so a member is sent where it begins and then everything after it: no hole, no repeat. What a room
 //! lacks is read from the database, one read a room at a time, which serves all who wait for it.
 
+mod healing;
 mod presence;
 
 use std::{
@@ -27,6 +28,8 @@ use tokio::{
 };
 use tracing::{debug, info};
 
+pub use self::healing::Broken;
+use self::healing::Tasks;
 use super::{
     counts::Counts,
     herald::Due,
@@ -83,6 +86,8 @@ pub struct Rooms {
     pub people: Arc<People>,
     /// Rooms in which somebody has come or gone.
     pub due: Due,
+    /// What rooms are worked on by: a panic over one room is caught and leaves the others alone.
+    pub tasks: Tasks,
 }
 
 /// A room that many tasks use.
@@ -189,6 +194,7 @@ impl Rooms {
     pub fn new(service: Arc<Service>) -> Self {
         Self {
             counts: Counts::start(&service.metrics),
+            tasks: Tasks::of(&service.tasks),
             service,
             rooms: Mutex::default(),
             behind: Mutex::default(),
@@ -364,12 +370,15 @@ impl Rooms {
     /// Gives the room that has waited longest its turn. `false`: none waits.
     pub fn take_turn(&self) -> bool {
         let Some(shared) = self.unfinished.lock().pop_front() else { return false };
-        {
+        let done = self.tasks.forwarder.catch(|| {
             let mut room = shared.room.lock();
             shared.has_turn.store(false, Ordering::Relaxed);
             self.serve(&shared, &mut room, TURN);
+        });
+        match done {
+            Some(()) => self.drop_if_empty(&shared),
+            None => self.give_up(shared.id),
         }
-        self.drop_if_empty(&shared);
         true
     }
 
@@ -482,22 +491,30 @@ impl Rooms {
     /// Sends members what they could not be sent before; returns the rooms that lack versions themselves.
     pub fn catch_up(&self) -> Vec<LocationId> {
         // First: what waits there was said before.
-        outlet::flush(&self.blocked);
+        self.tasks.forwarder.catch(|| outlet::flush(&self.blocked));
         let behind = std::mem::take(&mut *self.behind.lock());
         let mut lacking = Vec::new();
         for id in behind {
-            let Some(shared) = self.room(id) else { continue };
-            {
-                let mut room = shared.room.lock();
-                room.begin_pass();
-                self.serve(&shared, &mut room, TURN);
-                if room.lacks() {
-                    lacking.push(id);
-                }
+            match self.tasks.forwarder.catch(|| self.catch_up_room(id)) {
+                Some(true) => lacking.push(id),
+                Some(false) => {}
+                None => self.give_up(id),
             }
-            self.drop_if_empty(&shared);
         }
         lacking
+    }
+
+    /// The same for one room. `true`: it lacks versions itself.
+    fn catch_up_room(&self, id: LocationId) -> bool {
+        let Some(shared) = self.room(id) else { return false };
+        let lacks = {
+            let mut room = shared.room.lock();
+            room.begin_pass();
+            self.serve(&shared, &mut room, TURN);
+            room.lacks()
+        };
+        self.drop_if_empty(&shared);
+        lacks
     }
 
     /// Compares with the database every [`SWEEP`], so that a room recovers also from what it never heard of:
@@ -508,7 +525,9 @@ impl Rooms {
         loop {
             sleep(SWEEP).await;
             let live: Vec<_> = self.rooms.lock().values().cloned().collect();
-            live.iter().for_each(|shared| shared.room.lock().forget(Instant::now()));
+            for shared in &live {
+                self.tasks.sweep.catch(|| shared.room.lock().forget(Instant::now()));
+            }
             let live: Vec<_> = live.iter().map(|shared| shared.id).collect();
             let mut now: HashMap<LocationId, Option<u64>> = HashMap::new();
             for ids in live.chunks(SWEPT_TOGETHER) {
@@ -517,20 +536,21 @@ impl Rooms {
                 now.extend(ids.iter().map(|id| (*id, None)));
                 now.extend(found.iter().map(|head| (head.id, Some(head.version))));
                 for head in found.iter().filter(|head| self.knows_fewer(head)) {
-                    if let Err(error) = self.refresh(head.id).await {
+                    let refreshed = self.tasks.sweep.catch_async(self.refresh(head.id)).await;
+                    if let Some(Err(error)) = refreshed {
                         debug!(room = %head.id, %error, "rights");
                     }
                 }
             }
             for (id, seen) in std::mem::take(&mut before) {
-                match seen {
+                self.tasks.sweep.catch(|| match seen {
                     None if now.get(&id) == Some(&None) => self.deleted(id),
                     Some(version) if self.has_lost(id, version) => {
                         info!(room = %id, version, "was lost on the way");
                         self.behind.lock().insert(id);
                     }
                     _ => {}
-                }
+                });
             }
             before = now;
         }

@@ -4,6 +4,7 @@
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -35,6 +36,7 @@ use crate::{
         client::Client,
     },
     service::limits::{Limits, whose},
+    supervise::Supervisor,
 };
 
 /// Bytes of requests that have begun to come in, and those of one user or address.
@@ -97,12 +99,14 @@ where
         limits: &config::Limits,
         on: &Arc<Limits>,
         metrics: &Metrics,
+        tasks: &Supervisor,
     ) -> Self {
         let bodies = Bodies::new(limits, on, metrics);
         let handshakes = Handshakes::new(limits, metrics);
         let (ending, ended) = mpsc::unbounded_channel();
         links.end_sessions_with(ending);
-        tokio::spawn(end_sessions(library.clone(), ended));
+        let state = (library.clone(), ended);
+        tasks.task("session_ends").spawn(state, |(library, ended)| end_sessions(library, ended).boxed());
         let waiting = links.waiting();
         metrics.watch_bytes("waiting", "What waits for sockets that do not read", move || waiting.used());
         Self { library, links, patience, bodies, handshakes }
@@ -285,9 +289,9 @@ where
 }
 
 /// Ends sessions that have no connection, as their clients would.
-async fn end_sessions<L, B>(library: L, mut ended: mpsc::UnboundedReceiver<Session>)
+async fn end_sessions<L, B>(library: &mut L, ended: &mut mpsc::UnboundedReceiver<Session>)
 where
-    L: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible> + Clone,
+    L: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible, Future: Send> + Clone,
 {
     while let Some(Session { id, has_lengths }) = ended.recv().await {
         let version = if has_lengths { 3 } else { 4 };

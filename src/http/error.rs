@@ -1,14 +1,18 @@
 //! Errors as RFC 9457 problem details: the only place that gives a code its HTTP status.
 
-use std::{any::Any, convert::Infallible, error::Error as _};
+use std::{any::Any, convert::Infallible, error::Error as _, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
-use warp::{Rejection, Reply, http::Method};
+use warp::{Filter, Reply, http::Method};
 
-use crate::domain::error::{Code, Error};
+use crate::{
+    domain::error::{Code, Error},
+    net::client::Client,
+    service::Service,
+};
 
 fn status(code: Code) -> StatusCode {
     match code {
@@ -55,7 +59,7 @@ fn status(code: Code) -> StatusCode {
         | Code::UnknownEvent => StatusCode::UNPROCESSABLE_ENTITY,
         Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::StorageUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Internal | Code::Unhealthy => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -109,12 +113,14 @@ impl Reply for Error {
     }
 }
 
-/// What no route took.
-pub async fn recover(rejection: Rejection) -> Result<Error, Infallible> {
-    Ok(match rejection.is_not_found() {
-        true => Error::new(Code::NotFound, "there is nothing at this path"),
-        // Every filter that can say more hands that to its handler.
-        false => Error::internal(format!("{rejection:?}")),
+/// Takes what no route before it has taken: 404. Who asks for too many such paths is refused as somebody who shows
+/// nothing valid: each costs an answer and a line of the log.
+pub fn nothing_here(
+    service: Arc<Service>,
+) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
+    warp::ext::optional::<Client>().map(move |client: Option<Client>| {
+        let nothing = Error::new(Code::NotFound, "there is nothing at this path");
+        service.limits.refused(Client::address(client.as_ref())).err().unwrap_or(nothing)
     })
 }
 

@@ -1,6 +1,6 @@
 //! Is the process up, is the database reachable, what is counted: for load balancers, scrapes and people.
 
-use std::{sync::Arc, time::Duration};
+use std::{future, sync::Arc, time::Duration};
 
 use http::{Method, header};
 use tokio::{task::spawn_blocking, time::timeout};
@@ -8,9 +8,10 @@ use warp::{Filter, Rejection, Reply, path, reply::Response};
 
 use super::{error::method_not_allowed, locations::respond, reply};
 use crate::{
-    domain::error::Error,
+    domain::error::{Code, Error},
     metrics::{CONTENT_TYPE, Gauge},
     service::Service,
+    supervise::Supervisor,
 };
 
 /// How long a scrape waits to hear of the database. Prometheus waits ten seconds for the whole.
@@ -18,8 +19,9 @@ const SCRAPED: Duration = Duration::from_secs(1);
 
 /// `GET /healthz`, `GET /readyz`, `GET /metrics`.
 pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
-    let health = async || reply::ok().into_response();
-    let healthz = path!("healthz").and(warp::method()).then(move |method| to_reads(method, health())).boxed();
+    let tasks = service.tasks.clone();
+    let health = move |method| to_reads(method, future::ready(healthy(&tasks)));
+    let healthz = path!("healthz").and(warp::method()).then(health).boxed();
     let asked = service.clone();
     let ready = move |method| to_reads(method, ready(asked.clone()));
     let readyz = path!("readyz").and(warp::method()).then(ready).boxed();
@@ -36,6 +38,17 @@ async fn to_reads(method: Method, answer: impl Future<Output = Response>) -> Res
     }
 }
 
+/// 500 once a task that everybody lives by cannot go on.
+fn healthy(tasks: &Supervisor) -> Response {
+    respond(match tasks.failure() {
+        None => Ok(reply::ok()),
+        Some(task) => {
+            let detail = format!("the task `{task}` cannot go on; the server is about to be started again");
+            Err(Error::new(Code::Unhealthy, detail))
+        }
+    })
+}
+
 async fn ready(service: Arc<Service>) -> Response {
     respond(service.ready().await.map(|()| reply::ok()))
 }
@@ -49,5 +62,21 @@ async fn counted(service: Arc<Service>, database_up: Gauge) -> Response {
     match spawn_blocking(move || service.metrics.text()).await {
         Ok(text) => warp::reply::with_header(text, header::CONTENT_TYPE, CONTENT_TYPE).into_response(),
         Err(error) => Error::internal(error).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_task_that_cannot_go_on_is_told_by_the_health_check() {
+        let tasks = Supervisor::start(&Metrics::default());
+        assert_eq!(healthy(&tasks).status(), 200);
+        tasks.task("test").fail("a test says so");
+        let answer = healthy(&tasks);
+        assert_eq!(answer.status(), 500);
+        assert_eq!(answer.extensions().get::<Code>(), Some(&Code::Unhealthy));
     }
 }

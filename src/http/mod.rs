@@ -38,6 +38,7 @@ use crate::{
         origins::{NOT_FOR_US, Origins},
     },
     service::Service,
+    telemetry::cut,
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -62,8 +63,8 @@ pub fn service(
         .or(members::routes(service.clone()))
         .or(shares::routes(service.clone()))
         .or(users::routes(service.clone()))
-        .or(notifications::routes(service))
-        .recover(error::recover);
+        .or(notifications::routes(service.clone()))
+        .or(error::nothing_here(service));
     // The path without the query: that may hold a token.
     let span = move |request: &Request<Incoming>| {
         let client = request.extensions().get::<Client>().map(|client| client.0);
@@ -71,7 +72,7 @@ pub fn service(
         info_span!(
             "http",
             method = %request.method(),
-            path = request.uri().path(),
+            path = cut(request.uri().path()),
             client = client.map(field::display),
             request_id,
         )

@@ -133,7 +133,7 @@ impl Limits {
             of.map(|of| Quota::per_second(of).allow_burst(times(of, REQUESTS_BURST)))
         };
         let events = counts.map(|counts| counts.socket_events);
-        let limits = Arc::new(Self {
+        Arc::new(Self {
             user: Budgets::new(a_second(|counts| counts.user_requests), limited("user_requests")),
             address: Budgets::new(a_second(|counts| counts.address_requests), limited("address_requests")),
             refused: Budgets::new(a_second(|counts| counts.address_refusals), limited("address_refusals")),
@@ -157,9 +157,7 @@ impl Limits {
             foreign: limited("host_or_origin"),
             too_many_waiting: limited("socket_inbox"),
             seats: Mutex::default(),
-        });
-        tokio::spawn(forget(Arc::downgrade(&limits)));
-        limits
+        })
     }
 
     /// A request with a token of this user.
@@ -393,7 +391,8 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-async fn forget(limits: Weak<Limits>) {
+/// Forgets budgets that are full again, until the limits are dropped.
+pub(super) async fn forget(limits: Weak<Limits>) {
     loop {
         sleep(FORGET).await;
         let Some(limits) = limits.upgrade() else { return };

@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -40,6 +41,7 @@ use crate::{
     },
     metrics::Metrics,
     storage::{self, Expiry, Retention, Store, Writer},
+    supervise::Supervisor,
 };
 
 /// Events on their way to the rooms. Full: the writer waits, and with it new commits.
@@ -68,6 +70,8 @@ pub struct Service {
     pub limits: Arc<Limits>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Watches the tasks that everybody lives by.
+    pub tasks: Supervisor,
 }
 
 impl Service {
@@ -81,15 +85,22 @@ impl Service {
         limits: &config::Limits,
     ) -> (Arc<Self>, mpsc::Receiver<Event>) {
         let metrics = Metrics::default();
+        let tasks = Supervisor::start(&metrics);
         let limits = Limits::start(limits, &metrics);
+        let forgotten = Arc::downgrade(&limits);
+        tasks.task("limits").spawn(forgotten, |limits| limits::forget(limits.clone()).boxed());
         let store = store.with_toll(limits.clone());
         let (events, happened) = mpsc::channel(EVENTS);
         storage::watch_channel(&metrics, "forwarder", &events);
-        let retention = Retention::start(store.clone(), keep, &metrics);
-        let expiry = Expiry::start(store.clone(), keep_notifications, &metrics);
-        let writer = Writer::start(store.clone(), events.clone(), retention, expiry.clone(), &metrics);
+        let retention = Retention::start(store.clone(), keep, &metrics, &tasks);
+        let expiry = Expiry::start(store.clone(), keep_notifications, &metrics, &tasks);
+        let writer =
+            Writer::start(store.clone(), events.clone(), retention, expiry.clone(), &metrics, &tasks);
         let ledger = Arc::<Ledger>::default();
-        tokio::spawn(ledger::keep(Arc::downgrade(&ledger), store.clone()));
+        let kept = (Arc::downgrade(&ledger), store.clone());
+        tasks
+            .task("ledger")
+            .spawn(kept, |(ledger, store)| ledger::keep(ledger.clone(), store.clone()).boxed());
         let service = Self {
             store,
             writer,
@@ -102,6 +113,7 @@ impl Service {
             pinged: tokio::sync::Mutex::default(),
             limits,
             metrics,
+            tasks,
         };
         (Arc::new(service), happened)
     }

@@ -6,9 +6,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    panic::AssertUnwindSafe,
     sync::Arc,
 };
 
+use futures_util::FutureExt;
 use geo::Rect;
 use sea_orm::{
     ActiveValue::Set, ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait, Statement,
@@ -138,7 +140,9 @@ impl Store {
     pub async fn attempt(&self, acts: &[Act], locked: Locked) -> std::result::Result<Outcomes, Failure> {
         let (tx, mut outcomes) = self.written(self.carry_out(acts, locked)).await?;
         let order = self.order.clone().lock_owned().await;
-        match self.written(tx.commit()).await {
+        // A panic here says as little about what was committed as a connection that breaks.
+        let committed = AssertUnwindSafe(self.written(tx.commit())).catch_unwind().await;
+        match committed.unwrap_or_else(|_| Err(DbErr::Custom("panic at COMMIT".into()))) {
             Ok(()) => {
                 outcomes.order = Some(order);
                 Ok(outcomes)

@@ -13,7 +13,7 @@ use futures_util::{TryFutureExt, future::BoxFuture};
 use parking_lot::{Mutex, RwLock};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DatabaseTransaction,
-    DbErr, IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    DbErr, IsolationLevel, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
     sqlx::{
         self, AssertSqlSafe, Connection, Executor, MySqlConnection, Row,
         sqlite::{SqliteJournalMode, SqliteSynchronous},
@@ -26,7 +26,7 @@ use super::{
     accounts::Names,
     error::{
         DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_read_only, is_silence,
-        may_come_back, may_try_again, no_answer,
+        is_sqlite_busy, may_come_back, may_try_again, no_answer,
     },
     notices::Toll,
 };
@@ -47,6 +47,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// MySQL's name of the lock that migrations take; such names are the whole server's.
 const MIGRATING: &str = "SHA2(CONCAT('georoom.migrate.', DATABASE()), 224)";
+/// How many seconds one try waits for that lock.
+const MIGRATING_WAIT_S: u32 = 3;
+/// What is said when somebody else has it for longer.
+const BEING_MIGRATED: &str = "another process migrates the database";
 
 /// Why the database could not be opened or migrated.
 pub type ConnectError = DbErr;
@@ -58,9 +62,10 @@ pub struct Store {
     write: Arc<Pool>,
     /// Snapshots beside the writer: MySQL by MVCC, SQLite by its write-ahead log.
     read: Arc<Pool>,
-    /// MySQL's number of the connection that writes, or was the last to; 0 without MySQL.
+    /// The mark (see [`mark_name`]) of the connection that writes, or was the last to; 0 without MySQL.
     writing_as: Arc<AtomicU64>,
-    /// Connections that may have left a transaction open: written when one is given up, emptied by the next.
+    /// Marks of connections that may have left a transaction open: written when one is given up, emptied by the
+    /// next.
     abandoned: Arc<Mutex<Vec<u64>>>,
     /// Held by a change of members, shares or accounts, and on SQLite by any but the writer's: they go one by
     /// one, so that at most one is in the writer's way and none waits for the connection while its time runs.
@@ -129,22 +134,35 @@ impl Store {
         Ok(())
     }
 
+    /// Runs the migrations while no other process does: on SQLite the transaction keeps the others out, on MySQL,
+    /// where each step commits by itself, a named lock of the transaction's connection.
     async fn migrated(&self) -> DbResult<()> {
-        let write = self.write.now();
-        if self.backend() == DatabaseBackend::MySql {
-            // One process at a time. The lock is the connection's, of which this pool has one.
-            write.execute_unprepared(&format!("SELECT GET_LOCK({MIGRATING}, 60)")).await?;
+        let tx = self.write.now().begin_with_options(immediate()).await?;
+        if self.backend() != DatabaseBackend::MySql {
+            migrations::Migrator::up(&tx, None).await?;
+            return tx.commit().await;
         }
-        migrations::Migrator::up(&write, None).await?;
-        if self.backend() == DatabaseBackend::MySql {
-            write.execute_unprepared(&format!("SELECT RELEASE_LOCK({MIGRATING})")).await?;
+        let ask = Statement::from_string(
+            self.backend(),
+            format!("SELECT GET_LOCK({MIGRATING}, {MIGRATING_WAIT_S})"),
+        );
+        let answer = tx.query_one_raw(ask).await?;
+        // 0: its time is up; NULL: an error, such as the server's being short of memory.
+        let is_locked = answer.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()?.flatten();
+        if is_locked != Some(1) {
+            return Err(DbErr::Custom(BEING_MIGRATED.to_owned()));
         }
-        Ok(())
+        let done = migrations::Migrator::up(&tx, None).await;
+        // The connection lives on, and would keep the lock as long.
+        let released = tx.execute_unprepared(&format!("SELECT RELEASE_LOCK({MIGRATING})")).await;
+        done?;
+        released?;
+        tx.commit().await
     }
 
     /// May this come right by itself? A server may not be up yet; a file will not appear.
     pub fn is_away(&self, error: &ConnectError) -> bool {
-        self.backend() == DatabaseBackend::MySql && may_come_back(error)
+        is_in_use(error) || self.backend() == DatabaseBackend::MySql && may_come_back(error)
     }
 
     /// Waits until the database says anything at all.
@@ -218,17 +236,12 @@ impl Store {
         if !self.is_ready() {
             return Err(no_answer());
         }
-        // IMMEDIATE: SQLite's busy timeout does not help a read that turns into a write.
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..Default::default()
-        };
-        let tx = self.write.now().begin_with_options(options).await?;
+        let tx = self.write.now().begin_with_options(immediate()).await?;
         let abandoned = std::mem::take(&mut *self.abandoned.lock());
-        for number in &abandoned {
+        for mark in &abandoned {
             // An error says that it is gone already, or that this one is going too: then the next sees to it.
-            if *number != self.writing_as.load(Ordering::Acquire)
-                && let Err(error) = tx.execute_unprepared(&format!("KILL {number}")).await
+            if *mark != self.writing_as.load(Ordering::Acquire)
+                && let Err(error) = end_connection(&tx, *mark).await
                 && is_broken(&error)
             {
                 self.abandoned.lock().extend(abandoned);
@@ -240,10 +253,10 @@ impl Store {
 
     /// Gives up the connection that writes: its other end may not have noticed, and hold locks for hours.
     pub(super) fn abandon(&self) {
-        let number = self.writing_as.load(Ordering::Acquire);
+        let mark = self.writing_as.load(Ordering::Acquire);
         let mut abandoned = self.abandoned.lock();
-        if number != 0 && !abandoned.contains(&number) {
-            abandoned.push(number);
+        if mark != 0 && !abandoned.contains(&mark) {
+            abandoned.push(mark);
         }
     }
 
@@ -316,6 +329,35 @@ impl Store {
     }
 }
 
+/// IMMEDIATE: SQLite's busy timeout does not help a read that turns into a write.
+fn immediate() -> TransactionOptions {
+    TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..Default::default()
+    }
+}
+
+/// Is somebody else at the database, who will soon be done? Several processes may start at once.
+pub fn is_in_use(error: &ConnectError) -> bool {
+    matches!(error, DbErr::Custom(text) if text == BEING_MIGRATED) || is_sqlite_busy(error)
+}
+
+/// The name of the MySQL lock that a writing connection holds as long as it lives. By that an abandoned
+/// connection is recognised: MySQL's own number may be somebody else's after MySQL was started again.
+fn mark_name(mark: u64) -> String {
+    format!("georoom.writer.{mark:016x}")
+}
+
+/// Ends the connection that has this mark, if there still is one.
+async fn end_connection(tx: &DatabaseTransaction, mark: u64) -> DbResult<()> {
+    let ask = format!("SELECT CAST(IS_USED_LOCK('{}') AS SIGNED)", mark_name(mark));
+    let row = tx.query_one_raw(Statement::from_string(DatabaseBackend::MySql, ask)).await?;
+    if let Some(number) = row.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()?.flatten() {
+        tx.execute_unprepared(&format!("KILL {number}")).await?;
+    }
+    Ok(())
+}
+
 /// A connection that broke while nobody used it says so at its next use, so a read is tried with others.
 async fn tried<T, F>(read: impl Fn() -> F) -> DbResult<T>
 where
@@ -384,8 +426,9 @@ fn options(
     url: &str,
     connections: u32,
     mysql_session: &'static str,
-    number: Arc<AtomicU64>,
+    writing_as: Arc<AtomicU64>,
 ) -> ConnectOptions {
+    let is_writer = connections == 1;
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(connections)
@@ -400,20 +443,24 @@ fn options(
         // close and a delayed acknowledgement, 40 ms.
         .map_sqlx_mysql_opts(|mysql| mysql.statement_cache_capacity(256))
         .map_sqlx_mysql_pool_opts(move |pool| {
-            let number = number.clone();
+            let writing_as = writing_as.clone();
             pool.after_connect(move |connection, _| {
-                let number = number.clone();
+                let writing_as = writing_as.clone();
                 Box::pin(async move {
                     connection.execute(mysql_session).await?;
-                    let own = sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(connection).await?;
-                    number.store(own, Ordering::Release);
+                    if is_writer {
+                        let mark = rand::random_range(1..=u64::MAX);
+                        let take = format!("SELECT GET_LOCK('{}', 0)", mark_name(mark));
+                        connection.execute(AssertSqlSafe(take)).await?;
+                        writing_as.store(mark, Ordering::Release);
+                    }
                     Ok(())
                 })
             })
             .after_release(move |connection, _| {
                 Box::pin(async move {
                     // The writer gives up a connection whole, and would pay for the question at every commit.
-                    if connections == 1 {
+                    if is_writer {
                         return Ok(true);
                     }
                     let checked = timeout(CHECK_TIMEOUT, is_in_step(connection)).await;

@@ -23,6 +23,8 @@ const MYSQL_READ_ONLY_TRANSACTION: u16 = 1792;
 const MYSQL_AWAY: [u16; 7] = [1040, 1203, 1053, 1290, 1836, 1874, 3032];
 /// Disk full (two of them), table full; error writing file (two), temporary file, binary log.
 const MYSQL_FULL: [u16; 7] = [20, 1021, 1114, 3, 1026, 1878, 1598];
+/// SQLITE_BUSY, SQLITE_LOCKED.
+const SQLITE_BUSY: [u32; 2] = [5, 6];
 /// SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
 const SQLITE_AWAY: [u32; 6] = [5, 6, 8, 10, 13, 14];
 
@@ -123,13 +125,18 @@ pub fn may_come_back(error: &DbErr) -> bool {
     if let Some(number) = mysql_number(error) {
         return MYSQL_AWAY.contains(&number) || MYSQL_FULL.contains(&number);
     }
-    match sqlx_error(error) {
-        Some(sqlx::Error::Database(sqlite)) => {
-            // Extended result codes carry the primary code in their low byte.
-            let code = sqlite.code().and_then(|code| code.parse::<u32>().ok());
-            code.is_some_and(|code| SQLITE_AWAY.contains(&(code & 0xff)))
-        }
-        Some(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) => true,
-        _ => false,
-    }
+    sqlite_code(error).is_some_and(|code| SQLITE_AWAY.contains(&code))
+        || matches!(sqlx_error(error), Some(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed))
+}
+
+/// Does another process use the SQLite file just now?
+pub fn is_sqlite_busy(error: &DbErr) -> bool {
+    sqlite_code(error).is_some_and(|code| SQLITE_BUSY.contains(&code))
+}
+
+fn sqlite_code(error: &DbErr) -> Option<u32> {
+    let database = sqlx_error(error)?.as_database_error()?;
+    database.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
+    // Extended result codes carry the primary code in their low byte.
+    Some(database.code()?.parse::<u32>().ok()? & 0xff)
 }

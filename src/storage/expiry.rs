@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, future::ready, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr};
 use tokio::{
@@ -24,6 +25,7 @@ use crate::{
     config,
     domain::{event::Event, id::UserId, time::Timestamp},
     metrics::Metrics,
+    supervise::Supervisor,
 };
 
 /// A user's notifications are trimmed whenever they have so many new ones.
@@ -50,10 +52,10 @@ pub struct Expiry {
 
 impl Expiry {
     /// Starts the task.
-    pub fn start(store: Store, keep: config::Notifications, metrics: &Metrics) -> Self {
+    pub fn start(store: Store, keep: config::Notifications, metrics: &Metrics, tasks: &Supervisor) -> Self {
         let (due, queue) = mpsc::channel(QUEUE);
         watch_channel(metrics, "expiry", &due);
-        tokio::spawn(run(store, keep, queue));
+        tasks.task("expiry").spawn(queue, move |queue| run(store.clone(), keep, queue).boxed());
         Self { due, new: Arc::default() }
     }
 
@@ -75,7 +77,7 @@ impl Expiry {
     }
 }
 
-async fn run(store: Store, keep: config::Notifications, mut queue: mpsc::Receiver<u64>) {
+async fn run(store: Store, keep: config::Notifications, queue: &mut mpsc::Receiver<u64>) {
     let every = (keep.age / 10).clamp(Duration::from_secs(1), Duration::from_secs(3600));
     let mut sweep = interval(every);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);

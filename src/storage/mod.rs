@@ -26,7 +26,7 @@ mod shares;
 mod writer;
 
 pub use access::Granted;
-pub use connect::{ConnectError, Store};
+pub use connect::{ConnectError, Store, is_in_use};
 pub use counts::watch_channel;
 pub use expiry::Expiry;
 pub use locations::{Head, Page};

@@ -6,7 +6,10 @@
 
 use std::{future::ready, time::Duration};
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, FromQueryResult, Statement, Value};
+use futures_util::FutureExt;
+use sea_orm::{
+    ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, FromQueryResult, Statement, Value,
+};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep},
@@ -18,6 +21,7 @@ use crate::{
     config::History,
     domain::{location::Location, time::Timestamp},
     metrics::Metrics,
+    supervise::Supervisor,
 };
 
 /// A location is trimmed whenever it has this many new versions.
@@ -50,10 +54,10 @@ pub struct Retention {
 
 impl Retention {
     /// Starts the task.
-    pub fn start(store: Store, keep: History, metrics: &Metrics) -> Self {
+    pub fn start(store: Store, keep: History, metrics: &Metrics, tasks: &Supervisor) -> Self {
         let (due, queue) = mpsc::channel(QUEUE);
         watch_channel(metrics, "retention", &due);
-        tokio::spawn(run(store, keep, queue));
+        tasks.task("retention").spawn(queue, move |queue| run(store.clone(), keep, queue).boxed());
         Self { due }
     }
 
@@ -69,7 +73,7 @@ impl Retention {
     }
 }
 
-async fn run(store: Store, keep: History, mut queue: mpsc::Receiver<Due>) {
+async fn run(store: Store, keep: History, queue: &mut mpsc::Receiver<Due>) {
     let every = keep.age.map_or(Duration::MAX, |age| age / 10);
     let mut sweep = interval(every.clamp(Duration::from_secs(1), Duration::from_secs(3600)));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,11 +127,26 @@ impl Store {
     /// Which of the next locations after `last` have history that is no longer kept; returns the last one
     /// looked at, `None` at the end.
     async fn due_after(&self, last: i64, keep: &History, due: &mut Vec<Due>) -> Result<Option<i64>, DbErr> {
-        let sql = "SELECT oldest.id, oldest.version, history.updated_at, location.version AS head \
-                   FROM (SELECT location_id AS id, MIN(version) AS version FROM history \
-                         WHERE location_id > ? GROUP BY location_id ORDER BY location_id LIMIT ?) AS oldest \
-                   JOIN history ON history.location_id = oldest.id AND history.version = oldest.version \
-                   LEFT JOIN location ON location.id = oldest.id ORDER BY oldest.id";
+        // A seek in the key for each location, however many versions it has: MySQL skips from group to group.
+        let sql = match self.backend() {
+            DatabaseBackend::MySql => {
+                "SELECT oldest.id, oldest.version, history.updated_at, location.version AS head \
+                 FROM (SELECT location_id AS id, MIN(version) AS version FROM history \
+                       WHERE location_id > ? GROUP BY location_id ORDER BY location_id LIMIT ?) AS oldest \
+                 JOIN history ON history.location_id = oldest.id AND history.version = oldest.version \
+                 LEFT JOIN location ON location.id = oldest.id ORDER BY oldest.id"
+            }
+            _ => {
+                "WITH RECURSIVE kept (id) AS (\
+                   SELECT MIN(location_id) FROM history WHERE location_id > ? UNION ALL \
+                   SELECT (SELECT MIN(location_id) FROM history WHERE location_id > kept.id) \
+                   FROM kept WHERE id IS NOT NULL LIMIT ?) \
+                 SELECT kept.id, history.version, history.updated_at, location.version AS head \
+                 FROM kept JOIN history ON history.location_id = kept.id AND history.version = \
+                   (SELECT MIN(version) FROM history WHERE location_id = kept.id) \
+                 LEFT JOIN location ON location.id = kept.id WHERE kept.id IS NOT NULL ORDER BY kept.id"
+            }
+        };
         let values = [Value::from(last), Value::from(PAGE)];
         let page = Statement::from_sql_and_values(self.backend(), sql, values);
         let read = || async { Oldest::find_by_statement(page.clone()).all(&self.reader()?).await };

@@ -4,7 +4,7 @@
 //! a commit. Versions are counted under the rows' locks, in the transaction that changes them. Because one
 //! task commits and then publishes, nobody can be told of version 7 before version 6.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use sea_orm::DbErr;
@@ -23,7 +23,7 @@ use super::{
     batch::{Act, Failure, Fate, Locked, Outcome, Outcomes},
     connect::Store,
     counts::{Counts, watch_channel},
-    error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, may_try_again},
+    error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, is_silence, may_try_again},
     expiry::Expiry,
     retention::Retention,
 };
@@ -34,7 +34,10 @@ use crate::domain::{
     id::LocationId,
     location::{Committed, NewLocation, Update},
 };
-use crate::metrics::Metrics;
+use crate::{
+    metrics::Metrics,
+    supervise::{Supervisor, Task},
+};
 
 /// Changes that may wait, and the KiB of all their bodies; one more is refused with 503.
 const QUEUE: usize = 4_096;
@@ -43,6 +46,9 @@ const QUEUE_KIB: usize = 64 * 1024;
 /// the last of them waits.
 const BATCH: usize = 512;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// New locations of one transaction: each takes a round trip of its own, and all together must not take longer
+/// than [`STATEMENT_TIMEOUT`], over a slow network either.
+const BATCH_CREATED: usize = 64;
 /// How often a database that is away is asked what became of a COMMIT.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -73,10 +79,21 @@ impl Writer {
         retention: Retention,
         expiry: Expiry,
         metrics: &Metrics,
+        tasks: &Supervisor,
     ) -> Self {
         let (changes, queue) = mpsc::channel(QUEUE);
-        let task = Task { store, events, retention, expiry, unsure: None, counts: Counts::start(metrics) };
-        tokio::spawn(task.run(queue));
+        let (watched, counts) = (tasks.task("writer"), Counts::start(metrics));
+        let committing = Committing {
+            store,
+            events,
+            retention,
+            expiry,
+            unsure: None,
+            most: BATCH,
+            counts,
+            watched: watched.clone(),
+        };
+        watched.spawn((committing, queue), |(committing, queue)| committing.run(queue).boxed());
         let writer = Self { changes, space: Arc::new(Semaphore::new(QUEUE_KIB)) };
         writer.watch(metrics);
         writer
@@ -135,7 +152,8 @@ struct Batch {
     space: Vec<OwnedSemaphorePermit>,
 }
 
-struct Task {
+/// The state of the task.
+struct Committing {
     store: Store,
     events: mpsc::Sender<Event>,
     retention: Retention,
@@ -143,14 +161,17 @@ struct Task {
     /// Acts whose COMMIT was sent and never confirmed, and their outcomes if it was carried out. Their
     /// callers have been refused.
     unsure: Option<(Vec<Act>, Outcomes)>,
+    /// Changes of the next batch: fewer after a batch for which the database was too slow.
+    most: usize,
     counts: Counts,
+    watched: Task,
 }
 
 /// The database cannot be reached: nothing else need be tried now.
 struct Away;
 
-impl Task {
-    async fn run(mut self, mut queue: mpsc::Receiver<Change>) {
+impl Committing {
+    async fn run(&mut self, queue: &mut mpsc::Receiver<Change>) {
         loop {
             // The rooms must hear of unsure acts even if no further change comes.
             let first = match &self.unsure {
@@ -158,11 +179,12 @@ impl Task {
                 Some(_) => timeout(ASK_AGAIN, queue.recv()).await.map_or(Some(None), |first| first.map(Some)),
             };
             let Some(mut next) = first else { return };
-            let (mut batch, mut bytes) = (Batch::default(), 0);
+            let (mut batch, mut bytes, mut created) = (Batch::default(), 0, 0);
             while let Some(change) = next {
                 bytes += change.act.size();
+                created += usize::from(matches!(change.act, Act::Create(_)));
                 batch.push(change);
-                next = (batch.acts.len() < BATCH && bytes < BATCH_BYTES)
+                next = (batch.acts.len() < self.most && created < BATCH_CREATED && bytes < BATCH_BYTES)
                     .then(|| queue.try_recv().ok())
                     .flatten();
             }
@@ -192,10 +214,11 @@ impl Task {
             match self.try_to_commit(&part.acts, &mut locked).await {
                 Ok(outcomes) => {
                     self.counts.commit.observe(tried.elapsed());
+                    self.most = (self.most * 2).min(BATCH);
                     // Published before they are answered: once every write is answered, every event is
                     // on its way to the rooms.
-                    let outcomes = self.publish(&part.acts, outcomes).await;
-                    for (reply, outcome) in part.replies.into_iter().zip(outcomes) {
+                    let each = self.publish(&part.acts, outcomes).await;
+                    for (reply, outcome) in part.replies.into_iter().zip(each) {
                         // Its caller may have gone away.
                         let _ = reply.send(outcome);
                     }
@@ -210,6 +233,10 @@ impl Task {
                 }
                 Err(Failure::Undone(error)) => {
                     away_now = is_away(&error);
+                    if is_silence(&error) {
+                        // It may only be too slow for so many at once.
+                        self.most = (part.acts.len() / 2).max(1);
+                    }
                     part.refuse(domain_error(error));
                 }
                 Err(Failure::Unconfirmed(outcomes, error)) => {
@@ -229,6 +256,10 @@ impl Task {
             match self.store.fate(&acts, &mut outcomes).await {
                 Ok(Fate::Committed) => drop(self.publish(&acts, outcomes).await),
                 Ok(Fate::Undone | Fate::Forgotten) => {}
+                // Such as a row that cannot be read: asking again would not help, and everybody would wait for it.
+                Err(error) if !is_away(&error) => {
+                    warn!(%error, "it cannot be found out what became of a COMMIT")
+                }
                 Err(error) => {
                     warn!(%error, "it cannot be found out yet what became of a COMMIT");
                     self.unsure = Some((acts, outcomes));
@@ -249,8 +280,8 @@ impl Task {
         loop {
             tries += 1;
             // A panic ends these acts, not the writer.
-            let attempt = AssertUnwindSafe(self.store.attempt(acts, *locked)).catch_unwind().await;
-            match attempt.unwrap_or_else(|_| Err(DbErr::Custom("panic in a change".into()).into())) {
+            let attempt = self.watched.catch_async(self.store.attempt(acts, *locked)).await;
+            match attempt.unwrap_or_else(|| Err(DbErr::Custom("panic in a change".into()).into())) {
                 Err(Failure::Undone(error)) if may_try_again(&error) && tries < TRIES => {}
                 Err(Failure::Undone(error)) if is_lock_timeout(&error) && *locked == Locked::Wait => {
                     *locked = Locked::Skip;
@@ -269,12 +300,19 @@ impl Task {
         }
     }
 
-    /// Tells of acts and of what happened beside them, in their order.
+    /// Tells of acts and of what happened beside them, in their order; returns the outcome of each act. They are
+    /// committed, so a panic here must not become the answer to a caller: rooms learn from the sweep what they
+    /// were not told.
     async fn publish(&self, acts: &[Act], outcomes: Outcomes) -> Vec<Outcome> {
         let Outcomes { each, news, order: _in_order } = outcomes;
-        self.counts.committed(acts, &each);
+        self.watched.catch_async(self.tell(acts, &each, news)).await;
+        each
+    }
+
+    async fn tell(&self, acts: &[Act], each: &[Outcome], news: Vec<(usize, Event)>) {
+        self.counts.committed(acts, each);
         let mut news = news.into_iter().peekable();
-        for (number, (act, outcome)) in acts.iter().zip(&each).enumerate() {
+        for (number, (act, outcome)) in acts.iter().zip(each).enumerate() {
             let Ok(location) = outcome else { continue };
             self.retention.committed(act, location);
             let event = match act {
@@ -286,17 +324,22 @@ impl Task {
                 Act::Update(_) => Event::Updated(location.clone()),
                 Act::Delete { id, .. } => Event::Deleted(*id),
             };
-            // Nobody listens any more only when the server has ended.
-            let _ = self.events.send(event).await;
+            self.send(event).await;
             while let Some((_, event)) = news.next_if(|(of, _)| *of == number) {
                 self.expiry.happened(&event);
                 if let Act::Update(update) = act {
                     self.store.told(update.whose, &event);
                 }
-                let _ = self.events.send(event).await;
+                self.send(event).await;
             }
         }
-        each
+    }
+
+    async fn send(&self, event: Event) {
+        if self.events.send(event).await.is_err() {
+            // Unless the server is stopping, rooms would stay silent from now on.
+            self.watched.fail("nobody forwards what is committed");
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use georoom::{
     },
     metrics::Metrics,
     storage::{Expiry, Granted, NewShare, Page, Retention, Store, Writer},
+    supervise::Supervisor,
 };
 use sea_orm::ConnectionTrait;
 use tokio::{
@@ -65,10 +66,12 @@ impl Floor {
         let (events, mut happened) = mpsc::channel::<Event>(100);
         tokio::spawn(async move { while happened.recv().await.is_some() {} });
         let metrics = Metrics::default();
-        let retention = Retention::start(store.clone(), History { versions: 1_000, age: None }, &metrics);
+        let tasks = Supervisor::start(&metrics);
+        let history = History { versions: 1_000, age: None };
+        let retention = Retention::start(store.clone(), history, &metrics, &tasks);
         let keep = Notifications { age: Duration::from_secs(3_600), count: 1_000 };
-        let expiry = Expiry::start(store.clone(), keep, &metrics);
-        Self { writer: Writer::start(store.clone(), events, retention, expiry, &metrics), store }
+        let expiry = Expiry::start(store.clone(), keep, &metrics, &tasks);
+        Self { writer: Writer::start(store.clone(), events, retention, expiry, &metrics, &tasks), store }
     }
 
     async fn create(&self, owner: u64) -> LocationId {

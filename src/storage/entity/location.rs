@@ -68,7 +68,7 @@ impl TryFrom<Model> for Location {
             owner: user("owner_id", row.owner_id)?,
             version: u64::try_from(row.version).map_err(|_| stored("version", row.version))?,
             geometry: Geometry::from_parts(&row.geometry.0, altitudes),
-            properties: Properties::from_stored(row.properties),
+            properties: Properties::from_stored(row.properties).map_err(|error| of_row(row.id, &error))?,
             updated_by: user("updated_by", row.updated_by)?,
             created_at: Timestamp::from_millis(row.created_at),
             updated_at: Timestamp::from_millis(row.updated_at),
@@ -78,6 +78,12 @@ impl TryFrom<Model> for Location {
 
 fn user(column: &'static str, id: i64) -> error::Result<UserId> {
     u64::try_from(id).ok().and_then(UserId::new).ok_or_else(|| stored(column, id))
+}
+
+/// A fault of one location's row, with the location's id for the log.
+fn of_row(id: i64, error: &error::Error) -> error::Error {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    error::Error::internal(format!("location {id}: {cause}"))
 }
 
 fn stored(column: &'static str, value: i64) -> error::Error {

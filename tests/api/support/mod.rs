@@ -163,7 +163,9 @@ impl TestServer {
         let server = Server::bind(config.expect("settings")).await.expect("bind");
         let (api, gateway) = server.addrs().expect("addrs");
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(server.serve(async { drop(stopped.await) }));
+        let served = tokio::spawn(async {
+            server.serve(async { drop(stopped.await) }).await.expect("every task goes on until the end");
+        });
         Self::at((api, gateway), database, stop, served)
     }
 

@@ -1,4 +1,4 @@
-//! A real nginx before a test server, with the project's own `nginx/georoom.conf`.
+//! A real nginx before a test server, with the project's own `nginx/nginx.conf` and `nginx/georoom.conf`.
 
 use std::{
     env, fs,
@@ -13,6 +13,7 @@ use std::{
 use super::TestServer;
 
 const CONF: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/nginx/georoom.conf");
+const OUTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/nginx/nginx.conf");
 
 /// A running nginx, killed when dropped.
 pub struct Nginx {
@@ -90,33 +91,49 @@ fn new_folder() -> PathBuf {
     folder
 }
 
-/// The project's file with other addresses and log paths, and the least that must be around it.
+/// The project's files with other addresses and paths.
 fn write_conf(folder: &Path, server: &TestServer, port: u16) -> PathBuf {
     let (api, gateway) = server.addrs;
-    let mut site = fs::read_to_string(CONF).expect(CONF);
-    for (from, to, times) in [
-        ("server georoom:3000;", format!("server {api};"), 1..=1),
-        ("server georoom:3030;", format!("server {gateway};"), 1..=1),
-        ("listen 80;", format!("listen 127.0.0.1:{port};"), 1..=1),
-        ("/var/log/nginx/", format!("{}/", folder.display()), 1..=usize::MAX),
-    ] {
-        assert!(times.contains(&site.matches(from).count()), "nginx/georoom.conf: `{from}`");
-        site = site.replace(from, &to);
-    }
+    let here = folder.display();
+    let site = changed(
+        CONF,
+        &[
+            ("server georoom:3000;", format!("server {api};")),
+            ("server georoom:3030;", format!("server {gateway};")),
+            ("listen 80;", format!("listen 127.0.0.1:{port};")),
+            ("/var/log/nginx/", format!("{here}/")),
+        ],
+    );
     fs::write(folder.join("site.conf"), site).expect("site.conf");
 
-    let here = folder.display();
     // Else root's nginx wants its packager's user.
     let user = if fs::metadata(folder).expect("a folder").uid() == 0 { "user root;" } else { "" };
     let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|of| format!("    {of}_temp_path {here}/{of};\n"))
         .concat();
-    // One process: a killed master would leave its workers behind.
-    let outer = format!(
-        "{user}\ndaemon off;\nmaster_process off;\npid {here}/pid;\nerror_log {here}/start.log;\n\
-         events {{ worker_connections 1024; }}\nhttp {{\n{temp}    include {here}/site.conf;\n}}\n"
+    let outer = changed(
+        OUTER,
+        &[
+            // One process: a killed master would leave its workers behind.
+            ("user nginx;", format!("{user}\ndaemon off;\nmaster_process off;")),
+            ("/run/nginx.pid", format!("{here}/pid")),
+            ("/var/log/nginx/error.log", format!("{here}/start.log")),
+            // Of its packager; there are no files to serve.
+            ("    include /etc/nginx/mime.types;\n", temp),
+            ("/etc/nginx/conf.d/*.conf", format!("{here}/site.conf")),
+        ],
     );
     let path = folder.join("nginx.conf");
     fs::write(&path, outer).expect("nginx.conf");
     path
+}
+
+/// A file of the project with something else in place of what must be in it.
+fn changed(path: &str, changes: &[(&str, String)]) -> String {
+    let mut text = fs::read_to_string(path).expect(path);
+    for (from, to) in changes {
+        assert!(text.contains(from), "{path}: `{from}`");
+        text = text.replace(from, to);
+    }
+    text
 }

@@ -47,6 +47,8 @@ struct Traffic {
     one_in: AtomicU64,
     /// How much longer a COMMIT takes, in milliseconds.
     slower: AtomicU64,
+    /// How much longer every request takes, in milliseconds.
+    farther: AtomicU64,
     losses: watch::Sender<u64>,
     /// How often all connections were ended, and how the last time.
     ends: watch::Sender<(u64, End)>,
@@ -88,7 +90,12 @@ pub struct Proxy {
 impl Proxy {
     /// Before a database; on a free port, or where an earlier one was cut.
     pub async fn start(database: &TestDatabase, on: Option<SocketAddr>) -> Self {
-        let (credentials, rest) = database.url.split_once('@').expect("mysql://root@…");
+        Self::before(&database.url, on).await
+    }
+
+    /// The same before whatever database is at this URL.
+    pub async fn before(url: &str, on: Option<SocketAddr>) -> Self {
+        let (credentials, rest) = url.split_once('@').expect("mysql://root@…");
         let (mysql, name) = rest.split_once('/').expect("a database");
         let to = mysql.to_owned();
         let any = "127.0.0.1:0".parse().expect("an address");
@@ -101,6 +108,7 @@ impl Proxy {
             next: Mutex::new(None),
             one_in: AtomicU64::new(0),
             slower: AtomicU64::new(0),
+            farther: AtomicU64::new(0),
             losses: watch::Sender::new(0),
             ends: watch::Sender::new((0, End::Cut)),
         });
@@ -150,6 +158,11 @@ impl Proxy {
         self.traffic.slower.store(by.as_millis() as u64, Ordering::SeqCst);
     }
 
+    /// Makes every request to MySQL take that much longer on its way.
+    pub fn move_away(&self, by: Duration) {
+        self.traffic.farther.store(by.as_millis() as u64, Ordering::SeqCst);
+    }
+
     /// How often something was lost.
     pub fn losses(&self) -> watch::Receiver<u64> {
         self.traffic.losses.subscribe()
@@ -182,6 +195,7 @@ async fn carry(near: TcpStream, far: TcpStream, traffic: Arc<Traffic>) {
             }
             read = from_near.read(&mut requests) => {
                 let Ok(read @ 1..) = read else { return };
+                sleep(Duration::from_millis(traffic.farther.load(Ordering::SeqCst))).await;
                 match forward(&requests[..read], &mut packets, &mut to_far, &traffic).await {
                     Ok(None) => {}
                     Ok(Some(loss)) => {

@@ -1,0 +1,188 @@
+//! The log lines that wait to be written, and the thread that writes them.
+//!
+//! Whoever logs must never wait for standard output: a pipe that nobody reads would stop every request, the
+//! health check and the end of the process. So lines go into a bounded buffer, which one thread empties. When the
+//! buffer is full, lines are dropped and counted, and one line says how many as soon as there is room.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use tracing::warn;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Bytes that may wait; as many again may be on their way to standard output.
+const MAX_WAITING: usize = 2 * 1024 * 1024;
+/// Memory that the buffer keeps after a burst.
+const KEPT: usize = 64 * 1024;
+/// The pause between two writes. What is logged meanwhile is written together and wakes nobody.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Lines that wait. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Written by whoever logs, emptied by the writing thread; never held during a write.
+    state: Mutex<State>,
+    /// Wakes the writing thread, and whoever waits in [`Lines::finish`].
+    changed: Condvar,
+    /// Lines dropped since the start.
+    dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// Dropped since a line last said so.
+    unreported: u64,
+    /// The writing thread sleeps until it is woken.
+    is_idle: bool,
+    /// Nothing more is to come: the writing thread ends once it has written everything.
+    is_finishing: bool,
+    has_finished: bool,
+}
+
+impl Lines {
+    /// Adds a line, or drops it if too much waits.
+    pub fn push(&self, line: &[u8]) {
+        let mut state = self.0.state.lock();
+        if state.waiting.len() + line.len() > MAX_WAITING {
+            state.unreported += 1;
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        state.waiting.extend_from_slice(line);
+        if std::mem::take(&mut state.is_idle) {
+            self.0.changed.notify_all();
+        }
+    }
+
+    /// Number of lines dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Writes lines as they come, until [`Lines::finish`]. A line that cannot be written is lost.
+    pub fn write_to(&self, mut out: impl Write) {
+        let mut batch = Vec::new();
+        loop {
+            let mut state = self.0.state.lock();
+            while state.waiting.is_empty() {
+                if state.is_finishing {
+                    state.has_finished = true;
+                    self.0.changed.notify_all();
+                    return;
+                }
+                state.is_idle = true;
+                self.0.changed.wait(&mut state);
+            }
+            std::mem::swap(&mut batch, &mut state.waiting);
+            let dropped = std::mem::take(&mut state.unreported);
+            drop(state);
+            let _ = out.write_all(&batch).and_then(|()| out.flush());
+            batch.clear();
+            batch.shrink_to(KEPT);
+            if dropped > 0 {
+                warn!(lines = dropped, "log lines were dropped: they were written faster than read");
+            }
+            let mut state = self.0.state.lock();
+            if !state.is_finishing {
+                self.0.changed.wait_for(&mut state, PAUSE);
+            }
+        }
+    }
+
+    /// Waits until everything is written, but no longer than `patience`.
+    pub fn finish(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mut state = self.0.state.lock();
+        state.is_finishing = true;
+        state.is_idle = false;
+        self.0.changed.notify_all();
+        while !state.has_finished && !self.0.changed.wait_until(&mut state, until).timed_out() {}
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// One write is one line: that is how `tracing_subscriber` writes.
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    /// An output that takes a byte only when it is allowed to, as a pipe that is read slowly.
+    struct Stuck(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_output_that_takes_nothing_holds_up_nobody_and_costs_lines_beyond_the_bound() {
+        let (lines, written) = (Lines::default(), Arc::<Mutex<Vec<u8>>>::default());
+        let (allow, allowed) = mpsc::channel();
+        let (writing, out) = (lines.clone(), Stuck(allowed, written.clone()));
+        let thread = thread::spawn(move || writing.write_to(out));
+        let line = [b'x'; 1024];
+        for _ in 0..3 * MAX_WAITING / line.len() {
+            lines.push(&line);
+        }
+        let dropped = lines.dropped() as usize;
+        assert!((MAX_WAITING / line.len()..=2 * MAX_WAITING / line.len()).contains(&dropped), "{dropped}");
+        let began = Instant::now();
+        lines.finish(Duration::from_millis(50));
+        assert!(began.elapsed() < Duration::from_secs(5));
+        drop(allow);
+        thread.join().unwrap();
+        assert_eq!(written.lock().len(), 3 * MAX_WAITING - dropped * line.len());
+    }
+
+    #[test]
+    fn what_is_logged_is_written_in_its_order_before_the_end() {
+        let (lines, written) = (Lines::default(), Arc::<Mutex<Vec<u8>>>::default());
+        let (_, ended) = mpsc::channel();
+        let (writing, out) = (lines.clone(), Stuck(ended, written.clone()));
+        let thread = thread::spawn(move || writing.write_to(out));
+        (0..1_000).for_each(|number| lines.push(format!("{number}\n").as_bytes()));
+        lines.finish(Duration::from_secs(60));
+        thread.join().unwrap();
+        let wanted: String = (0..1_000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(String::from_utf8(written.lock().clone()).unwrap(), wanted);
+        assert_eq!(lines.dropped(), 0);
+    }
+}
