@@ -32,8 +32,11 @@ pub struct Frames {
     header: [u8; 14],
     /// Bytes of the header so far.
     have: u8,
-    /// Bytes of the payload still to come.
+    /// Bytes of the payload, and those still to come.
+    length: u64,
     left: u64,
+    /// Bytes of the frames of a message that goes on in another.
+    begun: u64,
     /// The first bytes of the payload, and how many of them there are.
     start: [u8; NONCE_BYTES],
     started: u8,
@@ -57,7 +60,7 @@ impl Frames {
                 self.have += 1;
                 bytes = &bytes[1..];
                 let Some(length) = self.payload() else { continue };
-                self.left = length;
+                (self.length, self.left) = (length, length);
                 self.have = 0;
             }
             if self.left == 0 && self.have == 0 {
@@ -67,12 +70,22 @@ impl Frames {
                 }
                 ended(self.header[0], &self.start[..usize::from(self.started)]);
                 self.started = 0;
+                // Control frames may come between those of a message (RFC 6455 §5.4).
+                if opcode(self.header[0]) < 8 {
+                    self.begun = if is_begun(self.header[0]) { self.begun + self.length } else { 0 };
+                }
+                self.length = 0;
             }
         }
     }
 
     pub fn is_between(&self) -> bool {
         self.have == 0 && self.left == 0
+    }
+
+    /// Bytes of a message that has begun and has not come to its end.
+    pub fn unfinished(&self) -> u64 {
+        self.begun + self.length - self.left
     }
 
     /// Of a client's frame, the last four bytes of its header.
@@ -139,6 +152,22 @@ mod tests {
         let mut starts = Vec::new();
         Frames::default().pass(&frame, |_, start| starts.push(start.to_vec()));
         assert_eq!(starts, [b"abcdefgh"]);
+    }
+
+    #[test]
+    fn what_has_come_of_a_message_is_counted_until_its_end() {
+        let mut follower = Frames::default();
+        let mut unfinished = |bytes: &[u8]| {
+            follower.pass(bytes, |_, _| {});
+            follower.unfinished()
+        };
+        let mut first = frame(TEXT, 200, true);
+        first[0] &= 0x7f;
+        let (begin, rest) = first.split_at(108);
+        assert_eq!((unfinished(begin), unfinished(rest)), (100, 200));
+        assert_eq!(unfinished(&frame(PING, 10, true)), 200);
+        let last = frame(0, 50, true);
+        assert_eq!((unfinished(&last[..26]), unfinished(&last[26..])), (220, 0));
     }
 
     proptest! {

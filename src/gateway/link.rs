@@ -127,15 +127,19 @@ impl Link {
         link
     }
 
-    /// Notes that nobody knows yet who its client is.
-    pub fn set_unidentified(&self, place: Reservation<IpAddr>) {
-        self.state.lock().unidentified = Some(Box::new(place));
+    /// Notes that nobody knows yet who its client is, only where it comes from; `place`: its place among such sessions.
+    pub fn set_unidentified(&self, from: Whose, place: Option<Reservation<IpAddr>>) {
+        self.set_whose(from, place);
     }
 
     /// Notes whose it is: whatever waits for the socket is held against the budget of that user or address.
     pub fn identify(&self, whose: Whose) {
+        self.set_whose(whose, None);
+    }
+
+    fn set_whose(&self, whose: Whose, place: Option<Reservation<IpAddr>>) {
         let state = &mut *self.state.lock();
-        state.unidentified = None;
+        state.unidentified = place.map(Box::new);
         if let Some(budget) = self.common.waiting.reserve(whose, 0) {
             state.road.hold_against(budget);
         }
@@ -204,7 +208,7 @@ impl Link {
         Sent::Yes(account.sent())
     }
 
-    /// Reserves room for bytes that are to wait for the socket. `false`: whoever has it has no more.
+    /// Reserves room for bytes that are to wait for the socket, or that have come of a message. `false`: whoever has it has no more.
     pub fn hold(&self, bytes: usize) -> bool {
         self.state.lock().road.hold(bytes)
     }

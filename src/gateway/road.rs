@@ -56,8 +56,8 @@ struct Packets {
     bytes: usize,
     /// The client has been told that it is in the main namespace.
     is_connected: bool,
-    /// What they and whatever else waits for the socket hold of the budget of whoever has the socket. `None` until
-    /// that is known: then nothing waits yet.
+    /// What they and whatever else waits for the socket hold of the budget of whoever has the socket; until that is
+    /// known, of their address.
     held: Option<Reservation<Whose>>,
 }
 

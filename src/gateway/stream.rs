@@ -27,12 +27,17 @@ use super::{
     upgrade::LIBRARY_ANSWER_BYTES,
 };
 
+/// Bytes of an unfinished message that every client may have for nothing.
+const FREE_BYTES: usize = 16 * 1024;
+
 pub struct Stream {
     /// Has the TCP stream itself.
     link: Arc<Link>,
     /// Read by the HTTP side already.
     first: Bytes,
     inbound: Frames,
+    /// What the client's link holds for a message that has not come to its end.
+    held: usize,
     /// Bytes of the library's that are not to be written: its answer to a probe, which has been answered.
     left_out: usize,
     /// Something was read from it, or will not be any more.
@@ -62,7 +67,16 @@ impl Stream {
             link.cut();
         }
         let left_out = if is_upgrade { LIBRARY_ANSWER_BYTES } else { 0 };
-        Self { link, first, inbound: Frames::default(), left_out, has_read: false, patience, deadline: None }
+        Self {
+            link,
+            first,
+            inbound: Frames::default(),
+            held: 0,
+            left_out,
+            has_read: false,
+            patience,
+            deadline: None,
+        }
     }
 
     /// Writes what can be written, as soon as that is something.
@@ -82,6 +96,22 @@ impl Stream {
             true => Poll::Ready(Ok(())),
             false => self.put(cx, &[]).map_ok(drop),
         }
+    }
+
+    /// Holds room for a message that has begun to come. The library keeps what it has of it for as long as the client
+    /// likes, so a client for which there is no more room is cut off.
+    fn hold_unfinished(&mut self) {
+        let unfinished = self.inbound.unfinished() as usize;
+        let wanted = if unfinished > FREE_BYTES { unfinished } else { 0 };
+        if wanted > self.held {
+            if !self.link.hold(wanted - self.held) {
+                self.link.cut_for(Why::TooMuchWaits);
+                return;
+            }
+        } else if wanted < self.held {
+            self.link.release(self.held - wanted);
+        }
+        self.held = wanted;
     }
 
     /// Polls the deadline of a stream that takes nothing; an error once it is over.
@@ -140,6 +170,7 @@ impl AsyncRead for Stream {
         if is_elsewhere {
             this.link.cut_for(Why::Malformed);
         }
+        this.hold_unfinished();
         if messages > 0 {
             this.link.record_messages(messages);
         }

@@ -152,7 +152,7 @@ where
             Err(refusal) => return Ok(*refusal),
         };
         let link = self.links.create();
-        place.into_iter().for_each(|place| link.set_unidentified(place));
+        link.set_unidentified(whose(None, from), place);
         if let Some(accept) = accept {
             return Ok(self.take_over(request, link, accept));
         }
