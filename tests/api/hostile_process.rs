@@ -151,11 +151,13 @@ async fn a_row_that_cannot_be_read_breaks_its_own_location_only(db: Db) {
     let clients = Clients::start();
     let mut member = clients.connect(&server.gateway).await;
     let [bad, good] = [server.create_at(1.0, 1.0).await, server.create_at(2.0, 2.0).await];
+    // Of a room in which nobody is yet.
+    let cold = server.create_at(2.0, 2.0).await;
     member.join(bad).await;
     member.join(good).await;
     let by_hand = server.database.open().await;
     let set = async |expression: &str| {
-        let sql = format!("UPDATE location SET properties = {expression} WHERE id = {bad}");
+        let sql = format!("UPDATE location SET properties = {expression} WHERE id IN ({bad}, {cold})");
         by_hand.execute_unprepared(&sql).await.expect("an update by hand");
     };
 
@@ -185,6 +187,9 @@ async fn a_row_that_cannot_be_read_breaks_its_own_location_only(db: Db) {
         assert_eq!(first["roomName"], good.to_string());
         assert_eq!(member.event("chat").await["version"], first["version"].as_u64().expect("a version") + 1);
         let mut late = clients.connect(&server.gateway).await;
+        let refused = late.ask("join_room", json!({"locationId": cold})).await;
+        assert_eq!(refused["code"], "internal", "{refused}");
+        // The same socket's next event is handled.
         assert_eq!(late.join(good).await["version"], first["version"].as_u64().expect("a version") + 1);
         let (status, _) = server.get("/healthz").await;
         assert_eq!(status, StatusCode::OK);

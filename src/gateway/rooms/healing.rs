@@ -74,3 +74,93 @@ impl Rooms {
         self.fill(id).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{env, path::PathBuf, process, sync::Arc};
+
+    use super::{super::Visit, *};
+    use crate::{
+        config::{Config, Source},
+        domain::{
+            event::Event,
+            location::{NewLocation, Update},
+        },
+        gateway::Gateway,
+        service::Service,
+        storage::Store,
+    };
+
+    /// A service on a database of its own, and how it is configured.
+    async fn service(name: &str) -> (Arc<Service>, tokio::sync::mpsc::Receiver<Event>, Config, PathBuf) {
+        let folder = env::temp_dir().join(format!("georoom_{name}_{}", process::id()));
+        let url = format!("sqlite://{}/georoom.db?mode=rwc", folder.display());
+        let config =
+            Config::load(|name| Ok((name == "DATABASE_URL").then(|| (Source::Environment, url.clone()))));
+        let config = config.unwrap();
+        let store = Store::connect(&url).await.unwrap();
+        store.migrate().await.unwrap();
+        let (service, events) =
+            Service::start(store, config.history, config.notifications, None, &config.limits);
+        (service, events, config, folder)
+    }
+
+    fn panics_of(service: &Service, task: &str) -> String {
+        let name = format!("georoom_task_panics_total{{task=\"{task}\"}} ");
+        let text = service.metrics.text();
+        text.lines().find_map(|line| line.strip_prefix(&name)).expect("the counter").to_owned()
+    }
+
+    /// Panics where the forwarder drops it.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a fault in an event");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_event_that_panics_is_counted_and_the_next_is_forwarded() {
+        let (service, events, config, folder) = service("bomb").await;
+        let (mut gateway, _) = Gateway::start(
+            service.clone(),
+            events,
+            config.heartbeat,
+            &config.origins,
+            config.trusted_proxies,
+            &config.limits,
+        );
+        service.tell(Event::Asked(Box::new(Bomb))).await;
+        let (asked, answered) = tokio::sync::oneshot::channel::<()>();
+        service.tell(Event::Asked(Box::new(asked))).await;
+        assert!(answered.await.is_err(), "it was dropped, as it should be");
+        assert_eq!(panics_of(&service, "forwarder"), "1");
+        assert_eq!(service.tasks.failure(), None);
+        service.tasks.stop();
+        gateway.flush().await;
+        assert_eq!(service.tasks.failure(), None, "its end is no failure then");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_room_is_healed_of_what_it_did_not_hear() {
+        let (service, _events, _, folder) = service("healed").await;
+        let body = br#"{"geometry":{"type":"Point","coordinates":[1,2]}}"#;
+        let id = service.create_location(NewLocation::from_body(body, None).unwrap()).await.unwrap().id;
+        let rooms = Rooms::new(service.clone());
+        let visit = Visit::new(&rooms, id, None);
+        rooms.ask(&visit.shared, None).await.unwrap();
+        assert_eq!(visit.shared.room.lock().head(), Some(1));
+        for _ in 0..2 {
+            service.update_location(Update::from_body(body, Some(id), None).unwrap()).await.unwrap();
+        }
+        rooms.heal(Broken { id, version: Some(3) }).await;
+        assert_eq!(visit.shared.room.lock().head(), Some(3));
+        // One that cannot be healed is left, and the next of that name begins anew.
+        rooms.give_up(id);
+        assert_eq!(rooms.len(), 0);
+        drop(visit);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
