@@ -2,8 +2,8 @@
 //!
 //! Such a list reads and computes in proportion to what it finds or passes over. A few run at once, each caller has
 //! at most half of the places, and who waits does so first in a line of their own: however many lists one caller asks
-//! for, another's next one is behind no more than those that run. Nobody else waits here, see
-//! [`crate::storage::SEARCH_CONNECTIONS`].
+//! for, another's next one is behind no more than those that run. What is no list never waits here: that has
+//! other connections to the database.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    thread::available_parallelism,
     time::Duration,
 };
 
@@ -29,9 +28,10 @@ use crate::{
         error::{Code, Error, Result},
     },
     metrics::{Counter, Metrics},
-    storage::SEARCH_CONNECTIONS,
 };
 
+/// Searches that run at once; one caller may have half of them. They take a processor each, or the database's.
+const SEARCHES_AT_ONCE: usize = 2;
 /// Searches of all callers that wait or run at once. Full: 503.
 const MAX_SEARCHES: usize = 64;
 /// How long one may wait for its turn.
@@ -77,12 +77,9 @@ pub struct Turn {
 impl Searches {
     /// None yet.
     pub fn start(counts: Option<&Counts>, limits: &Limits, metrics: &Metrics) -> Self {
-        // As many as there are threads to compute them; two, so that one caller leaves a place to others.
-        let threads = available_parallelism().map_or(2, usize::from);
-        let turns = threads.clamp(2, SEARCH_CONNECTIONS as usize);
         let inner = Arc::new(Inner {
-            turns: Arc::new(Semaphore::new(turns)),
-            turns_of_one: if counts.is_some() { turns / 2 } else { turns },
+            turns: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),
+            turns_of_one: if counts.is_some() { SEARCHES_AT_ONCE / 2 } else { SEARCHES_AT_ONCE },
             all: AtomicUsize::new(0),
             by: Mutex::default(),
             most: counts.map(|counts| counts.searches.get() as usize),

@@ -33,11 +33,12 @@ use super::{
 };
 use crate::domain::error::{Code, Error, Result};
 
-/// Reads that may run side by side: rooms, single locations, plain lists, members.
-const READ_CONNECTIONS: u32 = 12;
-/// Lists that may search side by side. They have connections of their own, so that however long they take, a
-/// read of one row never waits for them.
-pub const SEARCH_CONNECTIONS: u32 = 4;
+/// Reads that may run side by side: rooms, single locations, members, notifications.
+const READ_CONNECTIONS: u32 = 10;
+/// Reads of lists and of history, which have connections of their own: however long they take and however large
+/// their rows are, a read of one row never waits for them. Two are for searches and two for pieces of pages, as the
+/// service gives turns; two are left for what is short.
+const LIST_CONNECTIONS: u32 = 6;
 /// How long such a list may take from its first statement until all it shows is found. MySQL's hint
 /// [`SEARCH_HINT`] repeats it.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,8 +68,8 @@ pub struct Store {
     write: Arc<Pool>,
     /// Snapshots beside the writer: MySQL by MVCC, SQLite by its write-ahead log.
     read: Arc<Pool>,
-    /// The same for lists that search: spatial ones, pages far from the beginning, and counts of many rows.
-    search: Arc<Pool>,
+    /// The same for lists and history.
+    lists: Arc<Pool>,
     /// MySQL's number of the connection that writes, or was the last to; 0 without MySQL.
     writing_as: Arc<AtomicU64>,
     /// Connections that may have left a transaction open: written when one is given up, emptied by the next.
@@ -117,7 +118,7 @@ impl Store {
         Ok(Self {
             write: Pool::new(options(url, 1, writing, writing_as.clone())).await?,
             read: Pool::new(options(url, READ_CONNECTIONS, reading, Arc::default())).await?,
-            search: Pool::new(options(url, SEARCH_CONNECTIONS, reading, Arc::default())).await?,
+            lists: Pool::new(options(url, LIST_CONNECTIONS, reading, Arc::default())).await?,
             abandoned: Arc::default(),
             writing_as,
             turn: Arc::default(),
@@ -187,9 +188,9 @@ impl Store {
         self.is_ready().then(|| self.read.now()).ok_or_else(no_answer)
     }
 
-    /// The connections for lists that search, once the database was there.
-    pub(super) fn searcher(&self) -> DbResult<DatabaseConnection> {
-        self.is_ready().then(|| self.search.now()).ok_or_else(no_answer)
+    /// The connections for reading lists and history, once the database was there.
+    pub(super) fn lister(&self) -> DbResult<DatabaseConnection> {
+        self.is_ready().then(|| self.lists.now()).ok_or_else(no_answer)
     }
 
     /// What a read says, in time.
@@ -211,7 +212,18 @@ impl Store {
         self.read_with(Box::pin(in_time(tried(read))))
     }
 
-    /// What a search finds on [`Store::searcher`]. It computes besides waiting for the database, and is stopped
+    /// What a read on [`Store::lister`] says, in time.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub(super) async fn listed<T, F>(&self, read: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = DbResult<T>>,
+    {
+        self.lists.read_with(Box::pin(in_time(tried(read)))).await.map_err(domain_error)
+    }
+
+    /// What a search on [`Store::lister`] finds. It computes besides waiting for the database, and is stopped
     /// with its statement when both together take too long.
     ///
     /// # Errors
@@ -220,7 +232,7 @@ impl Store {
     where
         F: Future<Output = DbResult<T>>,
     {
-        let found = timeout(SEARCH_TIMEOUT, self.search.read_with(Box::pin(tried(search))));
+        let found = timeout(SEARCH_TIMEOUT, self.lists.read_with(Box::pin(tried(search))));
         found.await.map_or_else(|_| Err(too_long()), |found| found.map_err(domain_error))
     }
 
@@ -325,7 +337,7 @@ impl Store {
 
     /// Closes every connection; SQLite folds its log back into the file.
     pub async fn close(self) {
-        for pool in [self.search, self.read, self.write] {
+        for pool in [self.lists, self.read, self.write] {
             if let Err(e) = pool.now().close().await {
                 tracing::warn!(error = %Error::internal(e), "database pool did not close");
             }
@@ -470,6 +482,8 @@ fn options(
                 // FULL: what was acknowledged survives power loss too.
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(BUSY_TIMEOUT)
+                // Rows that wait to be looked at, which may have a megabyte each: sqlx would keep 50.
+                .row_buffer_size(4)
         });
     options
 }

@@ -109,7 +109,7 @@ impl Store {
     /// `storage_unavailable`, `internal`.
     pub async fn history(&self, id: LocationId, since: u64, limit: u64) -> Result<Option<Past>> {
         let read = || async {
-            let tx = self.reader()?.begin().await?;
+            let tx = self.lister()?.begin().await?;
             let Some(head) = locations::versions(&tx, &[id]).await?.pop() else { return Ok(None) };
             let sizes = sizes(&tx, id, since + 1, limit, Order::OldestFirst).await?;
             let bytes: Vec<_> = sizes.iter().map(|size| size.bytes as usize).collect();
@@ -127,7 +127,7 @@ impl Store {
             tx.commit().await?;
             Ok(Some(past))
         };
-        self.answered(read).await
+        self.listed(read).await
     }
 
     /// Reads the next piece of a page of history.
@@ -141,7 +141,7 @@ impl Store {
         }
         let (id, piece) = (past.id, past.next_piece());
         let (Some(first), Some(last)) = (piece.first(), piece.last()) else { return Ok(Vec::new()) };
-        let versions = self.answered(async || between(&self.reader()?, id, *first, *last).await).await?;
+        let versions = self.listed(async || between(&self.lister()?, id, *first, *last).await).await?;
         if versions.iter().map(|location| location.version).ne(piece.iter().copied()) {
             return Err(Error::internal(format!(
                 "versions {first} to {last} of location {id} are not all there any more"

@@ -30,7 +30,7 @@ mod totals;
 mod writer;
 
 pub use access::Granted;
-pub use connect::{ConnectError, SEARCH_CONNECTIONS, Store};
+pub use connect::{ConnectError, Store};
 pub use counts::watch_channel;
 pub use expiry::Expiry;
 pub use history::Past;

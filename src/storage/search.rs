@@ -159,8 +159,8 @@ impl Store {
     ) -> DbResult<Option<Vec<Entry>>> {
         let limit = format!(" LIMIT {}", FEW + 1);
         let statement = self.candidates(&columns(FEW_BYTES), seen_by, rects, &limit);
-        let searcher = self.searcher()?;
-        let mut candidates = in_time(searcher.stream_raw(statement)).await?;
+        let lister = self.lister()?;
+        let mut candidates = in_time(lister.stream_raw(statement)).await?;
         let mut ranking = Ranking { filter, wanted: usize::MAX, passed: Vec::new() };
         let (mut seen, mut entries) = (0, HashMap::new());
         while let Some(row) = in_time(candidates.try_next()).await? {
@@ -191,7 +191,7 @@ impl Store {
         page: Page,
     ) -> DbResult<Option<Vec<Entry>>> {
         // A snapshot, so that what is found is what is shown, as far as it is read with the page.
-        let tx = in_time(self.searcher()?.begin()).await?;
+        let tx = in_time(self.lister()?.begin()).await?;
         let wanted = usize::try_from(page.offset + page.limit).unwrap_or(usize::MAX);
         let ranking = Ranking { filter, wanted, passed: Vec::new() };
         let Some(ranking) = self.ranked(&tx, seen_by, rects, filter, ranking).await? else { return Ok(None) };

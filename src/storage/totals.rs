@@ -69,7 +69,7 @@ impl Store {
         }
         let few = count_of(list, Some(COUNTED + 1));
         let few =
-            self.answered(|| async { access::count(&self.reader()?, self.statement(&few)).await }).await?;
+            self.listed(|| async { access::count(&self.lister()?, self.statement(&few)).await }).await?;
         if few <= COUNTED {
             return Ok(few);
         }
@@ -78,7 +78,7 @@ impl Store {
             return Ok(total);
         }
         let (all, started) = (count_of(list, None), Instant::now());
-        let all = || async { access::count(&self.searcher()?, self.statement(&all)).await };
+        let all = || async { access::count(&self.lister()?, self.statement(&all)).await };
         let total = self.searched(all).await?;
         self.totals.keep(key, total, started.elapsed());
         Ok(total)

@@ -16,7 +16,7 @@ use georoom::{
         time::Timestamp,
     },
     metrics::Metrics,
-    storage::{Expiry, Granted, NewShare, Page, Retention, Store, Writer},
+    storage::{Expiry, Filter, Granted, Listing, NewShare, Page, Retention, Store, Writer},
 };
 use sea_orm::ConnectionTrait;
 use tokio::{
@@ -393,7 +393,10 @@ async fn lists_show_what_is_ones_own_or_shared_with_one(db: Db) {
     }
     for offset in 0..7 {
         let (page, total) = store.locations(&user(OWNER), Page { offset, limit: 2 }).await.expect("a list");
-        assert_eq!(floor.read(page).await, own.iter().skip(offset as usize).take(2).copied().collect::<Vec<_>>());
+        assert_eq!(
+            floor.read(page).await,
+            own.iter().skip(offset as usize).take(2).copied().collect::<Vec<_>>()
+        );
         assert_eq!(total, 6);
     }
     store.remove_member(&user(OWNER), theirs[1], uid(OWNER)).await.expect("one may leave");
