@@ -140,6 +140,21 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("LIMIT_SOCKET_EVENTS", "50", "Events a second from one socket; twenty times as many at once"),
     setting("LIMIT_SOCKET_ROOMS", "1000", "Rooms that one socket may be in"),
+    setting(
+        "LIMIT_SEARCHES",
+        "16",
+        "Lists by bbox or near, or far from the first page, that one user or address may be waiting for at once",
+    ),
+    setting(
+        "LIMIT_ANSWER_BYTES",
+        "16777216",
+        "Bytes of answers with locations that one user or address may leave unread at once; all together four times as many",
+    ),
+    setting(
+        "LIMIT_BODY_BYTES",
+        "8388608",
+        "Bytes of bodies that have not come whole from one user or address at once; all together four times as many",
+    ),
     setting("MAX_MESSAGE_BYTES", "131072", "Bytes of one message from a socket, and of its WebSocket frames"),
     setting("MAX_POLL_BYTES", "1048576", "Bytes of one long-polling request, which may hold many messages"),
     setting(
@@ -266,6 +281,12 @@ pub struct Counts {
     pub socket_events: NonZeroU32,
     /// At once, for one socket.
     pub socket_rooms: NonZeroU32,
+    /// Searches that one caller may be waiting for at once.
+    pub searches: NonZeroU32,
+    /// Bytes of answers that one caller may leave unread.
+    pub answer_bytes: NonZeroU32,
+    /// Bytes of half-sent bodies of one caller.
+    pub body_bytes: NonZeroU32,
 }
 
 /// Everything the server needs to know, checked.
@@ -427,6 +448,9 @@ impl Config {
             address_handshakes: count("LIMIT_ADDRESS_HANDSHAKES")?,
             socket_events: count("LIMIT_SOCKET_EVENTS")?,
             socket_rooms: count("LIMIT_SOCKET_ROOMS")?,
+            searches: count("LIMIT_SEARCHES")?,
+            answer_bytes: count("LIMIT_ANSWER_BYTES")?,
+            body_bytes: count("LIMIT_BODY_BYTES")?,
         };
         let counts = match get("RATE_LIMITS").as_str() {
             "on" => Some(counts),
@@ -537,6 +561,9 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
             && !authority.contains(['/', '?', '#', '*', '@'])
     });
     let lower = text.to_ascii_lowercase();
-    let value = is_origin.then(|| HeaderValue::from_str(&lower).ok()).flatten();
+    // As browsers write it: without the port that goes without saying (RFC 6454 §6.2).
+    let default_port = if lower.starts_with("https:") { ":443" } else { ":80" };
+    let lower = lower.strip_suffix(default_port).unwrap_or(&lower);
+    let value = is_origin.then(|| HeaderValue::from_str(lower).ok()).flatten();
     value.ok_or_else(|| format!("`{text}` is no origin such as https://map.example.org"))
 }

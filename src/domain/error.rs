@@ -173,6 +173,12 @@ impl Error {
         self
     }
 
+    /// The same, to be tried again after this time.
+    pub fn after(mut self, retry_after: Duration) -> Self {
+        self.retry_after = Some(retry_after);
+        self
+    }
+
     /// The same, with what only the log may know.
     pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());

@@ -2,32 +2,25 @@
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
-use bytes::{Buf, Bytes};
-use futures_util::Stream;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use warp::Filter;
 
-use super::{body, query};
+use super::{
+    body::{self, Body},
+    query,
+};
 use crate::{
     domain::{
         access::{Caller, Whose},
         error::{Code, Error, Result},
     },
     net::{bearer::bearer, client::Client},
-    service::{Service, access::Credentials},
+    service::{Service, access::Credentials, limits},
 };
 
 const SHARE: &str = "x-share-token";
 const SHARE_PASSWORD: &str = "x-share-password";
-
-/// A body on its way in.
-pub trait Body: Stream<Item = std::result::Result<Self::Part, warp::Error>> {
-    type Part: Buf;
-}
-
-impl<B: Buf, S: Stream<Item = std::result::Result<B, warp::Error>>> Body for S {
-    type Part = B;
-}
 
 /// A request on its way to an act.
 #[derive(Debug)]
@@ -71,27 +64,27 @@ impl Call {
     /// # Errors
     /// As [`Service::identify`]; those of bodies.
     pub async fn with_body(&self, body: impl Body) -> Result<(Option<Caller>, Bytes)> {
-        let limits = &self.service.limits;
-        match self.known().await {
-            Ok(caller) => {
-                let body = body::json(&self.headers, body, limits.body_timeout).await;
-                let body = body.inspect_err(|error| match error.code {
-                    Code::PayloadTooLarge => _ = limits.too_large.inc(),
-                    Code::RequestTimeout => _ = limits.too_slow.inc(),
-                    _ => {}
-                });
-                Ok((caller, body?))
-            }
+        let caller = match self.known().await {
+            Ok(caller) => caller,
             Err(error) => {
-                body::discard(body, limits.body_timeout).await;
-                Err(error)
+                body::discard(body);
+                return Err(error);
             }
-        }
+        };
+        let (limits, budget) = (&self.service.limits, &self.service.memory.bodies);
+        let whose = limits::whose(caller.as_ref().and_then(Caller::account), self.from);
+        let terms = body::Terms { budget, whose, time: limits.body_timeout };
+        let body = body::json(&self.headers, body, terms).await.inspect_err(|error| match error.code {
+            Code::PayloadTooLarge => _ = limits.too_large.inc(),
+            Code::RequestTimeout => _ = limits.too_slow.inc(),
+            _ => {}
+        });
+        Ok((caller, body?))
     }
 
-    /// Whom it counts for.
+    /// The user or the address that a caller's requests count for.
     pub fn whose(&self, by: &Caller) -> Whose {
-        by.account().map_or(Whose::Address(self.from), Whose::User)
+        limits::whose(by.account(), self.from)
     }
 
     /// `None`: open mode.

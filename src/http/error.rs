@@ -8,6 +8,7 @@ use http_body_util::Full;
 use serde::Serialize;
 use warp::{Filter, Reply, http::Method};
 
+use super::reply::NO_STORE;
 use crate::{
     domain::error::{Code, Error},
     net::client::Client,
@@ -94,6 +95,8 @@ fn problem(error: &Error) -> Response<Bytes> {
     // It is counted by it where the answer leaves.
     response.extensions_mut().insert(error.code);
     let headers = response.headers_mut();
+    // A cache might keep a 404 (RFC 9111 §4.2.2).
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if status == StatusCode::UNAUTHORIZED {
         // RFC 6750 §3; browsers ask nobody for a password because of it.

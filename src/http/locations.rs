@@ -6,7 +6,8 @@ use http::{HeaderMap, Method, StatusCode, header};
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
 use super::{
-    call::{Body, Call, call},
+    body::Body,
+    call::{Call, call},
     error::method_not_allowed,
     query, reply,
 };
@@ -16,7 +17,7 @@ use crate::{
         id::LocationId,
         location::{NewLocation, Update},
     },
-    service::{Service, history::Versions},
+    service::Service,
 };
 
 /// `GET`, `POST`, `PUT /location`; `GET`, `PUT`, `DELETE /location/{id}`; `GET /location/{id}/history`.
@@ -83,8 +84,14 @@ pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Err
 async fn create(call: Call, body: impl Body) -> Response {
     let act = async {
         let (caller, body) = call.with_body(body).await?;
-        let location = call.service.create_location(NewLocation::from_body(&body, caller.as_ref())?).await?;
-        let reply = reply::data(StatusCode::CREATED, "location", location.feature());
+        let new = NewLocation::from_body(&body, caller.as_ref())?;
+        drop(body);
+        let whose = call.whose(&caller.unwrap_or_default());
+        let answers = &call.service.memory.answers;
+        answers.check(whose)?;
+        let location = call.service.create_location(new).await?;
+        let text = reply::data_text(StatusCode::CREATED, "location", location.feature());
+        let reply = reply::data(StatusCode::CREATED, answers.hold_anyway(whose, text));
         Ok(warp::reply::with_header(reply, header::LOCATION, format!("/location/{}", location.id)))
     };
     respond(act.await)
@@ -95,9 +102,14 @@ async fn update(call: Call, id: Option<String>, body: impl Body) -> Response {
         let (caller, body) = call.with_body(body).await?;
         let id = id.as_deref().map(known).transpose()?;
         let mut update = Update::from_body(&body, id, caller.as_ref())?;
-        update.whose = Some(call.whose(&update.by));
+        drop(body);
+        let whose = call.whose(&update.by);
+        update.whose = Some(whose);
+        let answers = &call.service.memory.answers;
+        answers.check(whose)?;
         let location = call.service.update_location(update).await?;
-        Ok(reply::data(StatusCode::CREATED, "updatedLocationResult", location.feature()))
+        let text = reply::data_text(StatusCode::CREATED, "updatedLocationResult", location.feature());
+        Ok(reply::data(StatusCode::CREATED, answers.hold_anyway(whose, text)))
     };
     respond(act.await)
 }
@@ -109,8 +121,14 @@ async fn get(id: String, call: Call) -> Response {
         let location = call.service.location(&by, known(&id)?).await?;
         let etag = format!("\"{}\"", location.version);
         let reply = match matches(call.headers(), &etag) {
-            true => StatusCode::NOT_MODIFIED.into_response(),
-            false => reply::geojson(location.feature).into_response(),
+            true => {
+                let reply = StatusCode::NOT_MODIFIED.into_response();
+                warp::reply::with_header(reply, header::CACHE_CONTROL, reply::REVALIDATE).into_response()
+            }
+            false => {
+                let text = call.service.memory.answers.hold(call.whose(&by), location.feature)?;
+                reply::feature(text).into_response()
+            }
         };
         Ok(warp::reply::with_header(reply, header::ETAG, etag))
     };
@@ -121,12 +139,10 @@ async fn list(call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         let query::List { page, per_page, query } = query::list(&call.query)?;
-        let listed = call.service.list_locations(&by, query).await?;
-        let features = listed.features.join(",");
-        let total = listed.total.map(|total| format!(r#","total":{total}"#)).unwrap_or_default();
-        Ok(reply::geojson(format!(
-            r#"{{"type":"FeatureCollection","features":[{features}],"page":{page},"perPage":{per_page}{total}}}"#
-        )))
+        let whose = call.whose(&by);
+        let (features, total) = call.service.list_locations((by, whose), query).await?;
+        let total = total.map(|total| format!(r#","total":{total}"#)).unwrap_or_default();
+        reply::collection(features, &format!(r#","page":{page},"perPage":{per_page}{total}"#)).await
     };
     respond(act.await)
 }
@@ -135,11 +151,9 @@ async fn history(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         let query::History { since, limit } = query::history(&call.query)?;
-        let Versions { features, head } = call.service.history(&by, known(&id)?, since, limit).await?;
-        let features = features.join(",");
-        Ok(reply::geojson(format!(
-            r#"{{"type":"FeatureCollection","features":[{features}],"version":{head}}}"#
-        )))
+        let whose = call.whose(&by);
+        let (features, head) = call.service.history((by, whose), known(&id)?, since, limit).await?;
+        reply::collection(features, &format!(r#","version":{head}"#)).await
     };
     respond(act.await)
 }

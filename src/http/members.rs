@@ -7,7 +7,8 @@ use serde::Serialize;
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
 use super::{
-    call::{Body, Call, call},
+    body::Body,
+    call::{Call, call},
     error::method_not_allowed,
     locations::{known, respond},
     query, reply,

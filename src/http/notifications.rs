@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
 use super::{
-    call::{Body, Call, call},
+    body::Body,
+    call::{Call, call},
     error::method_not_allowed,
     locations::respond,
     query, reply,

@@ -13,7 +13,7 @@ use crate::{
         id::{MAX_SAFE_INTEGER, UserId},
     },
     service::locations::Query,
-    storage::Page,
+    storage::{Filter, Page},
 };
 
 const SHARE: &str = "share";
@@ -51,7 +51,8 @@ pub fn list(query: &str) -> Result<List> {
         (None, Some(_)) => return Err(invalid("radius needs near=lon,lat")),
     };
     let bbox = bbox.map(|bbox| Bbox::parse(&bbox)).transpose()?;
-    Ok(List { page, per_page, query: Query { page: rows, bbox, near } })
+    let filter = (bbox.is_some() || near.is_some()).then_some(Filter { bbox, near });
+    Ok(List { page, per_page, query: Query { page: rows, filter } })
 }
 
 fn pages(page: Option<String>, per_page: Option<String>) -> Result<(u64, u64, Page)> {

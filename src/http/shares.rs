@@ -7,7 +7,8 @@ use serde::Serialize;
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
 use super::{
-    call::{Body, Call, call},
+    body::Body,
+    call::{Call, call},
     error::method_not_allowed,
     locations::{known, respond},
     query, reply,
@@ -98,7 +99,7 @@ async fn create(id: String, call: Call, body: impl Body) -> Response {
         let (id, token) = call.service.create_share(by, whose, known(&id)?, &new).await?;
         let made = Made { id, token, label: new.label.as_deref(), expires_at: new.expires_at };
         let made = serde_json::to_string(&made).map_err(Error::internal)?;
-        Ok(reply::data(StatusCode::CREATED, "share", &made))
+        Ok(reply::data(StatusCode::CREATED, reply::data_text(StatusCode::CREATED, "share", &made)))
     };
     respond(act.await)
 }

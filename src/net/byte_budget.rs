@@ -47,6 +47,23 @@ impl<K: Hash + Eq + Copy> ByteBudget<K> {
         reservation.grow(bytes).then_some(reservation)
     }
 
+    /// Counts bytes that are held already, whether or not there is room for them. Only for what cannot be refused
+    /// any more; it leaves less for what can.
+    pub fn record(&self, key: K, bytes: usize) -> Reservation<K> {
+        let Held { all, by } = &mut *self.0.held.lock();
+        *all += bytes;
+        if bytes > 0 {
+            *by.entry(key).or_default() += bytes;
+        }
+        Reservation { budget: self.clone(), key, bytes }
+    }
+
+    /// Would the caller's own share be exceeded by so many bytes more?
+    pub fn exceeds_share(&self, key: K, more: usize) -> bool {
+        let theirs = self.0.held.lock().by.get(&key).copied().unwrap_or_default();
+        theirs.saturating_add(more) > self.0.share
+    }
+
     /// The bytes that are reserved now, of all callers.
     pub fn used(&self) -> usize {
         self.0.held.lock().all
@@ -136,5 +153,17 @@ mod tests {
         assert_eq!(budget.used(), 0);
         assert!(budget.0.held.lock().by.is_empty(), "nobody is remembered who holds nothing");
         assert!(budget.reserve(1, usize::MAX).is_none());
+    }
+
+    #[test]
+    fn what_is_held_already_counts_even_beyond_the_share() {
+        let budget = ByteBudget::new(100, 60);
+        assert!(!budget.exceeds_share(1, 60) && budget.exceeds_share(1, 61));
+        let (held, nothing) = (budget.record(1, 150), budget.record(2, 0));
+        assert_eq!((budget.used(), held.bytes(), nothing.bytes()), (150, 150, 0));
+        assert!(budget.exceeds_share(1, 0) && budget.reserve(2, 1).is_none());
+        drop((held, nothing));
+        assert_eq!(budget.used(), 0);
+        assert!(budget.0.held.lock().by.is_empty());
     }
 }

@@ -1,8 +1,10 @@
 //! What a location was: its versions, page by page, or those a subscriber has missed.
 
-use super::Service;
+use std::sync::Arc;
+
+use super::{Service, features::Features};
 use crate::domain::{
-    access::{Action, Caller},
+    access::{Action, Caller, Whose},
     error::{Error, Result},
     id::LocationId,
     location::Location,
@@ -10,29 +12,26 @@ use crate::domain::{
 
 pub use crate::storage::Head;
 
-/// A page of versions, ascending.
-#[derive(Debug)]
-pub struct Versions {
-    /// Features as GeoJSON text.
-    pub features: Vec<String>,
-    /// The newest version there is.
-    pub head: u64,
-}
-
 impl Service {
-    /// The versions of a location after `since`, at most `limit`, fewer where they are large.
+    /// The versions of a location after `since`, ascending, at most `limit`; and the newest there is.
     ///
     /// # Errors
-    /// `not_found`, `storage_unavailable`, `internal`.
-    pub async fn history(&self, by: &Caller, id: LocationId, since: u64, limit: u64) -> Result<Versions> {
-        self.permit(by, id, Action::See).await?;
-        let since = match by {
+    /// `not_found`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn history(
+        self: &Arc<Self>,
+        (by, whose): (Caller, Whose),
+        id: LocationId,
+        since: u64,
+        limit: u64,
+    ) -> Result<(Features, u64)> {
+        self.permit(&by, id, Action::See).await?;
+        let since = match &by {
             Caller::Guest(guest) => since.max(guest.from.saturating_sub(1)),
             _ => since,
         };
-        let found = self.store.history(id, since, limit).await?;
-        let (versions, head) = found.ok_or_else(|| Error::no_location(id))?;
-        Ok(Versions { features: versions.iter().map(Location::to_feature).collect(), head })
+        let page = self.store.history(id, since, limit).await?.ok_or_else(|| Error::no_location(id))?;
+        let head = page.head;
+        Ok((Features::of_history(self, by, whose, (id, page))?, head))
     }
 
     /// A location as it stands, the last of a run of versions without a gap; with `from` the run begins

@@ -69,6 +69,12 @@ pub struct Limits {
     pub too_large: Counter,
     /// Of bodies that took too long.
     pub too_slow: Counter,
+    /// Of searches, answers and bodies of somebody who has too many under way.
+    pub too_many_searches: Counter,
+    /// See [`Limits::too_many_searches`].
+    pub too_many_answers: Counter,
+    /// See [`Limits::too_many_searches`].
+    pub too_many_bodies: Counter,
     /// Of requests for another host, or from a page of another origin.
     pub foreign: Counter,
     /// Of events that came while too many waited.
@@ -154,6 +160,9 @@ impl Limits {
             body_timeout: limits.body_timeout,
             too_large: limited("bytes"),
             too_slow: limited("body_timeout"),
+            too_many_searches: limited("searches"),
+            too_many_answers: limited("answer_bytes"),
+            too_many_bodies: limited("body_bytes"),
             foreign: limited("host_or_origin"),
             too_many_waiting: limited("socket_inbox"),
             seats: Mutex::default(),

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Current, Service};
+use super::{Current, Service, features::Features};
 use crate::{
     domain::{
-        access::{Action, Caller},
-        area::Bbox,
-        distance::Near,
+        access::{Action, Caller, Whose},
         error::{Code, Error, Result},
         id::LocationId,
-        location::{Committed, Location, NewLocation, Update},
+        location::{Committed, NewLocation, Update},
     },
-    storage::Page,
+    storage::{Filter, Page},
 };
 
 /// What a list asks for.
@@ -20,19 +18,8 @@ use crate::{
 pub struct Query {
     /// Which page of the result.
     pub page: Page,
-    /// Only what touches this box.
-    pub bbox: Option<Bbox>,
-    /// Only what is within a radius, nearest first.
-    pub near: Option<Near>,
-}
-
-/// A page of Features, and how many there are in all if nothing was filtered.
-#[derive(Debug)]
-pub struct Listed {
-    /// Features as GeoJSON text.
-    pub features: Vec<String>,
-    /// Of all pages.
-    pub total: Option<u64>,
+    /// Only what passes this filter.
+    pub filter: Option<Filter>,
 }
 
 impl Service {
@@ -75,30 +62,33 @@ impl Service {
         self.or_live(by, id, stored).await
     }
 
-    /// A page of locations.
+    /// A page of locations; and how many there are in all if nothing is filtered.
     ///
     /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn list_locations(&self, by: &Caller, query: Query) -> Result<Listed> {
+    /// `forbidden`, `invalid_parameter`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn list_locations(
+        self: &Arc<Self>,
+        (by, whose): (Caller, Whose),
+        query: Query,
+    ) -> Result<(Features, Option<u64>)> {
         if let Caller::Guest(guest) = by {
             let detail = format!("the share link is of location {} and of no list", guest.location);
             return Err(Error::new(Code::Forbidden, detail));
         }
-        let Query { page, bbox, near } = query;
-        let features = |locations: Vec<Location>| locations.iter().map(Location::to_feature).collect();
-        Ok(match (near, bbox) {
-            (Some(near), bbox) => {
-                let found = self.store.locations_near(by, &near, bbox.as_ref(), page).await?;
-                let features = found.iter().map(|(location, distance_m)| location.to_feature_at(*distance_m));
-                Listed { features: features.collect::<Result<_>>()?, total: None }
+        let Query { page, filter } = query;
+        let turn = match filter.is_some() || page.is_deep() {
+            true => Some(self.searches.turn(whose).await?),
+            false => None,
+        };
+        let (listing, total) = match filter {
+            Some(filter) => (self.store.locations_in(&by, filter, page).await?, None),
+            None => {
+                let (listing, total) = self.store.locations(&by, page).await?;
+                (listing, Some(total))
             }
-            (None, Some(bbox)) => {
-                Listed { features: features(self.store.locations_in(by, &bbox, page).await?), total: None }
-            }
-            (None, None) => {
-                let (locations, total) = self.store.locations(by, page).await?;
-                Listed { features: features(locations), total: Some(total) }
-            }
-        })
+        };
+        // Reading what was found is no search.
+        drop(turn);
+        Ok((Features::of_list(self, by, whose, listing)?, total))
     }
 }

@@ -3,15 +3,18 @@
 //! Knows no HTTP and no sockets. Each act is one function; the doors extract, call it and reply.
 
 pub mod access;
+pub mod features;
 pub mod history;
 mod ledger;
 pub mod limits;
 mod live;
 pub mod locations;
 pub mod members;
+pub mod memory;
 pub mod notifications;
 mod passwords;
 pub mod refusals;
+mod searches;
 pub mod shares;
 
 use std::{
@@ -27,9 +30,12 @@ use tokio::{
 
 pub use live::{Current, Live};
 
+use features::Pieces;
 use ledger::Ledger;
 use limits::Limits;
+use memory::Memory;
 use passwords::Passwords;
+use searches::Searches;
 
 use crate::{
     config::{self, History, Notifications},
@@ -66,8 +72,12 @@ pub struct Service {
     passwords: Passwords,
     /// When the database was last asked whether it is there, and whether it was.
     pinged: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    searches: Searches,
+    pieces: Pieces,
     /// On every caller.
     pub limits: Arc<Limits>,
+    /// What requests and answers hold in memory.
+    pub memory: Memory,
     /// What is counted.
     pub metrics: Metrics,
     /// Watches the tasks that everybody lives by.
@@ -86,9 +96,12 @@ impl Service {
     ) -> (Arc<Self>, mpsc::Receiver<Event>) {
         let metrics = Metrics::default();
         let tasks = Supervisor::start(&metrics);
+        let counts = limits.counts.as_ref();
         let limits = Limits::start(limits, &metrics);
         let forgotten = Arc::downgrade(&limits);
         tasks.task("limits").spawn(forgotten, |limits| limits::forget(limits.clone()).boxed());
+        let memory = Memory::start(counts, &limits, &metrics);
+        let searches = Searches::start(counts, &limits, &metrics);
         let store = store.with_toll(limits.clone());
         let (events, happened) = mpsc::channel(EVENTS);
         storage::watch_channel(&metrics, "forwarder", &events);
@@ -111,7 +124,10 @@ impl Service {
             ledger,
             passwords: Passwords::default(),
             pinged: tokio::sync::Mutex::default(),
+            searches,
+            pieces: Pieces::default(),
             limits,
+            memory,
             metrics,
             tasks,
         };

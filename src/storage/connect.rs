@@ -29,11 +29,21 @@ use super::{
         is_sqlite_busy, may_come_back, may_try_again, no_answer,
     },
     notices::Toll,
+    totals::Totals,
 };
-use crate::domain::error::{Error, Result};
+use crate::domain::error::{Code, Error, Result};
 
-/// Reads that may run side by side.
-const READ_CONNECTIONS: u32 = 16;
+/// Reads that may run side by side: rooms, single locations, members, notifications.
+const READ_CONNECTIONS: u32 = 10;
+/// Reads of lists and of history, which have connections of their own: however long they take and however large
+/// their rows are, a read of one row never waits for them. Two are for searches and two for pieces of pages, as the
+/// service gives turns; two are left for what is short.
+const LIST_CONNECTIONS: u32 = 6;
+/// How long such a list may take from its first statement until all it shows is found. MySQL's hint
+/// [`SEARCH_HINT`] repeats it.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Goes behind the first SELECT of a search: MySQL stops the statement by itself when nobody waits for it any more.
+pub(super) const SEARCH_HINT: &str = "/*+ MAX_EXECUTION_TIME(5000) */";
 /// How long one may take to be had. Longer than what waits for it may take: whose time runs out while a
 /// silent connection is on its way back into the pool has to find out that it is silent.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(6);
@@ -62,6 +72,8 @@ pub struct Store {
     write: Arc<Pool>,
     /// Snapshots beside the writer: MySQL by MVCC, SQLite by its write-ahead log.
     read: Arc<Pool>,
+    /// The same for lists and history.
+    lists: Arc<Pool>,
     /// The mark (see [`mark_name`]) of the connection that writes, or was the last to; 0 without MySQL.
     writing_as: Arc<AtomicU64>,
     /// Marks of connections that may have left a transaction open: written when one is given up, emptied by the
@@ -75,6 +87,8 @@ pub struct Store {
     pub(super) order: Arc<tokio::sync::Mutex<()>>,
     /// What users are called.
     pub names: Arc<Names>,
+    /// Counts of long lists, which are not taken anew for every page.
+    pub(super) totals: Arc<Totals>,
     /// What it costs to tell people; `None`: nothing.
     pub(super) toll: Option<Arc<dyn Toll>>,
     /// Whether the tables are there. Until then nobody gets a connection.
@@ -109,11 +123,13 @@ impl Store {
         Ok(Self {
             write: Pool::new(options(url, 1, writing, writing_as.clone())).await?,
             read: Pool::new(options(url, READ_CONNECTIONS, reading, Arc::default())).await?,
+            lists: Pool::new(options(url, LIST_CONNECTIONS, reading, Arc::default())).await?,
             abandoned: Arc::default(),
             writing_as,
             turn: Arc::default(),
             order: Arc::default(),
             names: Arc::default(),
+            totals: Arc::default(),
             toll: None,
             is_migrated: Arc::default(),
         })
@@ -190,6 +206,11 @@ impl Store {
         self.is_ready().then(|| self.read.now()).ok_or_else(no_answer)
     }
 
+    /// The connections for reading lists and history, once the database was there.
+    pub(super) fn lister(&self) -> DbResult<DatabaseConnection> {
+        self.is_ready().then(|| self.lists.now()).ok_or_else(no_answer)
+    }
+
     /// What a read says, in time.
     ///
     /// # Errors
@@ -209,26 +230,34 @@ impl Store {
         self.read_with(Box::pin(in_time(tried(read))))
     }
 
-    /// What a read says that also computes, and waits for the database no longer than [`in_time`].
+    /// What a read on [`Store::lister`] says, in time.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub(super) fn computed<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = Result<T>>
+    pub(super) async fn listed<T, F>(&self, read: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = DbResult<T>>,
     {
-        self.read_with(Box::pin(tried(read))).map_err(domain_error)
+        self.lists.read_with(Box::pin(in_time(tried(read)))).await.map_err(domain_error)
     }
 
-    /// Replaces connections that have fallen silent. Reads come boxed: every request that
-    /// might read would else carry their kilobytes in its future.
+    /// What a search on [`Store::lister`] finds. It computes besides waiting for the database, and is stopped
+    /// with its statement when both together take too long.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub(super) async fn searched<T, F>(&self, search: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = DbResult<T>>,
+    {
+        let found = timeout(SEARCH_TIMEOUT, self.lists.read_with(Box::pin(tried(search))));
+        found.await.map_or_else(|_| Err(too_long()), |found| found.map_err(domain_error))
+    }
+
+    /// What a read says. Reads come boxed: every request that might read would else carry their kilobytes in its
+    /// future.
     async fn read_with<T>(&self, read: impl Future<Output = DbResult<T>>) -> DbResult<T> {
-        let age = self.read.age();
-        let answer = read.await;
-        if answer.as_ref().is_err_and(is_silence) {
-            self.read.renew(age).await;
-        }
-        answer
+        self.read.read_with(read).await
     }
 
     /// A transaction that may write. Ends first what earlier connections may have left open.
@@ -321,7 +350,7 @@ impl Store {
 
     /// Closes every connection; SQLite folds its log back into the file.
     pub async fn close(self) {
-        for pool in [self.read, self.write] {
+        for pool in [self.lists, self.read, self.write] {
             if let Err(e) = pool.now().close().await {
                 tracing::warn!(error = %Error::internal(e), "database pool did not close");
             }
@@ -356,6 +385,12 @@ async fn end_connection(tx: &DatabaseTransaction, mark: u64) -> DbResult<()> {
         tx.execute_unprepared(&format!("KILL {number}")).await?;
     }
     Ok(())
+}
+
+fn too_long() -> Error {
+    let detail =
+        "the list takes too long to find; ask for a smaller area, or for a page nearer to the beginning";
+    Error::new(Code::StorageUnavailable, detail).after(SEARCH_TIMEOUT)
 }
 
 /// A connection that broke while nobody used it says so at its next use, so a read is tried with others.
@@ -397,6 +432,16 @@ impl Pool {
 
     fn backend(&self) -> DatabaseBackend {
         self.now.read().1.get_database_backend()
+    }
+
+    /// What its connections say to a read; those that have fallen silent are replaced.
+    async fn read_with<T>(&self, read: impl Future<Output = DbResult<T>>) -> DbResult<T> {
+        let age = self.age();
+        let answer = read.await;
+        if answer.as_ref().is_err_and(is_silence) {
+            self.renew(age).await;
+        }
+        answer
     }
 
     /// What its connections say to a change.
@@ -484,6 +529,8 @@ fn options(
                 // FULL: what was acknowledged survives power loss too.
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(BUSY_TIMEOUT)
+                // Rows that wait to be looked at, which may have a megabyte each: sqlx would keep 50.
+                .row_buffer_size(4)
         });
     options
 }

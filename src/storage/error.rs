@@ -16,6 +16,8 @@ const MYSQL_DEADLOCK: u16 = 1213;
 const MYSQL_LOCK_TIMEOUT: u16 = 1205;
 /// Query execution was interrupted, session was killed, disconnected because of inactivity.
 const MYSQL_KILLED: [u16; 3] = [1317, 3169, 4031];
+/// Maximum statement execution time exceeded.
+const MYSQL_TOO_LONG: u16 = 3024;
 /// Cannot execute statement in a READ ONLY transaction.
 const MYSQL_READ_ONLY_TRANSACTION: u16 = 1792;
 /// Too many connections (of all, of this user), server shutdown in progress, running with --read-only, in
@@ -123,7 +125,7 @@ pub fn may_come_back(error: &DbErr) -> bool {
         return true;
     }
     if let Some(number) = mysql_number(error) {
-        return MYSQL_AWAY.contains(&number) || MYSQL_FULL.contains(&number);
+        return number == MYSQL_TOO_LONG || MYSQL_AWAY.contains(&number) || MYSQL_FULL.contains(&number);
     }
     sqlite_code(error).is_some_and(|code| SQLITE_AWAY.contains(&code))
         || matches!(sqlx_error(error), Some(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed))

@@ -1,7 +1,9 @@
-//! Reading history: a page of it, or as much of its end as a subscriber may be sent.
+//! Reading history: a page of it in pieces, or as much of its end as a subscriber may be sent.
 //!
 //! A row may be anything from a hundred bytes to a megabyte, so sizes are read first and then no more rows
-//! than memory is meant for.
+//! than memory is meant for ([`super::pieces`]).
+
+use std::collections::VecDeque;
 
 use sea_orm::{ConnectionTrait, DatabaseBackend, FromQueryResult, Statement, TransactionTrait, Value};
 
@@ -10,12 +12,17 @@ use super::{
     entity::location,
     error::{DbResult, unreadable},
     locations,
+    pieces::{largest_piece, piece_len},
     rows::Rows,
 };
-use crate::domain::{error::Result, id::LocationId, location::Location};
+use crate::domain::{
+    error::{Error, Result},
+    id::LocationId,
+    location::Location,
+};
 
-/// Geometries and properties of one page, in the database's bytes.
-const PAGE_BYTES: u64 = 4 * 1024 * 1024;
+/// Geometries and properties of the versions that a subscriber is sent at once, in the database's bytes.
+const RUN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A statement that adds versions: location_id, version, geometry, altitudes, properties, updated_by,
 /// updated_at.
@@ -49,7 +56,7 @@ async fn between(
 }
 
 /// A version and how many bytes it takes.
-#[derive(FromQueryResult)]
+#[derive(Clone, Copy, Debug, FromQueryResult)]
 struct Size {
     version: i64,
     bytes: i64,
@@ -62,26 +69,85 @@ enum Order {
     NewestFirst,
 }
 
+/// A page of a location's history, ascending, read in pieces with [`Store::read_versions`].
+#[derive(Debug)]
+pub struct Past {
+    id: LocationId,
+    /// The location's newest version.
+    pub head: u64,
+    /// Versions that are still to be read.
+    sizes: VecDeque<Size>,
+    /// The first piece, which is read in the snapshot that the versions are found in.
+    first: Vec<Location>,
+    /// The bytes of its largest piece.
+    pub largest_piece: usize,
+}
+
+impl Past {
+    /// Is everything read?
+    pub fn is_read(&self) -> bool {
+        self.first.is_empty() && self.sizes.is_empty()
+    }
+
+    /// Must the next piece be read from the database?
+    pub fn needs_a_read(&self) -> bool {
+        self.first.is_empty() && !self.sizes.is_empty()
+    }
+
+    /// The versions of the next piece.
+    fn next_piece(&mut self) -> Vec<u64> {
+        let len = piece_len(self.sizes.iter().map(|size| size.bytes as usize));
+        self.sizes.drain(..len).map(|size| size.version as u64).collect()
+    }
+}
+
 impl Store {
-    /// A page of a location's history after version `since`, ascending: at most `limit` versions, fewer
-    /// where they are large; and the location's newest version. `None`: there is no such location.
+    /// A page of a location's history after version `since`, ascending, at most `limit` versions. `None`: there is
+    /// no such location.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn history(
-        &self,
-        id: LocationId,
-        since: u64,
-        limit: u64,
-    ) -> Result<Option<(Vec<Location>, u64)>> {
+    pub async fn history(&self, id: LocationId, since: u64, limit: u64) -> Result<Option<Past>> {
         let read = || async {
-            let tx = self.reader()?.begin().await?;
-            let head = locations::versions(&tx, &[id]).await?.pop();
-            let versions = run(&tx, id, since + 1, limit, Order::OldestFirst).await?;
+            let tx = self.lister()?.begin().await?;
+            let Some(head) = locations::versions(&tx, &[id]).await?.pop() else { return Ok(None) };
+            let sizes = sizes(&tx, id, since + 1, limit, Order::OldestFirst).await?;
+            let bytes: Vec<_> = sizes.iter().map(|size| size.bytes as usize).collect();
+            let mut past = Past {
+                id,
+                head: head.version,
+                sizes: sizes.into(),
+                first: Vec::new(),
+                largest_piece: largest_piece(&bytes),
+            };
+            let piece = past.next_piece();
+            if let (Some(first), Some(last)) = (piece.first(), piece.last()) {
+                past.first = between(&tx, id, *first, *last).await?;
+            }
             tx.commit().await?;
-            Ok(head.map(|head| (versions, head.version)))
+            Ok(Some(past))
         };
-        self.answered(read).await
+        self.listed(read).await
+    }
+
+    /// Reads the next piece of a page of history.
+    ///
+    /// # Errors
+    /// `internal` where a version has been removed since it was found, with its location or because of its age:
+    /// without it the page would have a hole. `storage_unavailable`.
+    pub async fn read_versions(&self, past: &mut Past) -> Result<Vec<Location>> {
+        if !past.first.is_empty() {
+            return Ok(std::mem::take(&mut past.first));
+        }
+        let (id, piece) = (past.id, past.next_piece());
+        let (Some(first), Some(last)) = (piece.first(), piece.last()) else { return Ok(Vec::new()) };
+        let versions = self.listed(async || between(&self.lister()?, id, *first, *last).await).await?;
+        if versions.iter().map(|location| location.version).ne(piece.iter().copied()) {
+            return Err(Error::internal(format!(
+                "versions {first} to {last} of location {id} are not all there any more"
+            )));
+        }
+        Ok(versions)
     }
 
     /// A location as it stands, the last of a run of versions without a gap. With `from`, the run begins
@@ -100,7 +166,7 @@ impl Store {
             let read = || async {
                 // A snapshot, so that nothing is removed between sizes and versions.
                 let tx = self.reader()?.begin().await?;
-                let versions = run(&tx, id, from, limit, Order::NewestFirst).await?;
+                let versions = run(&tx, id, from, limit).await?;
                 tx.commit().await?;
                 Ok(versions)
             };
@@ -113,15 +179,36 @@ impl Store {
     }
 }
 
-/// Versions, ascending: of those from `first` on, the oldest that may be read at once, or the newest without
-/// a gap.
-async fn run(
+/// The newest versions without a gap, from `first` on, ascending; as many as may be read at once.
+async fn run(db: &impl ConnectionTrait, id: LocationId, first: u64, limit: u64) -> DbResult<Vec<Location>> {
+    let sizes = sizes(db, id, first, limit, Order::NewestFirst).await?;
+    let mut bytes = 0;
+    let fit = sizes.iter().take_while(|size| {
+        let before = bytes;
+        bytes += size.bytes as u64;
+        before == 0 || bytes <= RUN_BYTES
+    });
+    let fit: Vec<_> = fit.map(|size| size.version as u64).collect();
+    let (Some(first), Some(last)) = (fit.iter().min(), fit.iter().max()) else {
+        return Ok(Vec::new());
+    };
+    let mut versions = between(db, id, *first, *last).await?;
+    // A writer that knows of no history would leave gaps.
+    let gap = versions.windows(2).rposition(|pair| pair[0].version + 1 != pair[1].version);
+    if let Some(gap) = gap {
+        versions.drain(..=gap);
+    }
+    Ok(versions)
+}
+
+/// At most `limit` versions from `first` on, and their sizes.
+async fn sizes(
     db: &impl ConnectionTrait,
     id: LocationId,
     first: u64,
     limit: u64,
     order: Order,
-) -> DbResult<Vec<Location>> {
+) -> DbResult<Vec<Size>> {
     let direction = match order {
         Order::OldestFirst => "ASC",
         Order::NewestFirst => "DESC",
@@ -132,24 +219,6 @@ async fn run(
          FROM history WHERE location_id = ? AND version >= ? ORDER BY version {direction} LIMIT ?"
     );
     let values = [id.get(), first, limit].map(|n| Value::from(n as i64));
-    let sizes =
-        Size::find_by_statement(Statement::from_sql_and_values(db.get_database_backend(), sql, values));
-    let sizes = sizes.all(db).await?;
-    let mut bytes = 0;
-    let fit = sizes.iter().take_while(|size| {
-        let before = bytes;
-        bytes += size.bytes as u64;
-        before == 0 || bytes <= PAGE_BYTES
-    });
-    let fit: Vec<_> = fit.map(|size| size.version as u64).collect();
-    let (Some(first), Some(last)) = (fit.iter().min(), fit.iter().max()) else {
-        return Ok(Vec::new());
-    };
-    let mut versions = between(db, id, *first, *last).await?;
-    // A writer that knows of no history would leave gaps.
-    let gap = versions.windows(2).rposition(|pair| pair[0].version + 1 != pair[1].version);
-    if let (Some(gap), Order::NewestFirst) = (gap, order) {
-        versions.drain(..=gap);
-    }
-    Ok(versions)
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    Size::find_by_statement(statement).all(db).await
 }

@@ -104,6 +104,20 @@ impl Store {
         Ok(made)
     }
 
+    /// Does a share link still open its location?
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub async fn is_shared(&self, guest: &Guest) -> Result<bool> {
+        let read = async || {
+            let db = self.reader()?;
+            let sql = "SELECT COUNT(*) FROM share WHERE id = ? AND location_id = ? AND expires_at > ?";
+            let now = Timestamp::now().as_millis() as u64;
+            count(&db, statement(&db, sql, [guest.share.0, guest.location.get(), now])).await
+        };
+        Ok(self.answered(read).await? > 0)
+    }
+
     /// Ends a share.
     ///
     /// # Errors

@@ -40,6 +40,9 @@ pub const COLUMNS: &str = "location.id, location.owner_id, location.version, loc
                            location.altitudes, location.properties, location.updated_by, \
                            location.created_at, location.updated_at, location.area";
 
+/// How many they are.
+pub const WIDTH: usize = 10;
+
 impl Model {
     /// A row of [`COLUMNS`], without looking for their names in each.
     pub fn from_columns(row: &QueryResult) -> Result<Self, DbErr> {

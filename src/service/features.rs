@@ -1,0 +1,165 @@
+//! Features on their way out: the pages of lists and of history as text, piece by piece.
+//!
+//! A page is found first; its pieces are read as the client takes them, so an answer holds one piece whatever is
+//! on the page, and no connection to the database while the client is slow. What a page shows when locations change
+//! between two pieces, [`crate::storage::Listing`] and [`crate::storage::Past`] say.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::{Service, memory::Reservation};
+use crate::{
+    domain::{
+        access::{Action, Caller, Whose},
+        error::{Error, Result},
+        id::LocationId,
+        location::Location,
+    },
+    storage::{Listing, Past},
+};
+
+/// Pieces that are read and written as text at once. A row of a megabyte takes some four times as much meanwhile.
+const PIECES_AT_ONCE: usize = 2;
+
+/// Whose turn it is to read a piece.
+#[derive(Debug)]
+pub struct Pieces(Semaphore);
+
+impl Default for Pieces {
+    fn default() -> Self {
+        Self(Semaphore::new(PIECES_AT_ONCE))
+    }
+}
+
+/// The Features of one answer that are still to be written.
+pub struct Features {
+    service: Arc<Service>,
+    by: Caller,
+    whose: Whose,
+    rest: Rest,
+    /// Has any piece been read?
+    has_begun: bool,
+    /// Is there a Feature before the next one?
+    needs_comma: bool,
+    /// The bytes of the largest piece, counted until the last is sent.
+    held: Arc<Reservation>,
+}
+
+enum Rest {
+    List(Listing),
+    History(LocationId, Past),
+}
+
+impl Features {
+    /// The Features of a list's page.
+    ///
+    /// # Errors
+    /// `rate_limited` and `storage_unavailable` where the memory for answers is spent.
+    pub(super) fn of_list(service: &Arc<Service>, by: Caller, whose: Whose, page: Listing) -> Result<Self> {
+        let bytes = page.largest_piece();
+        Self::new(service, by, whose, Rest::List(page), bytes)
+    }
+
+    /// The Features of a page of history; errors as [`Features::of_list`].
+    pub(super) fn of_history(
+        service: &Arc<Service>,
+        by: Caller,
+        whose: Whose,
+        (id, page): (LocationId, Past),
+    ) -> Result<Self> {
+        let bytes = page.largest_piece;
+        Self::new(service, by, whose, Rest::History(id, page), bytes)
+    }
+
+    fn new(service: &Arc<Service>, by: Caller, whose: Whose, rest: Rest, bytes: usize) -> Result<Self> {
+        let held = Arc::new(service.memory.answers.reserve(whose, bytes)?);
+        Ok(Self { service: service.clone(), by, whose, rest, has_begun: false, needs_comma: false, held })
+    }
+
+    /// Is everything written?
+    pub fn is_done(&self) -> bool {
+        match &self.rest {
+            Rest::List(page) => page.is_read(),
+            Rest::History(_, page) => page.is_read(),
+        }
+    }
+
+    /// Reads the next piece and appends it, with a comma wherever one belongs. It may be empty.
+    ///
+    /// # Errors
+    /// `not_found` where the caller has lost sight of the history; `storage_unavailable`, `internal`.
+    pub async fn write_piece(&mut self, text: &mut String) -> Result<()> {
+        let service = self.service.clone();
+        let needs_a_read = match &self.rest {
+            Rest::List(page) => page.needs_a_read(),
+            Rest::History(_, page) => page.needs_a_read(),
+        };
+        // Small rows are there already.
+        let _turn = match needs_a_read {
+            true => Some(service.pieces.0.acquire().await.map_err(Error::internal)?),
+            false => None,
+        };
+        let is_later = std::mem::replace(&mut self.has_begun, true);
+        match &mut self.rest {
+            Rest::List(page) => {
+                for (location, distance_m) in service.store.read_piece(page).await? {
+                    let feature = match distance_m {
+                        Some(distance_m) => location.to_feature_at(distance_m),
+                        None => Ok(location.to_feature()),
+                    };
+                    match feature {
+                        Ok(feature) => push(text, &mut self.needs_comma, &feature),
+                        Err(error) => leave_out(&location, &error),
+                    }
+                }
+            }
+            Rest::History(id, page) => {
+                // It takes as long as the client likes, and the right may have ended meanwhile.
+                if is_later {
+                    service.may_still_see(&self.by, *id).await?;
+                }
+                for location in service.store.read_versions(page).await? {
+                    push(text, &mut self.needs_comma, &location.to_feature());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Text of this answer as bytes that are counted until they are sent.
+    pub fn hold(&self, text: String) -> Bytes {
+        self.service.memory.answers.hold_piece(self.whose, text, &self.held)
+    }
+}
+
+fn push(text: &mut String, needs_comma: &mut bool, feature: &str) {
+    if std::mem::replace(needs_comma, true) {
+        text.push(',');
+    }
+    text.push_str(feature);
+}
+
+fn leave_out(location: &Location, error: &Error) {
+    let id = location.id.get();
+    tracing::error!(id, %error, "a location cannot be written as a Feature; lists leave it out");
+}
+
+impl Service {
+    /// May somebody still see a location whose history they are being sent?
+    async fn may_still_see(&self, by: &Caller, id: LocationId) -> Result<()> {
+        if let Caller::Guest(guest) = by
+            && !self.store.is_shared(guest).await?
+        {
+            return Err(Error::no_location(id));
+        }
+        self.permit(by, id, Action::See).await
+    }
+}
+
+impl fmt::Debug for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Features").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,155 @@
+//! What requests and answers hold in memory while a client sends or reads, with a bound on the sum.
+//!
+//! Each body and each answer is bounded by itself. Their number is not, so the bytes of all of them are counted
+//! here, with a share for each user or address. Who finds no room is refused at once and nobody waits: with
+//! `rate_limited` where it is the caller's own share, else with `storage_unavailable`.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::limits::Limits;
+use crate::{
+    config::Counts,
+    domain::{
+        access::Whose,
+        error::{Code, Error, Result},
+    },
+    metrics::{Counter, Metrics},
+    net::byte_budget::{self, ByteBudget},
+};
+
+/// The bytes for all callers, of answers and of bodies.
+const ALL_ANSWERS: usize = 64 * 1024 * 1024;
+const ALL_BODIES: usize = 32 * 1024 * 1024;
+/// How many callers it takes to fill a budget.
+const SHARES: usize = 4;
+/// When there may be room again; nobody knows.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// A shorter answer is not counted where it cannot be refused: the connection that sends it takes as much.
+const SMALL_ANSWER: usize = 16 * 1024;
+
+/// Bytes that are counted for a caller until this is dropped.
+pub type Reservation = byte_budget::Reservation<Whose>;
+
+/// Every budget of bytes that HTTP draws on.
+#[derive(Debug)]
+pub struct Memory {
+    /// Answers with locations, until the connection has sent them.
+    pub answers: Budget,
+    /// Bodies of which a part has come.
+    pub bodies: Budget,
+}
+
+/// One budget, and how it refuses.
+#[derive(Debug)]
+pub struct Budget {
+    bytes: ByteBudget<Whose>,
+    /// What there is too much of.
+    what: &'static str,
+    limited: Counter,
+}
+
+impl Memory {
+    /// With the configured shares; without limits each caller's is the whole.
+    pub fn start(counts: Option<&Counts>, limits: &Limits, metrics: &Metrics) -> Self {
+        let budget = |share: Option<usize>, all: usize| {
+            let (all, share) = share.map_or((all, all), |share| (share.saturating_mul(SHARES), share));
+            ByteBudget::new(all, share)
+        };
+        let answers = budget(counts.map(|counts| counts.answer_bytes.get() as usize), ALL_ANSWERS);
+        let bodies = budget(counts.map(|counts| counts.body_bytes.get() as usize), ALL_BODIES);
+        let look = |name, help, bytes: &ByteBudget<Whose>| {
+            let bytes = bytes.clone();
+            metrics.watch_bytes(name, help, move || bytes.used());
+        };
+        look("answers_unread", "Answers with locations that clients have not taken yet", &answers);
+        look("bodies_incomplete", "Request bodies of which a part has come", &bodies);
+        let budget = |bytes, what, limited: &Counter| Budget { bytes, what, limited: limited.clone() };
+        Self {
+            answers: budget(answers, "answers that are not read yet", &limits.too_many_answers),
+            bodies: budget(bodies, "bodies that have not come whole yet", &limits.too_many_bodies),
+        }
+    }
+}
+
+impl Budget {
+    /// Counts bytes for a caller.
+    ///
+    /// # Errors
+    /// `rate_limited`, `storage_unavailable`.
+    pub fn reserve(&self, whose: Whose, bytes: usize) -> Result<Reservation> {
+        self.bytes.reserve(whose, bytes).ok_or_else(|| self.refusal(whose, bytes))
+    }
+
+    /// Counts more bytes for the same caller.
+    ///
+    /// # Errors
+    /// `rate_limited`, `storage_unavailable`.
+    pub fn grow(&self, whose: Whose, held: &mut Reservation, bytes: usize) -> Result<()> {
+        held.grow(bytes).then_some(()).ok_or_else(|| self.refusal(whose, bytes))
+    }
+
+    /// Has the caller anything left? Asked before something is done whose answer cannot be refused afterwards.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn check(&self, whose: Whose) -> Result<()> {
+        match self.bytes.exceeds_share(whose, 1) {
+            true => Err(self.refusal(whose, 1)),
+            false => Ok(()),
+        }
+    }
+
+    /// An answer that is counted until it has been sent.
+    ///
+    /// # Errors
+    /// `rate_limited`, `storage_unavailable`.
+    pub fn hold(&self, whose: Whose, text: String) -> Result<Bytes> {
+        let held = self.reserve(whose, text.len())?;
+        Ok(counted(text, held))
+    }
+
+    /// The same of an answer that must be given: what it tells of is done. It counts beyond the caller's share, so
+    /// that [`Budget::check`] refuses what they ask for next.
+    pub fn hold_anyway(&self, whose: Whose, text: String) -> Bytes {
+        match text.len() {
+            0..SMALL_ANSWER => text.into(),
+            len => counted(text, self.bytes.record(whose, len)),
+        }
+    }
+
+    /// One piece of a longer answer, which `held` counts as far as it reaches.
+    pub(super) fn hold_piece(&self, whose: Whose, text: String, held: &Arc<Reservation>) -> Bytes {
+        let more = self.bytes.record(whose, text.len().saturating_sub(held.bytes()));
+        counted(text, (held.clone(), more))
+    }
+
+    fn refusal(&self, whose: Whose, bytes: usize) -> Error {
+        self.limited.inc();
+        match self.bytes.exceeds_share(whose, bytes) {
+            true => {
+                let detail = match whose {
+                    Whose::User(_) => format!("too many {} of this user", self.what),
+                    Whose::Address(_) => format!("too many {} at this address", self.what),
+                };
+                Error::limited(detail, RETRY_AFTER)
+            }
+            false => {
+                let detail = format!("too many {} of all callers; try again", self.what);
+                Error::new(Code::StorageUnavailable, detail).after(RETRY_AFTER)
+            }
+        }
+    }
+}
+
+/// Bytes that keep something until they are sent.
+fn counted(text: String, until_sent: impl Send + Sync + 'static) -> Bytes {
+    struct Counted<T>(String, T);
+    impl<T> AsRef<[u8]> for Counted<T> {
+        fn as_ref(&self) -> &[u8] {
+            self.0.as_bytes()
+        }
+    }
+    Bytes::from_owner(Counted(text, until_sent))
+}

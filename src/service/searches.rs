@@ -1,0 +1,149 @@
+//! Whose turn it is to search: lists by `bbox` or `near`, and pages far from the beginning.
+//!
+//! Such a list reads and computes in proportion to what it finds or passes over. A few run at once, each caller has
+//! at most half of the places, and who waits does so first in a line of their own: however many lists one caller asks
+//! for, another's next one is behind no more than those that run. What is no list never waits here: that has
+//! other connections to the database.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::limits::Limits;
+use crate::{
+    config::Counts,
+    domain::{
+        access::Whose,
+        error::{Code, Error, Result},
+    },
+    metrics::{Counter, Metrics},
+};
+
+/// Searches that run at once; one caller may have half of them. They take a processor each, or the database's.
+const SEARCHES_AT_ONCE: usize = 2;
+/// Searches of all callers that wait or run at once. Full: 503.
+const MAX_SEARCHES: usize = 64;
+/// How long one may wait for its turn.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// Searches that wait or run.
+#[derive(Debug)]
+pub struct Searches(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Those that run.
+    turns: Arc<Semaphore>,
+    /// How many of one caller may run.
+    turns_of_one: usize,
+    /// Those that wait or run.
+    all: AtomicUsize,
+    /// Those of each caller who has any: written when one comes or goes, and bounded by [`MAX_SEARCHES`].
+    by: Mutex<HashMap<Whose, Theirs>>,
+    /// How many of one caller may wait or run; `None`: no limit, and nobody is too long in line.
+    most: Option<usize>,
+    limited: Counter,
+}
+
+#[derive(Debug)]
+struct Theirs {
+    searches: usize,
+    turns: Arc<Semaphore>,
+}
+
+/// A search that waits or runs.
+struct Place {
+    of: Arc<Inner>,
+    whose: Whose,
+}
+
+/// A search that runs, until this is dropped.
+pub struct Turn {
+    _place: Place,
+    _turns: [OwnedSemaphorePermit; 2],
+}
+
+impl Searches {
+    /// None yet.
+    pub fn start(counts: Option<&Counts>, limits: &Limits, metrics: &Metrics) -> Self {
+        let inner = Arc::new(Inner {
+            turns: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),
+            turns_of_one: if counts.is_some() { SEARCHES_AT_ONCE / 2 } else { SEARCHES_AT_ONCE },
+            all: AtomicUsize::new(0),
+            by: Mutex::default(),
+            most: counts.map(|counts| counts.searches.get() as usize),
+            limited: limits.too_many_searches.clone(),
+        });
+        let look = inner.clone();
+        metrics.queue("searches", MAX_SEARCHES, move || look.all.load(Ordering::Relaxed));
+        Self(inner)
+    }
+
+    /// Waits for a caller's turn.
+    ///
+    /// # Errors
+    /// `rate_limited` where the caller waits for too many already; `storage_unavailable` where too many wait, or it
+    /// takes too long.
+    pub async fn turn(&self, whose: Whose) -> Result<Turn> {
+        let (place, theirs) = self.place(whose)?;
+        let wait = async {
+            let own = theirs.acquire_owned().await.map_err(Error::internal)?;
+            let all = self.0.turns.clone().acquire_owned().await.map_err(Error::internal)?;
+            Ok(Turn { _place: place, _turns: [own, all] })
+        };
+        match self.0.most {
+            Some(_) => timeout(MAX_WAIT, wait).await.unwrap_or_else(|_| Err(full())),
+            None => wait.await,
+        }
+    }
+
+    fn place(&self, whose: Whose) -> Result<(Place, Arc<Semaphore>)> {
+        let inner = &self.0;
+        let mut by = inner.by.lock();
+        let there = by.get(&whose).map_or(0, |theirs| theirs.searches);
+        if let Some(most) = inner.most {
+            if there >= most {
+                inner.limited.inc();
+                let detail = "too many lists of this caller are being searched for";
+                return Err(Error::limited(detail, Duration::from_secs(1)));
+            }
+            if inner.all.load(Ordering::Relaxed) >= MAX_SEARCHES {
+                return Err(full());
+            }
+        }
+        let new = || Theirs { searches: 0, turns: Arc::new(Semaphore::new(inner.turns_of_one)) };
+        let theirs = by.entry(whose).or_insert_with(new);
+        theirs.searches += 1;
+        inner.all.fetch_add(1, Ordering::Relaxed);
+        Ok((Place { of: inner.clone(), whose }, theirs.turns.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut by = self.of.by.lock();
+        self.of.all.fetch_sub(1, Ordering::Relaxed);
+        if let Some(theirs) = by.get_mut(&self.whose) {
+            theirs.searches -= 1;
+            if theirs.searches == 0 {
+                by.remove(&self.whose);
+            }
+        }
+    }
+}
+
+fn full() -> Error {
+    let detail = "too many lists are being searched for; try again";
+    Error::new(Code::StorageUnavailable, detail).after(MAX_WAIT)
+}

@@ -1,0 +1,100 @@
+//! How many locations a list has in all, without counting very many of them for every page.
+//!
+//! MySQL keeps no number of rows: it counts them. Up to [`COUNTED`] that takes a few milliseconds and is done each
+//! time; a larger count is kept for a while, in proportion to what it took.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use sea_orm::{Statement, Value};
+
+use super::{
+    access,
+    connect::{SEARCH_HINT, Store},
+    listing::{limited_to, seen},
+};
+use crate::domain::{access::Caller, error::Result};
+
+/// Up to so many locations are counted anew for every page.
+const COUNTED: u64 = 10_000;
+/// How long a count of more is kept at least.
+const KEPT: Duration = Duration::from_secs(1);
+/// It is kept for so many times what it took, so that counting takes at most a twentieth of one connection.
+const KEPT_TIMES: u32 = 20;
+
+/// Counts of long lists: of everything (`None`), or of what one user sees.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Written after each count. Those that are not good any more are removed then, so it is bounded by how many
+    /// counts of over [`COUNTED`] rows fit into the time they are kept.
+    kept: Mutex<HashMap<Option<i64>, Total>>,
+    /// Held while a long list is counted: one at a time, and whoever waits finds the count of who was before.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Total {
+    locations: u64,
+    good_until: Instant,
+}
+
+impl Totals {
+    fn kept(&self, list: Option<i64>) -> Option<u64> {
+        let kept = self.kept.lock();
+        kept.get(&list).filter(|total| Instant::now() < total.good_until).map(|total| total.locations)
+    }
+
+    fn keep(&self, list: Option<i64>, locations: u64, took: Duration) {
+        let now = Instant::now();
+        let mut kept = self.kept.lock();
+        kept.retain(|_, total| now < total.good_until);
+        kept.insert(list, Total { locations, good_until: now + KEPT.max(took * KEPT_TIMES) });
+    }
+}
+
+impl Store {
+    /// How many locations somebody sees in lists. Exact up to 10,000, from there as it was a moment ago.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub(super) async fn total(&self, seen_by: &Caller) -> Result<u64> {
+        let list = limited_to(seen_by);
+        // Nobody else's list begins with NULL, so a guest's empty one may be kept as well.
+        let key = list.as_ref().map(|user| user.unwrap_or(-1));
+        if let Some(total) = self.totals.kept(key) {
+            return Ok(total);
+        }
+        let few = count_of(list, Some(COUNTED + 1));
+        let few =
+            self.listed(|| async { access::count(&self.lister()?, self.statement(&few)).await }).await?;
+        if few <= COUNTED {
+            return Ok(few);
+        }
+        let _turn = self.totals.turn.lock().await;
+        if let Some(total) = self.totals.kept(key) {
+            return Ok(total);
+        }
+        let (all, started) = (count_of(list, None), Instant::now());
+        let all = || async { access::count(&self.lister()?, self.statement(&all)).await };
+        let total = self.searched(all).await?;
+        self.totals.keep(key, total, started.elapsed());
+        Ok(total)
+    }
+
+    fn statement(&self, (sql, values): &(String, Vec<Value>)) -> Statement {
+        Statement::from_sql_and_values(self.backend(), sql, values.iter().cloned())
+    }
+}
+
+/// A query for the length of a list; with `most`, of no more than so many of all locations, or of a user's own.
+fn count_of(list: Option<Option<i64>>, most: Option<u64>) -> (String, Vec<Value>) {
+    let (rows, values) = match (list, most) {
+        (Some(user), most) => seen(user, most),
+        (None, Some(most)) => (format!("SELECT id FROM location LIMIT {most}"), Vec::new()),
+        (None, None) => ("SELECT id FROM location".to_owned(), Vec::new()),
+    };
+    (format!("SELECT {SEARCH_HINT} COUNT(*) FROM ({rows}) AS listed"), values)
+}
