@@ -29,7 +29,6 @@ const FRAMEWORKS: &[(&[&str], &[&str])] = &[
     (&["hyper_util"], &["net"]),
     (&["jsonwebtoken"], &["domain"]),
     (&["prometheus_client", "procfs"], &["metrics"]),
-    (&["governor"], &["service"]),
     (&["tokio"], &["net", "storage", "service", "gateway", "http", "server", "main"]),
 ];
 

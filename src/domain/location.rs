@@ -106,12 +106,14 @@ pub struct Committed {
     feature: OnceLock<String>,
     /// When the body of the PUT had come that made it, if that was just now and here.
     pub came_at: Option<Instant>,
+    /// The caller on whose account it is sent to its room; `None`: nobody's.
+    pub payer: Option<Whose>,
 }
 
 impl Committed {
     /// What an update has made.
     pub fn by(update: &Update, location: Location) -> Self {
-        Self { came_at: Some(update.came_at), ..location.into() }
+        Self { came_at: Some(update.came_at), payer: update.whose, ..location.into() }
     }
 
     /// See [`Location::to_feature`].
@@ -122,7 +124,7 @@ impl Committed {
 
 impl From<Location> for Committed {
     fn from(location: Location) -> Self {
-        Self { location, feature: OnceLock::new(), came_at: None }
+        Self { location, feature: OnceLock::new(), came_at: None, payer: None }
     }
 }
 
@@ -139,6 +141,8 @@ impl Deref for Committed {
 pub struct NewLocation {
     /// Who makes it.
     pub owner: UserId,
+    /// The caller whose budgets it draws on; `None`: nobody's.
+    pub whose: Option<Whose>,
     /// Where it is.
     pub geometry: Geometry,
     /// The caller's own.
@@ -161,7 +165,7 @@ impl NewLocation {
             Error::new(Code::GeometryRequired, "a location needs a geometry").at("/geometry")
         })?;
         let properties = Properties::given(members.swap_remove("properties"))?.unwrap_or_default();
-        Ok(Self { owner, geometry, properties: Properties::new(properties)?, size: body.len() })
+        Ok(Self { owner, whose: None, geometry, properties: Properties::new(properties)?, size: body.len() })
     }
 
     /// As it stands once it is made.
@@ -186,7 +190,7 @@ pub struct Update {
     pub id: LocationId,
     /// Who moves it.
     pub by: Caller,
-    /// Who pays if many have to be told of it; `None`: nobody.
+    /// The caller whose budgets it draws on; `None`: nobody's.
     pub whose: Option<Whose>,
     /// Where it is now; `None` leaves it where it was.
     pub geometry: Option<Geometry>,

@@ -24,7 +24,7 @@ use super::{
     link::{Link, Why},
     room::Update,
 };
-use crate::domain::id::LocationId;
+use crate::domain::id::{LocationId, UserId};
 
 /// Events and acks that may wait; one more ends the connection.
 const CAPACITY: usize = 256;
@@ -118,11 +118,13 @@ impl Outlet {
         self.send(socket, Waiting::Event(event, body));
     }
 
-    /// Sends an event of a room, now or in its turn, as long as the socket is in the room.
+    /// Sends an event of a room, now or in its turn, as long as the socket is in the room. `_sender`: the user who
+    /// speaks, or has come or gone.
     pub fn event_in(
         self: &Arc<Self>,
         socket: &SocketRef,
         room: LocationId,
+        _sender: Option<UserId>,
         event: &'static str,
         body: Arc<RawValue>,
     ) {

@@ -5,6 +5,7 @@
 //! lacks is read from the database, one read a room at a time, which serves all who wait for it.
 
 mod presence;
+mod reads;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,8 +19,10 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use socketioxide::{extract::SocketRef, socket::Sid};
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::time::sleep;
 use tracing::{debug, info};
+
+use reads::Reads;
 
 use super::{
     counts::Counts,
@@ -35,7 +38,7 @@ use super::{
 };
 use crate::{
     domain::{
-        access::{Access, Action, Caller, Change, Role, may},
+        access::{Access, Action, Caller, Change, Role, Whose, may},
         error::{Code, Error, Result},
         id::{LocationId, UserId},
         location::{Committed, Location},
@@ -45,8 +48,7 @@ use crate::{
     service::{Current, Live, Service, history::Head},
 };
 
-/// Reads of all rooms that may run at once; requests have the database's other connections.
-pub const READS: usize = 8;
+pub use reads::READS;
 
 /// How often live rooms are compared with the database: after at most two of these what was lost is noticed.
 const SWEEP: Duration = Duration::from_millis(1_500);
@@ -64,8 +66,7 @@ pub struct Rooms {
     rooms: Mutex<HashMap<LocationId, Arc<Shared>>>,
     /// Rooms that owe their members something, or lack versions themselves: tried again now and then.
     behind: Mutex<HashSet<LocationId>>,
-    /// A permit a read.
-    reads: Semaphore,
+    reads: Reads,
     /// Sockets that something other than a position waits for.
     pub blocked: Arc<Blocked>,
     pub counts: Counts,
@@ -123,6 +124,11 @@ struct Door {
 }
 
 impl Door {
+    /// Is it known what a caller is to the location?
+    fn knows(&self, caller: &Caller) -> bool {
+        self.access.is_some() || matches!(caller, Caller::Anyone(_) | Caller::User { is_admin: true, .. })
+    }
+
     /// `None`: not known yet.
     fn role(&self, caller: &Caller, id: LocationId) -> Option<Option<Role>> {
         match caller {
@@ -181,7 +187,7 @@ impl Rooms {
             service,
             rooms: Mutex::default(),
             behind: Mutex::default(),
-            reads: Semaphore::new(READS),
+            reads: Reads::new(),
             blocked: Arc::default(),
             people: Arc::default(),
             due: Due::default(),
@@ -200,7 +206,7 @@ impl Rooms {
 
     /// How many are being read for.
     pub fn reading(&self) -> usize {
-        READS - self.reads.available_permits()
+        self.reads.running()
     }
 
     /// Lets a socket in: ack, then the current state or every update after `since`, then everything newer.
@@ -215,9 +221,15 @@ impl Rooms {
         since: Option<u64>,
         reply: &mut Reply,
     ) -> Result<()> {
-        let Client { session, outlet, .. } = client;
+        let Client { session, outlet, whose, .. } = client;
         let caller = session.caller();
-        self.service.limits.room(session.rooms_besides(id))?;
+        session.may_enter(id)?;
+        // Before the room is there: who may not see it makes no room, and nothing be read for it but one row.
+        let role = match self.known_role(&caller, id) {
+            Some(role) => role,
+            None => Box::pin(self.read_role(*whose, &caller, id)).await?,
+        };
+        may(role, Action::See, id)?;
         // Of what was before a share link was made its guests learn nothing: that counts as not kept.
         let missed = since.filter(|since| match &caller {
             Caller::Guest(guest) => since + 1 >= guest.from,
@@ -226,15 +238,13 @@ impl Rooms {
         // From here on the room hears of updates, so what commits after the read below is not missed.
         let visit = Visit::new(self, id, missed);
         let shared = &visit.shared;
-        let role = shared.door.lock().role(&caller, id);
-        let role = match role {
-            Some(role) => role,
-            None => Box::pin(self.read_access(shared, &caller)).await?,
-        };
-        may(role, Action::See, id)?;
+        if !shared.door.lock().knows(&caller) {
+            Box::pin(self.read_access(shared, *whose, &caller)).await?;
+        }
         let is_known = shared.room.lock().entry(missed, false) != Entry::Unknown;
         // Boxed: a join that reads nothing, which is most of them, is not to carry the room for it.
-        let failure = if is_known { None } else { Box::pin(self.ask(shared, missed)).await.err() };
+        let failure =
+            if is_known { None } else { Box::pin(self.ask_for(*whose, shared, missed)).await.err() };
         let door = shared.door.lock();
         // Once more: the right may have ended while the database was read.
         may(door.role(&caller, id).flatten(), Action::See, id)?;
@@ -294,19 +304,23 @@ impl Rooms {
         rooms
     }
 
-    /// Sends a member's message to everyone in the room, the sender included.
+    /// Sends a member's message to everyone in the room, the sender included, on the account of `whose`.
     ///
     /// # Errors
-    /// `not_in_room`, `forbidden`.
-    pub fn relay(&self, sender: Sid, id: LocationId, chat: &Arc<RawValue>) -> Result<()> {
+    /// `not_in_room`, `forbidden`, `rate_limited`.
+    pub fn relay(&self, sender: Sid, whose: Whose, id: LocationId, chat: &Arc<RawValue>) -> Result<()> {
         let not_in_room = || Error::new(Code::NotInRoom, format!("join room {id} before sending to it"));
         let shared = self.room(id).ok_or_else(not_in_room)?;
         let room = shared.room.lock();
-        let is_guest = room.member(sender).ok_or_else(not_in_room)?.user.is_none();
-        may(Some(if is_guest { Role::Guest } else { Role::Viewer }), Action::Meet, id)?;
+        let user = room.member(sender).ok_or_else(not_in_room)?.user;
+        let role = if user.is_none() { Role::Guest } else { Role::Viewer };
+        may(Some(role), Action::Meet, id)?;
+        // Not before: nobody spends what a room has who is not in it.
+        self.service.limits.chat(whose, id)?;
         for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
-            outlet.event_in(socket, id, "chat", chat.clone());
+            outlet.event_in(socket, id, user, "chat", chat.clone());
         }
+        self.service.limits.delivered(whose, room.len(), chat.get().len());
         Ok(())
     }
 
@@ -321,8 +335,13 @@ impl Rooms {
         if !room.hear(updates, Instant::now()) {
             self.behind.lock().insert(id);
         }
-        let (lacks, sent) = (room.lacks(), room.tally());
+        let (lacks, sent, members) = (room.lacks(), room.tally(), room.len());
         drop(room);
+        for location in versions.iter().filter(|_| members > 0) {
+            if let Some(payer) = location.payer {
+                self.service.limits.delivered(payer, members, location.feature().len());
+            }
+        }
         self.counts.sent(sent);
         if sent.live > 0 && !lacks {
             let now = Instant::now();
@@ -367,7 +386,7 @@ impl Rooms {
         match self.learn_access(&visit.shared).await {
             // The sweep closes it.
             Err(error) if error.code == Code::NotFound => Ok(()),
-            done => done,
+            read => read.map(drop),
         }
     }
 
@@ -380,22 +399,39 @@ impl Rooms {
         if is_known { Ok(()) } else { self.refresh(id).await }
     }
 
-    /// Reads rights to a location, unless somebody else has done so meanwhile.
-    async fn read_access(&self, shared: &Arc<Shared>, caller: &Caller) -> Result<Option<Role>> {
-        let _turn = shared.turn.lock().await;
-        let known = shared.door.lock().role(caller, shared.id);
-        if let Some(role) = known {
-            return Ok(role);
+    /// What a caller is to a location, as far as that is known without asking the database.
+    fn known_role(&self, caller: &Caller, id: LocationId) -> Option<Option<Role>> {
+        match self.room(id) {
+            Some(shared) => shared.door.lock().role(caller, id),
+            None => Door::default().role(caller, id),
         }
-        self.learn_access(shared).await?;
-        Ok(shared.door.lock().role(caller, shared.id).flatten())
     }
 
-    /// With the room's turn to read.
-    async fn learn_access(&self, shared: &Arc<Shared>) -> Result<()> {
+    /// The same from the database, by one row.
+    async fn read_role(&self, whose: Whose, caller: &Caller, id: LocationId) -> Result<Option<Role>> {
+        let _share = self.reads.share(whose).await?;
+        let _permit = self.reads.permit().await?;
+        self.service.role(caller, id).await
+    }
+
+    /// Reads rights to a location for somebody who may see it, unless somebody else has done so meanwhile.
+    async fn read_access(&self, shared: &Arc<Shared>, whose: Whose, caller: &Caller) -> Result<()> {
+        self.service.limits.may_read(whose)?;
+        let _share = self.reads.share(whose).await?;
+        let _turn = shared.turn.lock().await;
+        if !shared.door.lock().knows(caller) {
+            let rows = self.learn_access(shared).await?;
+            self.service.limits.read(whose, rows);
+        }
+        Ok(())
+    }
+
+    /// With the room's turn to read; returns how many rows there were.
+    async fn learn_access(&self, shared: &Arc<Shared>) -> Result<usize> {
         shared.door.lock().heard = Some(Vec::new());
         let read = async {
-            let _permit = self.reads.acquire().await.map_err(Error::internal)?;
+            let _permit = self.reads.permit().await?;
+            self.counts.access_reads.inc();
             self.service.access(shared.id).await
         };
         let read = read.await;
@@ -403,10 +439,11 @@ impl Rooms {
         // What was committed before the read is in it already, and does no harm a second time.
         let heard = door.heard.take().unwrap_or_default();
         let mut access = read?;
+        let rows = access.members.len() + access.shares.len();
         heard.into_iter().for_each(|change| access.apply(change));
         door.access = Some(access);
         self.expel(shared, door);
-        Ok(())
+        Ok(rows)
     }
 
     /// Takes out of a room who has no right to be there.
@@ -540,6 +577,12 @@ impl Rooms {
         self.behind.lock().insert(id);
     }
 
+    /// The same as [`Rooms::ask`] for a caller, of whose reads only so many run at once.
+    async fn ask_for(&self, whose: Whose, shared: &Shared, since: Option<u64>) -> Result<()> {
+        let _share = self.reads.share(whose).await?;
+        self.ask(shared, since).await
+    }
+
     /// Asks the database for what a room lacks or somebody who has `since` needs, unless somebody else has
     /// done so meanwhile: one read serves all who wait.
     async fn ask(&self, shared: &Shared, since: Option<u64>) -> Result<()> {
@@ -563,7 +606,7 @@ impl Rooms {
         }
         let id = shared.id;
         let read = async {
-            let _permit = self.reads.acquire().await.map_err(Error::internal)?;
+            let _permit = self.reads.permit().await?;
             let run = self.service.newest(id, from, MAX_MISSED + 1).await?;
             debug!(room = %id, from, versions = run.len(), "read for a room");
             Ok::<Vec<_>, Error>(run.into_iter().map(|location| update(&location.into())).collect())

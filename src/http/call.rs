@@ -14,7 +14,7 @@ use crate::{
         error::{Code, Error, Result},
     },
     net::{bearer::bearer, client::Client},
-    service::{Service, access::Credentials},
+    service::{Service, access::Credentials, limits},
 };
 
 const SHARE: &str = "x-share-token";
@@ -89,9 +89,9 @@ impl Call {
         }
     }
 
-    /// Whom it counts for.
+    /// The caller whose budgets it draws on.
     pub fn whose(&self, by: &Caller) -> Whose {
-        by.account().map_or(Whose::Address(self.from), Whose::User)
+        limits::whose(by.account(), self.from)
     }
 
     /// `None`: open mode.

@@ -83,7 +83,9 @@ pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Err
 async fn create(call: Call, body: impl Body) -> Response {
     let act = async {
         let (caller, body) = call.with_body(body).await?;
-        let location = call.service.create_location(NewLocation::from_body(&body, caller.as_ref())?).await?;
+        let mut new = NewLocation::from_body(&body, caller.as_ref())?;
+        new.whose = Some(call.whose(&caller.unwrap_or_default()));
+        let location = call.service.create_location(new).await?;
         let reply = reply::data(StatusCode::CREATED, "location", location.feature());
         Ok(warp::reply::with_header(reply, header::LOCATION, format!("/location/{}", location.id)))
     };
@@ -148,7 +150,8 @@ async fn delete(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         let by = by.labelled(query::user(&call.query)?);
-        call.service.delete_location(by, known(&id)?).await?;
+        let whose = call.whose(&by);
+        call.service.delete_location(by, whose, known(&id)?).await?;
         Ok(StatusCode::NO_CONTENT)
     };
     respond(act.await)

@@ -1,65 +1,86 @@
-//! How much one caller may ask for: budgets that refill by themselves, and how much may be there at once.
+//! How much one caller may ask for, over all of their sockets and requests, and priced by what it costs others.
+//!
+//! A caller is the user of a valid token, or else the address ([`Whose`]). Some budgets are spent before something
+//! is done; others are charged once its cost is known, and whoever is in debt is refused the next time. The
+//! arithmetic is in [`super::budget`]; which limits there are, with their defaults, in [`crate::config`].
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
-    fmt,
-    hash::Hash,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
-use governor::{
-    NotUntil, Quota, RateLimiter,
-    clock::{Clock, MonotonicClock, Reference},
-    nanos::Nanos,
-    state::{
-        InMemoryState, NotKeyed, StateStore,
-        keyed::{DashMapStateStore, ShrinkableKeyedStateStore},
-    },
-};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
+use super::budget::{Budget, Budgets, Rate};
 use crate::{
     config::{self, Counts},
     domain::{
         access::{ShareId, Whose},
         error::{Error, Result},
-        id::UserId,
+        id::{LocationId, UserId},
     },
-    metrics::{Counter, Metrics},
+    metrics::{Counter, Counters, Metrics},
     storage::Toll,
 };
 
 /// Seconds' worth of requests that may come at once, after a pause: a map that opens, a phone back on line.
 const REQUESTS_BURST: u32 = 5;
-/// And of events of a socket: one that is back joins all its rooms.
+/// The same for events: a socket that is back joins all its rooms.
 const EVENTS_BURST: u32 = 20;
+/// The same for messages of one user, and of all users of a room.
+const USER_CHATS_BURST: u32 = 8;
+const ROOM_CHATS_BURST: u32 = 4;
+/// The same for deliveries, and for rows that are read.
+const COSTS_BURST: u32 = 10;
+/// Changes of one person's memberships that one user may make at once.
+const PAIR_NOTICES_AT_ONCE: u32 = 10;
+/// Seconds' worth of changed locations that one user may send another whole at once.
+const PAIR_UPDATES_BURST: u32 = 10;
+/// An address stands for so many users, where a limit has no setting for addresses.
+const USERS_OF_AN_ADDRESS: u32 = 5;
 /// How many addresses may try passwords of one share link as often as they may.
 const ADDRESSES: u32 = 20;
 /// How often budgets that are full again are forgotten.
-const FORGET: Duration = Duration::from_secs(10);
+const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 /// How many people one may have told for the price of a request.
 const TOLD: u64 = 25;
+/// Bytes sent to one member for the price of one delivery.
+const DELIVERY_BYTES: usize = 16 * 1024;
 /// Of an IPv6 address, what one customer has at least.
 const NETWORK: u32 = 64;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every limit on callers.
 #[derive(Debug)]
 pub struct Limits {
-    user: Budgets<UserId>,
-    address: Budgets<IpAddr>,
-    refused: Budgets<IpAddr>,
-    password: Budgets<(ShareId, IpAddr)>,
+    requests: ByCaller,
+    refused: Limit<IpAddr>,
+    password: Limit<(ShareId, IpAddr)>,
     /// From all addresses.
-    passwords: Budgets<ShareId>,
+    passwords: Limit<ShareId>,
+    events: ByCaller,
     /// `None`: no limit.
-    events: Option<Quota>,
-    events_limited: Counter,
-    rooms: Most,
+    socket_events: Option<Rate>,
+    socket_events_limited: Counter,
+    user_chats: ByCaller,
+    room_chats: Limit<LocationId>,
+    /// Members reached, and bytes sent to them.
+    deliveries: ByCaller,
+    /// Rows that the database had to read.
+    rows: ByCaller,
+    /// Changes by one caller that concern one person.
+    pair_notices: Limit<(Whose, UserId)>,
+    /// Locations whose changes one caller sends to one person whole.
+    pair_updates: Limit<(Whose, UserId)>,
+    socket_rooms: Most,
+    user_rooms: Most,
+    address_rooms: Most,
     sockets: Most,
     user_sockets: Most,
     address_sockets: Most,
@@ -73,14 +94,22 @@ pub struct Limits {
     pub foreign: Counter,
     /// Of events that came while too many waited.
     pub too_many_waiting: Counter,
-    /// Written when sockets come and go.
+    /// Written when sockets come and go, and when they enter and leave rooms. Callers who have neither sockets nor
+    /// rooms have no entry, so it is bounded by the number of sockets.
     seats: Mutex<Seats>,
 }
 
 #[derive(Debug, Default)]
 struct Seats {
     all: u32,
-    by: HashMap<Whose, u32>,
+    by: HashMap<Whose, Share>,
+}
+
+/// What one caller has of sockets and, over all of these, of rooms.
+#[derive(Debug, Default)]
+struct Share {
+    sockets: u32,
+    rooms: u32,
 }
 
 /// How much there may be of something at once.
@@ -90,25 +119,27 @@ struct Most {
     limited: Counter,
 }
 
-/// A budget for each key; `None`: no limit.
-struct Budgets<K: Hash + Eq + Clone> {
-    of: Option<Budget<K>>,
+/// A budget for each key, and how often one was spent.
+#[derive(Debug)]
+struct Limit<K> {
+    budgets: Budgets<K>,
     limited: Counter,
 }
 
-struct Budget<K: Hash + Eq + Clone> {
-    quota: Quota,
-    began: Instant,
-    by: RateLimiter<K, Kept<K>, MonotonicClock>,
-    kept: Kept<K>,
+/// A budget for each user of a token, and another for each address without one.
+#[derive(Debug)]
+struct ByCaller {
+    user: Limit<Whose>,
+    address: Limit<Whose>,
+    detail: &'static str,
 }
 
-/// When budgets will be full, so that one can also be charged for what has been done.
-struct Kept<K: Hash + Eq + Clone>(Arc<DashMapStateStore<K>>);
-
 /// The budget of one socket.
+#[derive(Debug)]
 pub struct Events {
-    of: RateLimiter<NotKeyed, InMemoryState, MonotonicClock>,
+    rate: Rate,
+    /// Written at every event of the socket.
+    budget: Mutex<Budget>,
     limited: Counter,
 }
 
@@ -119,46 +150,82 @@ pub struct Seat {
     whose: Whose,
 }
 
+/// The rooms that one socket is in, counted for its caller; given back with it.
+#[derive(Debug)]
+pub struct Memberships {
+    limits: Arc<Limits>,
+    whose: Whose,
+    rooms: u32,
+}
+
 impl Limits {
     /// As configured.
     pub fn start(limits: &config::Limits, metrics: &Metrics) -> Arc<Self> {
         let counts = limits.counts.as_ref();
-        let limited = metrics.counters("limited", "What was refused because of a limit");
-        let limited = |limit| limited.of([("limit", limit)]);
-        let most = |of: fn(&Counts) -> NonZeroU32, name| Most {
-            most: counts.map(|counts| of(counts).get()),
-            limited: limited(name),
-        };
-        let a_second = |of: fn(&Counts) -> NonZeroU32| {
-            let of = counts.map(of);
-            of.map(|of| Quota::per_second(of).allow_burst(times(of, REQUESTS_BURST)))
-        };
-        let events = counts.map(|counts| counts.socket_events);
+        let made = Making { counts, limited: metrics.counters("limited", "What was refused because of a limit") };
         let limits = Arc::new(Self {
-            user: Budgets::new(a_second(|counts| counts.user_requests), limited("user_requests")),
-            address: Budgets::new(a_second(|counts| counts.address_requests), limited("address_requests")),
-            refused: Budgets::new(a_second(|counts| counts.address_refusals), limited("address_refusals")),
-            password: Budgets::new(
-                counts.map(|counts| Quota::per_minute(counts.share_passwords)),
-                limited("share_passwords"),
+            requests: made.by_caller(
+                ["user_requests", "address_requests"],
+                |counts| [counts.user_requests, counts.address_requests],
+                REQUESTS_BURST,
+                "too many requests of this caller",
             ),
-            passwords: Budgets::new(
-                counts.map(|counts| Quota::per_minute(times(counts.share_passwords, ADDRESSES))),
-                limited("share_passwords"),
+            refused: made.a_second("address_refusals", |counts| counts.address_refusals, REQUESTS_BURST),
+            password: made.limit("share_passwords", |counts| {
+                let tries = counts.share_passwords.get();
+                Rate::new(tries, MINUTE, tries)
+            }),
+            passwords: made.limit("share_passwords", |counts| {
+                let tries = counts.share_passwords.get().saturating_mul(ADDRESSES);
+                Rate::new(tries, MINUTE, tries)
+            }),
+            events: made.by_caller(
+                ["user_events", "address_events"],
+                |counts| [counts.user_events, counts.address_events],
+                EVENTS_BURST,
+                "too many events of this caller, over all sockets",
             ),
-            events: events.map(|of| Quota::per_second(of).allow_burst(times(of, EVENTS_BURST))),
-            events_limited: limited("socket_events"),
-            rooms: most(|counts| counts.socket_rooms, "socket_rooms"),
-            sockets: most(|counts| counts.sockets, "sockets"),
-            user_sockets: most(|counts| counts.user_sockets, "user_sockets"),
-            address_sockets: most(|counts| counts.address_sockets, "address_sockets"),
+            socket_events: counts.map(|counts| per_second(counts.socket_events, EVENTS_BURST)),
+            socket_events_limited: made.counter("socket_events"),
+            user_chats: made.by_caller(
+                ["user_chats", "address_chats"],
+                |counts| of_users(counts.user_chats),
+                USER_CHATS_BURST,
+                "too many messages of this caller",
+            ),
+            room_chats: made.a_second("room_chats", |counts| counts.room_chats, ROOM_CHATS_BURST),
+            deliveries: made.by_caller(
+                ["user_deliveries", "address_deliveries"],
+                |counts| of_users(counts.user_deliveries),
+                COSTS_BURST,
+                "what this caller did before had to be sent to too many, or was too large for so many",
+            ),
+            rows: made.by_caller(
+                ["user_rows", "address_rows"],
+                |counts| of_users(counts.user_rows),
+                COSTS_BURST,
+                "what this caller asked for before made the database read too much",
+            ),
+            pair_notices: made.limit("pair_notices", |counts| {
+                Rate::new(counts.pair_notices.get(), MINUTE, counts.pair_notices.get().max(PAIR_NOTICES_AT_ONCE))
+            }),
+            pair_updates: made.a_second("pair_updates", |counts| counts.pair_updates, PAIR_UPDATES_BURST),
+            socket_rooms: made.most("socket_rooms", |counts| counts.socket_rooms),
+            user_rooms: made.most("user_rooms", |counts| counts.user_rooms),
+            address_rooms: made.most("address_rooms", |counts| counts.address_rooms),
+            sockets: made.most("sockets", |counts| counts.sockets),
+            user_sockets: made.most("user_sockets", |counts| counts.user_sockets),
+            address_sockets: made.most("address_sockets", |counts| counts.address_sockets),
             body_timeout: limits.body_timeout,
-            too_large: limited("bytes"),
-            too_slow: limited("body_timeout"),
-            foreign: limited("host_or_origin"),
-            too_many_waiting: limited("socket_inbox"),
+            too_large: made.counter("bytes"),
+            too_slow: made.counter("body_timeout"),
+            foreign: made.counter("host_or_origin"),
+            too_many_waiting: made.counter("socket_inbox"),
             seats: Mutex::default(),
         });
+        let kept = Arc::downgrade(&limits);
+        let help = "Budgets of callers that are not full";
+        metrics.watch("budgets", help, move || Weak::upgrade(&kept).map_or(0, |limits| limits.kept()));
         tokio::spawn(forget(Arc::downgrade(&limits)));
         limits
     }
@@ -168,7 +235,7 @@ impl Limits {
     /// # Errors
     /// `rate_limited`.
     pub fn user(&self, user: UserId) -> Result<()> {
-        self.user.take(&user, "too many requests of this user")
+        self.requests.take(Whose::User(user))
     }
 
     /// A request from this address without a token.
@@ -176,7 +243,7 @@ impl Limits {
     /// # Errors
     /// `rate_limited`.
     pub fn address(&self, from: IpAddr) -> Result<()> {
-        self.address.take(&network(from), "too many requests from this address")
+        self.requests.take(whose(None, from))
     }
 
     /// A request from this address that shows nothing valid.
@@ -184,7 +251,7 @@ impl Limits {
     /// # Errors
     /// `rate_limited`.
     pub fn refused(&self, from: IpAddr) -> Result<()> {
-        self.refused.take(&network(from), "too many requests from this address that had to be refused")
+        self.refused.take(network(from), "too many requests from this address that had to be refused")
     }
 
     /// A password tried for a share link from this address.
@@ -193,22 +260,70 @@ impl Limits {
     /// `rate_limited`.
     pub fn password(&self, share: ShareId, from: IpAddr) -> Result<()> {
         let detail = "too many passwords were tried for this share link";
-        self.password.take(&(share, network(from)), detail)?;
-        self.passwords.take(&share, detail)
+        self.password.take((share, network(from)), detail)?;
+        self.passwords.take(share, detail)
     }
 
     /// The budget of a socket that connects; `None`: no limit.
     pub fn events(&self) -> Option<Events> {
-        let of = self.events.map(|events| RateLimiter::direct_with_clock(events, MonotonicClock));
-        of.map(|of| Events { of, limited: self.events_limited.clone() })
+        let budget = || Mutex::new(Budget::new(Instant::now()));
+        let limited = || self.socket_events_limited.clone();
+        self.socket_events.map(|rate| Events { rate, budget: budget(), limited: limited() })
     }
 
-    /// May a socket that is in so many rooms enter another?
+    /// An event of a caller, whichever socket it came from.
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn room(&self, rooms: usize) -> Result<()> {
-        self.rooms.check(rooms, "rooms of one socket")
+    pub fn event(&self, whose: Whose) -> Result<()> {
+        self.events.take(whose)
+    }
+
+    /// A message of a caller to a room whose member they are.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn chat(&self, whose: Whose, room: LocationId) -> Result<()> {
+        self.may_deliver(whose)?;
+        self.user_chats.take(whose)?;
+        self.room_chats.take(room, "too many messages in this room")
+    }
+
+    /// May a caller do something that is sent to others?
+    ///
+    /// # Errors
+    /// `rate_limited`: what they did before is not paid for.
+    pub fn may_deliver(&self, whose: Whose) -> Result<()> {
+        self.deliveries.is_paid(whose)
+    }
+
+    /// What a caller did was sent to so many, each time so large.
+    pub fn delivered(&self, whose: Whose, members: usize, bytes: usize) {
+        self.deliveries.charge(whose, members as u64 * bytes.div_ceil(DELIVERY_BYTES).max(1) as u64);
+    }
+
+    /// May a caller ask for something that makes the database read many rows?
+    ///
+    /// # Errors
+    /// `rate_limited`: what they asked for before is not paid for.
+    pub fn may_read(&self, whose: Whose) -> Result<()> {
+        self.rows.is_paid(whose)
+    }
+
+    /// So many rows were read for a caller.
+    pub fn read(&self, whose: Whose, rows: usize) {
+        self.rows.charge(whose, rows as u64);
+    }
+
+    /// May a caller have a changed location sent to a person whole? Otherwise only its id is.
+    pub fn may_show(&self, whose: Whose, person: UserId) -> bool {
+        // Nobody is refused anything.
+        self.pair_updates.budgets.try_take((whose, person), 1).is_ok()
+    }
+
+    /// The rooms of a socket that connects.
+    pub fn memberships(self: &Arc<Self>, whose: Whose) -> Memberships {
+        Memberships { limits: self.clone(), whose, rooms: 0 }
     }
 
     /// A socket connects, with a token of `user` or else from this address.
@@ -218,33 +333,112 @@ impl Limits {
     pub fn seat(self: &Arc<Self>, user: Option<UserId>, from: IpAddr) -> Result<Seat> {
         let whose = whose(user, from);
         let mut seats = self.seats.lock();
-        self.sockets.check(seats.all as usize, "sockets")?;
-        let theirs = seats.by.entry(whose).or_default();
+        self.sockets.check(seats.all, "sockets")?;
+        let theirs = seats.by.get(&whose).map_or(0, |share| share.sockets);
         match whose {
-            Whose::User(_) => self.user_sockets.check(*theirs as usize, "sockets of one user")?,
-            Whose::Address(_) => self.address_sockets.check(*theirs as usize, "sockets from one address")?,
+            Whose::User(_) => self.user_sockets.check(theirs, "sockets of one user")?,
+            Whose::Address(_) => self.address_sockets.check(theirs, "sockets from one address")?,
         }
-        *theirs += 1;
+        seats.by.entry(whose).or_default().sockets += 1;
         seats.all += 1;
         Ok(Seat { limits: self.clone(), whose })
+    }
+
+    fn forget(&self) {
+        self.by_caller().into_iter().flat_map(|by| [&by.user, &by.address]).for_each(|of| of.budgets.forget());
+        self.pair_notices.budgets.forget();
+        self.pair_updates.budgets.forget();
+        self.refused.budgets.forget();
+        self.password.budgets.forget();
+        self.passwords.budgets.forget();
+        self.room_chats.budgets.forget();
+    }
+
+    fn kept(&self) -> usize {
+        let by_caller = self.by_caller().into_iter().flat_map(|by| [&by.user, &by.address]);
+        by_caller.map(|of| of.budgets.len()).sum::<usize>()
+            + self.pair_notices.budgets.len()
+            + self.pair_updates.budgets.len()
+            + self.refused.budgets.len()
+            + self.password.budgets.len()
+            + self.passwords.budgets.len()
+            + self.room_chats.budgets.len()
+    }
+
+    fn by_caller(&self) -> [&ByCaller; 5] {
+        [&self.requests, &self.events, &self.user_chats, &self.deliveries, &self.rows]
     }
 }
 
 impl Toll for Limits {
     fn may_tell(&self, whose: Whose) -> Result<()> {
-        let detail = "too many people had to be told of what was done before";
-        match whose {
-            Whose::User(user) => self.user.is_paid(&user, detail),
-            Whose::Address(from) => self.address.is_paid(&network(from), detail),
-        }
+        self.requests.is_paid_for(whose, "too many people had to be told of what was done before")
     }
 
     fn told(&self, whose: Whose, people: usize) {
-        let requests = people as u64 / TOLD;
-        match whose {
-            Whose::User(user) => self.user.charge(&user, requests),
-            Whose::Address(from) => self.address.charge(&network(from), requests),
-        }
+        self.requests.charge(whose, people as u64 / TOLD);
+    }
+
+    fn may_concern(&self, whose: Whose, person: UserId) -> Result<()> {
+        self.pair_notices.take((whose, person), "too many changes of what this caller shares with this user")
+    }
+}
+
+/// What limits are made of.
+struct Making<'a> {
+    counts: Option<&'a Counts>,
+    limited: Counters<1>,
+}
+
+impl Making<'_> {
+    fn counter(&self, name: &'static str) -> Counter {
+        self.limited.of([("limit", name)])
+    }
+
+    fn limit<K: std::hash::Hash + Eq>(&self, name: &'static str, rate: impl Fn(&Counts) -> Rate) -> Limit<K> {
+        Limit { budgets: Budgets::new(self.counts.map(rate)), limited: self.counter(name) }
+    }
+
+    fn a_second<K: std::hash::Hash + Eq>(
+        &self,
+        name: &'static str,
+        units: impl Fn(&Counts) -> NonZeroU32,
+        burst: u32,
+    ) -> Limit<K> {
+        self.limit(name, |counts| per_second(units(counts), burst))
+    }
+
+    /// `units`: of a user, and of an address.
+    fn by_caller(
+        &self,
+        names: [&'static str; 2],
+        units: fn(&Counts) -> [NonZeroU32; 2],
+        burst: u32,
+        detail: &'static str,
+    ) -> ByCaller {
+        let [user, address] = [0, 1].map(|at| self.a_second(names[at], |counts| units(counts)[at], burst));
+        ByCaller { user, address, detail }
+    }
+
+    fn most(&self, name: &'static str, of: fn(&Counts) -> NonZeroU32) -> Most {
+        Most { most: self.counts.map(|counts| of(counts).get()), limited: self.counter(name) }
+    }
+}
+
+/// So many units a second, and so many seconds' worth at once.
+fn per_second(units: NonZeroU32, burst: u32) -> Rate {
+    Rate::new(units.get(), SECOND, units.get().saturating_mul(burst))
+}
+
+/// What a user has, and an address for all its users.
+fn of_users(units: NonZeroU32) -> [NonZeroU32; 2] {
+    [units, units.saturating_mul(NonZeroU32::new(USERS_OF_AN_ADDRESS).expect("some"))]
+}
+
+impl Seat {
+    /// The user or address it counts for.
+    pub fn whose(&self) -> Whose {
+        self.whose
     }
 }
 
@@ -252,11 +446,47 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut seats = self.limits.seats.lock();
         seats.all -= 1;
-        if let Some(theirs) = seats.by.get_mut(&self.whose) {
-            *theirs -= 1;
-            if *theirs == 0 {
-                seats.by.remove(&self.whose);
-            }
+        seats.change(self.whose, |share| share.sockets -= 1);
+    }
+}
+
+impl Memberships {
+    /// May the socket, which is in so many rooms, enter another?
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn may_grow(&self, rooms: usize) -> Result<()> {
+        let Limits { socket_rooms, user_rooms, address_rooms, seats, .. } = &*self.limits;
+        socket_rooms.check(u32::try_from(rooms).unwrap_or(u32::MAX), "rooms of one socket")?;
+        let theirs = seats.lock().by.get(&self.whose).map_or(0, |share| share.rooms);
+        match self.whose {
+            Whose::User(_) => user_rooms.check(theirs, "rooms of all sockets of one user"),
+            Whose::Address(_) => address_rooms.check(theirs, "rooms of all sockets from one address"),
+        }
+    }
+
+    /// The socket is now in so many rooms.
+    pub fn set(&mut self, rooms: usize) {
+        let (before, now) = (self.rooms, u32::try_from(rooms).unwrap_or(u32::MAX));
+        if before != now {
+            self.rooms = now;
+            self.limits.seats.lock().change(self.whose, |share| share.rooms = share.rooms + now - before);
+        }
+    }
+}
+
+impl Drop for Memberships {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+impl Seats {
+    fn change(&mut self, whose: Whose, change: impl FnOnce(&mut Share)) {
+        let share = self.by.entry(whose).or_default();
+        change(share);
+        if let Share { sockets: 0, rooms: 0 } = share {
+            self.by.remove(&whose);
         }
     }
 }
@@ -267,118 +497,62 @@ impl Events {
     /// # Errors
     /// `rate_limited`.
     pub fn take(&self) -> Result<()> {
-        self.of.check().map_err(|until| limited(&self.limited, "too many events of this socket", &until))
+        let taken = self.budget.lock().try_take(&self.rate, 1, Instant::now());
+        taken.map_err(|wait| limited(&self.limited, "too many events of this socket", wait))
     }
 }
 
-impl<K: Hash + Eq + Clone> Budgets<K> {
-    fn new(quota: Option<Quota>, limited: Counter) -> Self {
-        let of = quota.map(|quota| {
-            let (began, kept) = (Instant::now(), Arc::<DashMapStateStore<K>>::default());
-            let by = RateLimiter::new(quota, Kept(kept.clone()), MonotonicClock);
-            Budget { quota, began, by, kept: Kept(kept) }
-        });
-        Self { of, limited }
+impl<K: std::hash::Hash + Eq> Limit<K> {
+    fn take(&self, key: K, detail: &'static str) -> Result<()> {
+        self.budgets.try_take(key, 1).map_err(|wait| limited(&self.limited, detail, wait))
     }
 
-    fn take(&self, key: &K, detail: &'static str) -> Result<()> {
-        let Some(of) = &self.of else { return Ok(()) };
-        of.by.check_key(key).map_err(|until| limited(&self.limited, detail, &until))
-    }
-
-    /// Takes what may not be there any more.
-    fn charge(&self, key: &K, requests: u64) {
-        let Some(Budget { quota, began, kept, .. }) = self.of.as_ref().filter(|_| requests > 0) else {
-            return;
-        };
-        let (now, price) = (Nanos::from(began.elapsed()), Nanos::from(quota.replenish_interval()) * requests);
-        let charged =
-            |full: Option<Nanos>| Ok::<_, Infallible>(((), full.map_or(now, |full| full.max(now)) + price));
-        let Ok(()) = kept.measure_and_replace(key, charged);
-    }
-
-    /// Does nobody owe anything?
     fn is_paid(&self, key: &K, detail: &'static str) -> Result<()> {
-        let Some(Budget { quota, began, kept, .. }) = &self.of else { return Ok(()) };
-        let Err(full) = kept.measure_and_replace(key, Err::<(Infallible, Nanos), _>);
-        let full = Duration::from(full.unwrap_or_default());
-        // An empty one is full in that time.
-        let paid = full.saturating_sub(quota.burst_size_replenished_in());
-        match paid.checked_sub(began.elapsed()) {
-            Some(wait) if !wait.is_zero() => {
-                self.limited.inc();
-                Err(Error::limited(detail, wait + quota.replenish_interval()))
-            }
-            _ => Ok(()),
+        self.budgets.debt(key).map_or(Ok(()), |wait| Err(limited(&self.limited, detail, wait)))
+    }
+}
+
+impl ByCaller {
+    fn of(&self, whose: Whose) -> &Limit<Whose> {
+        match whose {
+            Whose::User(_) => &self.user,
+            Whose::Address(_) => &self.address,
         }
     }
 
-    fn forget(&self) {
-        if let Some(Budget { by, .. }) = &self.of {
-            by.retain_recent();
-            by.shrink_to_fit();
-        }
-    }
-}
-
-impl<K: Hash + Eq + Clone> StateStore for Kept<K> {
-    type Key = K;
-
-    fn measure_and_replace<T, F, E>(&self, key: &K, f: F) -> std::result::Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> std::result::Result<(T, Nanos), E>,
-    {
-        self.0.measure_and_replace(key, f)
-    }
-}
-
-impl<K: Hash + Eq + Clone> ShrinkableKeyedStateStore<K> for Kept<K> {
-    fn retain_recent(&self, drop_below: Nanos) {
-        self.0.retain_recent(drop_below);
+    fn take(&self, whose: Whose) -> Result<()> {
+        self.of(whose).take(whose, self.detail)
     }
 
-    fn shrink_to_fit(&self) {
-        self.0.shrink_to_fit();
+    fn charge(&self, whose: Whose, units: u64) {
+        self.of(whose).budgets.charge(whose, units);
     }
 
-    fn len(&self) -> usize {
-        self.0.len()
+    fn is_paid(&self, whose: Whose) -> Result<()> {
+        self.is_paid_for(whose, self.detail)
     }
 
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl<K: Hash + Eq + Clone> fmt::Debug for Budgets<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budgets").finish_non_exhaustive()
+    fn is_paid_for(&self, whose: Whose, detail: &'static str) -> Result<()> {
+        self.of(whose).is_paid(&whose, detail)
     }
 }
 
 impl Most {
-    fn check(&self, there: usize, what: &str) -> Result<()> {
+    fn check(&self, there: u32, what: &str) -> Result<()> {
         match self.most {
-            Some(most) if there >= most as usize => {
+            Some(most) if there >= most => {
                 self.limited.inc();
                 // Nobody knows when there will be fewer.
-                Err(Error::limited(format!("at most {most} {what} at once"), Duration::from_secs(1)))
+                Err(Error::limited(format!("at most {most} {what} at once"), SECOND))
             }
             _ => Ok(()),
         }
     }
 }
 
-fn limited<P: Reference>(count: &Counter, detail: &'static str, until: &NotUntil<P>) -> Error
-where
-    MonotonicClock: Clock<Instant = P>,
-{
+fn limited(count: &Counter, detail: &'static str, wait: Duration) -> Error {
     count.inc();
-    Error::limited(detail, until.wait_time_from(MonotonicClock.now()))
-}
-
-fn times(of: NonZeroU32, more: u32) -> NonZeroU32 {
-    of.saturating_mul(NonZeroU32::new(more).expect("a burst"))
+    Error::limited(detail, wait)
 }
 
 /// Whose budgets a caller draws on: the user of a valid token, or else the address.
@@ -396,12 +570,8 @@ fn network(address: IpAddr) -> IpAddr {
 
 async fn forget(limits: Weak<Limits>) {
     loop {
-        sleep(FORGET).await;
+        sleep(FORGET_INTERVAL).await;
         let Some(limits) = limits.upgrade() else { return };
-        limits.user.forget();
-        limits.address.forget();
-        limits.refused.forget();
-        limits.password.forget();
-        limits.passwords.forget();
+        limits.forget();
     }
 }

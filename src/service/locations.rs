@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Current, Service};
 use crate::{
     domain::{
-        access::{Action, Caller},
+        access::{Action, Caller, Whose},
         area::Bbox,
         distance::Near,
         error::{Code, Error, Result},
@@ -39,8 +39,9 @@ impl Service {
     /// Makes a location.
     ///
     /// # Errors
-    /// `storage_unavailable`, `internal`.
+    /// `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_location(&self, new: NewLocation) -> Result<Arc<Committed>> {
+        new.whose.map_or(Ok(()), |whose| self.limits.may_deliver(whose))?;
         self.writer.create(new).await
     }
 
@@ -49,15 +50,18 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `properties_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn update_location(&self, update: Update) -> Result<Arc<Committed>> {
+        // Before it is committed: what it costs is known, and charged, only once its room has been sent it.
+        update.whose.map_or(Ok(()), |whose| self.limits.may_deliver(whose))?;
         self.writer.update(update).await
     }
 
     /// Removes a location; once this returns, its room is closed.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn delete_location(&self, by: Caller, id: LocationId) -> Result<()> {
-        self.writer.delete(by, id).await?;
+    /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn delete_location(&self, by: Caller, whose: Whose, id: LocationId) -> Result<()> {
+        self.limits.may_deliver(whose)?;
+        self.writer.delete(by, Some(whose), id).await?;
         self.taken_in().await;
         Ok(())
     }

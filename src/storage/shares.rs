@@ -89,19 +89,8 @@ impl Store {
     /// # Errors
     /// `not_found`, `forbidden`, `too_many_shares`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_share(&self, by: &Caller, new: NewShare) -> Result<Granted<ShareId>> {
-        let (location, whose, store) = (new.location, new.whose, self.clone());
-        let made = self.grant(by, location, move |tx, held| {
-            let (store, new) = (store.clone(), new.clone());
-            Box::pin(async move {
-                if held.at == Try::Clean {
-                    store.may_tell(whose)?;
-                }
-                create(tx, held, new).await
-            })
-        });
-        let made = made.await?;
-        made.news.iter().for_each(|event| self.told(whose, event));
-        Ok(made)
+        let (location, whose) = (new.location, new.whose);
+        self.grant(by, whose, location, move |tx, held| Box::pin(create(tx, held, new.clone()))).await
     }
 
     /// Ends a share.
@@ -109,7 +98,7 @@ impl Store {
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn revoke_share(&self, by: &Caller, id: LocationId, share: ShareId) -> Result<Granted<()>> {
-        self.grant(by, id, move |tx, held| Box::pin(revoke(tx, held, share))).await
+        self.grant(by, None, id, move |tx, held| Box::pin(revoke(tx, held, share))).await
     }
 
     /// The shares of a location that have not ended, oldest first.
@@ -151,6 +140,19 @@ impl Store {
             expires_at: Timestamp::from_millis(row.expires_at),
         };
         Ok(Some(StoredShare { guest, password_hash: row.password_hash }))
+    }
+
+    /// Is there a share of a location, which may have ended?
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub async fn is_shared(&self, id: LocationId, share: ShareId) -> Result<bool> {
+        let sql = "SELECT 1 FROM share WHERE id = ? AND location_id = ?";
+        let read = || async {
+            let db = self.reader()?;
+            Ok(db.query_one_raw(statement(&db, sql, [share.0, id.get()])).await?.is_some())
+        };
+        self.answered(read).await
     }
 
     /// Adds to the uses of shares, each given once, and when it was used last. Whether they were counted may

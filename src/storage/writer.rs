@@ -28,7 +28,7 @@ use super::{
     retention::Retention,
 };
 use crate::domain::{
-    access::Caller,
+    access::{Caller, Whose},
     error::{Code, Error, Result},
     event::{Event, Listed},
     id::LocationId,
@@ -108,9 +108,9 @@ impl Writer {
     /// Commits a removal; the answer is the location as it last stood.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn delete(&self, by: Caller, id: LocationId) -> Result<Arc<Committed>> {
-        self.send(Act::Delete { id, by }).await
+    /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn delete(&self, by: Caller, whose: Option<Whose>, id: LocationId) -> Result<Arc<Committed>> {
+        self.send(Act::Delete { id, by, whose }).await
     }
 
     async fn send(&self, act: Act) -> Result<Arc<Committed>> {
@@ -282,6 +282,8 @@ impl Task {
                     change: Listed::Created(location.clone()),
                     to: Arc::new([location.owner]),
                     and_admins: true,
+                    payer: act.whose(),
+                    is_bounded: false,
                 },
                 Act::Update(_) => Event::Updated(location.clone()),
                 Act::Delete { id, .. } => Event::Deleted(*id),
@@ -290,9 +292,7 @@ impl Task {
             let _ = self.events.send(event).await;
             while let Some((_, event)) = news.next_if(|(of, _)| *of == number) {
                 self.expiry.happened(&event);
-                if let Act::Update(update) = act {
-                    self.store.told(update.whose, &event);
-                }
+                self.store.told(act.whose(), &event);
                 let _ = self.events.send(event).await;
             }
         }

@@ -7,11 +7,10 @@ use socketioxide::socket::Sid;
 use super::{Member, Rooms, Shared};
 use crate::{
     domain::{
-        access::{Action, Caller, may},
-        error::{Error, Result},
+        access::{Action, Caller, Whose, may},
+        error::Result,
         id::{LocationId, UserId},
         presence::{Change, InRoom, Moved, Person},
-        time::Timestamp,
     },
     gateway::{
         outlet::body,
@@ -77,9 +76,10 @@ impl Rooms {
     pub fn tell(&self, change: &Change) {
         let Some(shared) = self.room(change.room) else { return };
         let body = body(change);
+        let sender = change.who.as_ref().map(|moved| moved.person.user_id);
         let room = shared.room.lock();
         for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
-            outlet.event_in(socket, change.room, "presence", body.clone());
+            outlet.event_in(socket, change.room, sender, "presence", body.clone());
         }
     }
 
@@ -87,15 +87,13 @@ impl Rooms {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn who_is_in(&self, caller: &Caller, id: LocationId) -> Result<InRoom> {
+    pub async fn who_is_in(&self, whose: Whose, caller: &Caller, id: LocationId) -> Result<InRoom> {
         let known = self.room(id).filter(|shared| shared.room.lock().current().is_some());
         let role = known.and_then(|shared| shared.door.lock().role(caller, id));
         let role = match role {
             Some(role) => role,
-            None => {
-                let _permit = self.reads.acquire().await.map_err(Error::internal)?;
-                self.service.access(id).await?.role(caller, id, Timestamp::now())
-            }
+            // All members are read for those who enter; a look at who is there takes one row.
+            None => self.read_role(whose, caller, id).await?,
         };
         may(role, Action::Meet, id)?;
         let list = self.room(id).map(|shared| shared.presence.lock().list(Instant::now()));
