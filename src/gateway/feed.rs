@@ -74,12 +74,13 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
         .then(|| json([r#"{"action":""#, action, r#"","location":"#, feature, "}"].concat()))
         .flatten();
     let named = body(&Named { action, location_id: location.id, version: Some(location.version) });
-    // Others did not ask for it, unless they were given the location just now: that has been paid for.
-    let hand = payer.filter(|_| is_bounded && matches!(change, Listed::Updated(_)));
+    // Others did not ask for it.
+    let hand = payer.filter(|_| is_bounded);
+    let is_other = |user: &UserId| *user != location.updated_by && payer != Some(Whose::User(*user));
     // A person has several sockets.
     let mut shown: HashMap<UserId, bool> = HashMap::new();
     for Way { user, socket, outlet } in ways {
-        let is_shown = match hand.zip(user.filter(|user| *user != location.updated_by)) {
+        let is_shown = match hand.zip(user.filter(is_other)) {
             None => true,
             Some((hand, user)) => *shown.entry(user).or_insert_with(|| limits.may_show(hand, user)),
         };

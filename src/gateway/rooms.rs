@@ -224,7 +224,7 @@ impl Rooms {
         let Client { session, outlet, whose, .. } = client;
         let caller = session.caller();
         session.may_enter(id)?;
-        // Before the room is there: who may not see it makes no room, and nothing be read for it but one row.
+        // Before the room is there: for who may not see it no room is made, and nothing is read but one row.
         let role = match self.known_role(&caller, id) {
             Some(role) => role,
             None => Box::pin(self.read_role(*whose, &caller, id)).await?,
@@ -577,28 +577,32 @@ impl Rooms {
         self.behind.lock().insert(id);
     }
 
-    /// The same as [`Rooms::ask`] for a caller, of whose reads only so many run at once.
+    /// The same as [`Rooms::ask`] for a caller, of whose reads only so many run at once, and who pays for them.
     async fn ask_for(&self, whose: Whose, shared: &Shared, since: Option<u64>) -> Result<()> {
+        self.service.limits.may_read(whose)?;
         let _share = self.reads.share(whose).await?;
-        self.ask(shared, since).await
+        let rows = self.ask(shared, since).await?;
+        // The newest is what every join of a room that is not live costs.
+        self.service.limits.read(whose, rows.saturating_sub(1));
+        Ok(())
     }
 
     /// Asks the database for what a room lacks or somebody who has `since` needs, unless somebody else has
-    /// done so meanwhile: one read serves all who wait.
-    async fn ask(&self, shared: &Shared, since: Option<u64>) -> Result<()> {
+    /// done so meanwhile: one read serves all who wait. Returns how many rows were read.
+    async fn ask(&self, shared: &Shared, since: Option<u64>) -> Result<usize> {
         let asked_at = Instant::now();
         let mut last = shared.turn.lock().await;
         let began = Instant::now();
         let from = {
             let room = shared.room.lock();
             if room.entry(since, false) != Entry::Unknown && !room.lacks() {
-                return Ok(());
+                return Ok(0);
             }
             room.read_from(began)
         };
         match *last {
             // For this visitor too: the room knew of all who waited.
-            Some((began, true)) if began >= asked_at => return Ok(()),
+            Some((began, true)) if began >= asked_at => return Ok(0),
             Some((began, false)) if began >= asked_at => {
                 return Err(Error::database_away());
             }
@@ -614,12 +618,13 @@ impl Rooms {
         match read.await {
             Ok(run) => {
                 *last = Some((began, true));
+                let rows = run.len();
                 let mut room = shared.room.lock();
                 if !room.learn(run, Instant::now()) || room.lacks() {
                     self.behind.lock().insert(id);
                 }
                 self.counts.sent(room.tally());
-                Ok(())
+                Ok(rows)
             }
             Err(error) if error.code == Code::NotFound => {
                 self.deleted(id);

@@ -278,12 +278,12 @@ impl Task {
             let Ok(location) = outcome else { continue };
             self.retention.committed(act, location);
             let event = match act {
-                Act::Create(_) => Event::Listed {
+                Act::Create(new) => Event::Listed {
                     change: Listed::Created(location.clone()),
                     to: Arc::new([location.owner]),
                     and_admins: true,
-                    payer: act.whose(),
-                    is_bounded: false,
+                    payer: new.whose,
+                    is_bounded: !new.is_by_admin,
                 },
                 Act::Update(_) => Event::Updated(location.clone()),
                 Act::Delete { id, .. } => Event::Deleted(*id),

@@ -13,6 +13,7 @@ mod crowd;
 mod faults;
 mod feed;
 mod history;
+mod hostile_budgets;
 mod http;
 mod limits;
 mod locations;

@@ -86,7 +86,7 @@ impl Rooms {
     /// Who is in a room, for those who may know.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
+    /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn who_is_in(&self, whose: Whose, caller: &Caller, id: LocationId) -> Result<InRoom> {
         let known = self.room(id).filter(|shared| shared.room.lock().current().is_some());
         let role = known.and_then(|shared| shared.door.lock().role(caller, id));
@@ -96,8 +96,10 @@ impl Rooms {
             None => self.read_role(whose, caller, id).await?,
         };
         may(role, Action::Meet, id)?;
+        self.service.limits.may_read(whose)?;
         let list = self.room(id).map(|shared| shared.presence.lock().list(Instant::now()));
         let (users, sockets) = list.unwrap_or_default();
+        self.service.limits.read(whose, users.len());
         let names = self.people.names(&users);
         let users = users.into_iter().zip(names);
         let users = users.map(|(user_id, user_name)| Person { user_id, user_name }).collect();
