@@ -144,7 +144,11 @@ pub const SETTINGS: &[Setting] = &[
         "Events a second from all sockets of one address without a token; twenty times as many at once",
     ),
     setting("LIMIT_SOCKET_ROOMS", "1000", "Rooms that one socket may be in"),
-    setting("LIMIT_USER_ROOMS", "20000", "Rooms that all sockets of one user may be in, counted for each socket"),
+    setting(
+        "LIMIT_USER_ROOMS",
+        "20000",
+        "Rooms that all sockets of one user may be in, counted for each socket",
+    ),
     setting(
         "LIMIT_ADDRESS_ROOMS",
         "100000",

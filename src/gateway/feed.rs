@@ -65,8 +65,10 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
         Listed::Created(location) => ("create", location, Item::Location(location.id)),
         Listed::Updated(location) => ("update", location, Item::Update(location.id)),
         Listed::Deleted { id, is_fresh } => {
-            unlisted(ways, *id, *is_fresh);
-            return payer.map_or((), |payer| limits.delivered(payer, ways.len(), 0));
+            if let Some(payer) = payer {
+                limits.delivered(payer, ways.len(), 0);
+            }
+            return unlisted(ways, *id, *is_fresh);
         }
     };
     let feature = location.feature();
@@ -80,15 +82,19 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
     // A person has several sockets.
     let mut shown: HashMap<UserId, bool> = HashMap::new();
     for Way { user, socket, outlet } in ways {
-        let is_shown = match hand.zip(user.filter(is_other)) {
+        let mut is_shown = || match hand.zip(user.filter(is_other)) {
             None => true,
             Some((hand, user)) => *shown.entry(user).or_insert_with(|| limits.may_show(hand, user)),
         };
-        let text = whole.as_ref().filter(|_| is_shown).unwrap_or(&named);
+        let text = match &whole {
+            Some(whole) if is_shown() => whole,
+            _ => &named,
+        };
         outlet.event_of(socket, item, LOCATIONS, text.clone());
     }
-    let bytes = whole.map_or(0, |whole| whole.get().len());
-    payer.map_or((), |payer| limits.delivered(payer, ways.len(), bytes))
+    if let Some(payer) = payer {
+        limits.delivered(payer, ways.len(), whole.map_or(0, |whole| whole.get().len()));
+    }
 }
 
 /// A location is gone, or only their right to see it: then what is on its way may not stay there for long, unless

@@ -224,27 +224,13 @@ impl Rooms {
         let Client { session, outlet, whose, .. } = client;
         let caller = session.caller();
         session.may_enter(id)?;
-        // Before the room is there: for who may not see it no room is made, and nothing is read but one row.
-        let role = match self.known_role(&caller, id) {
-            Some(role) => role,
-            None => Box::pin(self.read_role(*whose, &caller, id)).await?,
-        };
-        may(role, Action::See, id)?;
         // Of what was before a share link was made its guests learn nothing: that counts as not kept.
         let missed = since.filter(|since| match &caller {
             Caller::Guest(guest) => since + 1 >= guest.from,
             _ => true,
         });
-        // From here on the room hears of updates, so what commits after the read below is not missed.
-        let visit = Visit::new(self, id, missed);
+        let (visit, failure) = self.visit(*whose, &caller, id, missed).await?;
         let shared = &visit.shared;
-        if !shared.door.lock().knows(&caller) {
-            Box::pin(self.read_access(shared, *whose, &caller)).await?;
-        }
-        let is_known = shared.room.lock().entry(missed, false) != Entry::Unknown;
-        // Boxed: a join that reads nothing, which is most of them, is not to carry the room for it.
-        let failure =
-            if is_known { None } else { Box::pin(self.ask_for(*whose, shared, missed)).await.err() };
         let door = shared.door.lock();
         // Once more: the right may have ended while the database was read.
         may(door.role(&caller, id).flatten(), Action::See, id)?;
@@ -281,6 +267,33 @@ impl Rooms {
         let recovered = since.map(|_| recovered);
         info!(socket = log_name(socket), room = %id, user = %session.name(), since, recovered, version, "join");
         Ok(())
+    }
+
+    /// Brings a caller who may see a location to its room, and finds out what the room must know to let them in; if
+    /// the database cannot say that, why not.
+    async fn visit(
+        &self,
+        whose: Whose,
+        caller: &Caller,
+        id: LocationId,
+        missed: Option<u64>,
+    ) -> Result<(Visit<'_>, Option<Error>)> {
+        // Before the room is there: for who may not see it no room is made, and nothing is read but one row.
+        // Boxed, as below: a join that reads nothing, which is most of them, is not to carry the room for it.
+        let role = match self.known_role(caller, id) {
+            Some(role) => role,
+            None => Box::pin(self.read_role(whose, caller, id)).await?,
+        };
+        may(role, Action::See, id)?;
+        // From here on the room hears of updates, so what commits after the read below is not missed.
+        let visit = Visit::new(self, id, missed);
+        let shared = &visit.shared;
+        if !shared.door.lock().knows(caller) {
+            Box::pin(self.read_access(shared, whose, caller)).await?;
+        }
+        let is_known = shared.room.lock().entry(missed, false) != Entry::Unknown;
+        let failure = if is_known { None } else { Box::pin(self.ask_for(whose, shared, missed)).await.err() };
+        Ok((visit, failure))
     }
 
     /// Takes a socket out; `false` if it was not in.

@@ -4,8 +4,10 @@
 //! is done; others are charged once its cost is known, and whoever is in debt is refused the next time. The
 //! arithmetic is in [`super::budget`]; which limits there are, with their defaults, in [`crate::config`].
 
+mod seats;
+
 use std::{
-    collections::HashMap,
+    hash::Hash,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     sync::{Arc, Weak},
@@ -14,6 +16,10 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::time::sleep;
+
+pub use seats::{Memberships, Seat};
+
+use seats::{Most, Seats};
 
 use super::budget::{Budget, Budgets, Rate};
 use crate::{
@@ -78,12 +84,7 @@ pub struct Limits {
     pair_notices: Limit<(Whose, UserId)>,
     /// Locations whose changes one caller sends to one person whole.
     pair_updates: Limit<(Whose, UserId)>,
-    socket_rooms: Most,
-    user_rooms: Most,
-    address_rooms: Most,
-    sockets: Most,
-    user_sockets: Most,
-    address_sockets: Most,
+    seats: Seats,
     /// How long a request's body may take.
     pub body_timeout: Duration,
     /// Of bodies and messages that are too large.
@@ -94,29 +95,6 @@ pub struct Limits {
     pub foreign: Counter,
     /// Of events that came while too many waited.
     pub too_many_waiting: Counter,
-    /// Written when sockets come and go, and when they enter and leave rooms. Callers who have neither sockets nor
-    /// rooms have no entry, so it is bounded by the number of sockets.
-    seats: Mutex<Seats>,
-}
-
-#[derive(Debug, Default)]
-struct Seats {
-    all: u32,
-    by: HashMap<Whose, Share>,
-}
-
-/// What one caller has of sockets and, over all of these, of rooms.
-#[derive(Debug, Default)]
-struct Share {
-    sockets: u32,
-    rooms: u32,
-}
-
-/// How much there may be of something at once.
-#[derive(Debug)]
-struct Most {
-    most: Option<u32>,
-    limited: Counter,
 }
 
 /// A budget for each key, and how often one was spent.
@@ -143,26 +121,12 @@ pub struct Events {
     limited: Counter,
 }
 
-/// A socket's place among those connected, given back with it.
-#[derive(Debug)]
-pub struct Seat {
-    limits: Arc<Limits>,
-    whose: Whose,
-}
-
-/// The rooms that one socket is in, counted for its caller; given back with it.
-#[derive(Debug)]
-pub struct Memberships {
-    limits: Arc<Limits>,
-    whose: Whose,
-    rooms: u32,
-}
-
 impl Limits {
     /// As configured.
     pub fn start(limits: &config::Limits, metrics: &Metrics) -> Arc<Self> {
         let counts = limits.counts.as_ref();
-        let made = Making { counts, limited: metrics.counters("limited", "What was refused because of a limit") };
+        let made =
+            Making { counts, limited: metrics.counters("limited", "What was refused because of a limit") };
         let limits = Arc::new(Self {
             requests: made.by_caller(
                 ["user_requests", "address_requests"],
@@ -207,21 +171,19 @@ impl Limits {
                 "what this caller asked for before made the database read too much",
             ),
             pair_notices: made.limit("pair_notices", |counts| {
-                Rate::new(counts.pair_notices.get(), MINUTE, counts.pair_notices.get().max(PAIR_NOTICES_AT_ONCE))
+                Rate::new(
+                    counts.pair_notices.get(),
+                    MINUTE,
+                    counts.pair_notices.get().max(PAIR_NOTICES_AT_ONCE),
+                )
             }),
             pair_updates: made.a_second("pair_updates", |counts| counts.pair_updates, PAIR_UPDATES_BURST),
-            socket_rooms: made.most("socket_rooms", |counts| counts.socket_rooms),
-            user_rooms: made.most("user_rooms", |counts| counts.user_rooms),
-            address_rooms: made.most("address_rooms", |counts| counts.address_rooms),
-            sockets: made.most("sockets", |counts| counts.sockets),
-            user_sockets: made.most("user_sockets", |counts| counts.user_sockets),
-            address_sockets: made.most("address_sockets", |counts| counts.address_sockets),
+            seats: Seats::new(&made),
             body_timeout: limits.body_timeout,
             too_large: made.counter("bytes"),
             too_slow: made.counter("body_timeout"),
             foreign: made.counter("host_or_origin"),
             too_many_waiting: made.counter("socket_inbox"),
-            seats: Mutex::default(),
         });
         let kept = Arc::downgrade(&limits);
         let help = "Budgets of callers that are not full";
@@ -321,31 +283,11 @@ impl Limits {
         self.pair_updates.budgets.try_take((whose, person), 1).is_ok()
     }
 
-    /// The rooms of a socket that connects.
-    pub fn memberships(self: &Arc<Self>, whose: Whose) -> Memberships {
-        Memberships { limits: self.clone(), whose, rooms: 0 }
-    }
-
-    /// A socket connects, with a token of `user` or else from this address.
-    ///
-    /// # Errors
-    /// `rate_limited`.
-    pub fn seat(self: &Arc<Self>, user: Option<UserId>, from: IpAddr) -> Result<Seat> {
-        let whose = whose(user, from);
-        let mut seats = self.seats.lock();
-        self.sockets.check(seats.all, "sockets")?;
-        let theirs = seats.by.get(&whose).map_or(0, |share| share.sockets);
-        match whose {
-            Whose::User(_) => self.user_sockets.check(theirs, "sockets of one user")?,
-            Whose::Address(_) => self.address_sockets.check(theirs, "sockets from one address")?,
-        }
-        seats.by.entry(whose).or_default().sockets += 1;
-        seats.all += 1;
-        Ok(Seat { limits: self.clone(), whose })
-    }
-
     fn forget(&self) {
-        self.by_caller().into_iter().flat_map(|by| [&by.user, &by.address]).for_each(|of| of.budgets.forget());
+        self.by_caller()
+            .into_iter()
+            .flat_map(|by| [&by.user, &by.address])
+            .for_each(|of| of.budgets.forget());
         self.pair_notices.budgets.forget();
         self.pair_updates.budgets.forget();
         self.refused.budgets.forget();
@@ -395,11 +337,11 @@ impl Making<'_> {
         self.limited.of([("limit", name)])
     }
 
-    fn limit<K: std::hash::Hash + Eq>(&self, name: &'static str, rate: impl Fn(&Counts) -> Rate) -> Limit<K> {
+    fn limit<K: Hash + Eq>(&self, name: &'static str, rate: impl Fn(&Counts) -> Rate) -> Limit<K> {
         Limit { budgets: Budgets::new(self.counts.map(rate)), limited: self.counter(name) }
     }
 
-    fn a_second<K: std::hash::Hash + Eq>(
+    fn a_second<K: Hash + Eq>(
         &self,
         name: &'static str,
         units: impl Fn(&Counts) -> NonZeroU32,
@@ -435,62 +377,6 @@ fn of_users(units: NonZeroU32) -> [NonZeroU32; 2] {
     [units, units.saturating_mul(NonZeroU32::new(USERS_OF_AN_ADDRESS).expect("some"))]
 }
 
-impl Seat {
-    /// The user or address it counts for.
-    pub fn whose(&self) -> Whose {
-        self.whose
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut seats = self.limits.seats.lock();
-        seats.all -= 1;
-        seats.change(self.whose, |share| share.sockets -= 1);
-    }
-}
-
-impl Memberships {
-    /// May the socket, which is in so many rooms, enter another?
-    ///
-    /// # Errors
-    /// `rate_limited`.
-    pub fn may_grow(&self, rooms: usize) -> Result<()> {
-        let Limits { socket_rooms, user_rooms, address_rooms, seats, .. } = &*self.limits;
-        socket_rooms.check(u32::try_from(rooms).unwrap_or(u32::MAX), "rooms of one socket")?;
-        let theirs = seats.lock().by.get(&self.whose).map_or(0, |share| share.rooms);
-        match self.whose {
-            Whose::User(_) => user_rooms.check(theirs, "rooms of all sockets of one user"),
-            Whose::Address(_) => address_rooms.check(theirs, "rooms of all sockets from one address"),
-        }
-    }
-
-    /// The socket is now in so many rooms.
-    pub fn set(&mut self, rooms: usize) {
-        let (before, now) = (self.rooms, u32::try_from(rooms).unwrap_or(u32::MAX));
-        if before != now {
-            self.rooms = now;
-            self.limits.seats.lock().change(self.whose, |share| share.rooms = share.rooms + now - before);
-        }
-    }
-}
-
-impl Drop for Memberships {
-    fn drop(&mut self) {
-        self.set(0);
-    }
-}
-
-impl Seats {
-    fn change(&mut self, whose: Whose, change: impl FnOnce(&mut Share)) {
-        let share = self.by.entry(whose).or_default();
-        change(share);
-        if let Share { sockets: 0, rooms: 0 } = share {
-            self.by.remove(&whose);
-        }
-    }
-}
-
 impl Events {
     /// An event of the socket.
     ///
@@ -502,7 +388,7 @@ impl Events {
     }
 }
 
-impl<K: std::hash::Hash + Eq> Limit<K> {
+impl<K: Hash + Eq> Limit<K> {
     fn take(&self, key: K, detail: &'static str) -> Result<()> {
         self.budgets.try_take(key, 1).map_err(|wait| limited(&self.limited, detail, wait))
     }
@@ -534,19 +420,6 @@ impl ByCaller {
 
     fn is_paid_for(&self, whose: Whose, detail: &'static str) -> Result<()> {
         self.of(whose).is_paid(&whose, detail)
-    }
-}
-
-impl Most {
-    fn check(&self, there: u32, what: &str) -> Result<()> {
-        match self.most {
-            Some(most) if there >= most => {
-                self.limited.inc();
-                // Nobody knows when there will be fewer.
-                Err(Error::limited(format!("at most {most} {what} at once"), SECOND))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

@@ -211,8 +211,9 @@ impl Store {
              GROUP BY notice.actor_id HAVING COUNT(*) > ?"
         );
         for actor in self.ids(&sql, [user, most]).await? {
-            let sql =
-                format!("SELECT told.id {told} AND notice.actor_id = ? ORDER BY told.id DESC LIMIT ? OFFSET ?");
+            let sql = format!(
+                "SELECT told.id {told} AND notice.actor_id = ? ORDER BY told.id DESC LIMIT ? OFFSET ?"
+            );
             loop {
                 let surplus = self.ids(&sql, [user, actor, STEP, most]).await?;
                 let removed = surplus.len() as u64;

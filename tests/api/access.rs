@@ -177,7 +177,11 @@ async fn each_role_may_do_what_it_may_and_no_more(db: Db) {
         assert_eq!(grants, 3);
         assert_eq!(code(floor.mv(by, id).await), moves, "{by:?}");
         assert_eq!(code(store.set_member(by, None, id, uid(77), Role::Editor).await), manages, "{by:?}");
-        assert_eq!(code(store.remove_member(&user(VIEWER), None, id, uid(EDITOR)).await), no, "one viewer another");
+        assert_eq!(
+            code(store.remove_member(&user(VIEWER), None, id, uid(EDITOR)).await),
+            no,
+            "one viewer another"
+        );
         assert_eq!(code(floor.share(by, id, 100 + hash).await), manages, "{by:?}");
         assert_eq!(code(store.revoke_share(by, id, share).await), manages, "{by:?}");
         let done = manages.is_none();
@@ -211,7 +215,10 @@ async fn a_change_that_changes_nothing_is_not_counted(db: Db) {
     let (id, owner) = (floor.create(OWNER).await, user(OWNER));
     let grants = async || store.versions(&[id]).await.expect("an answer")[0];
     assert_eq!((grants().await.version, grants().await.grants), (1, 0));
-    assert_eq!(store.set_member(&owner, None, id, uid(VIEWER), Role::Viewer).await.expect("a member").grants, 1);
+    assert_eq!(
+        store.set_member(&owner, None, id, uid(VIEWER), Role::Viewer).await.expect("a member").grants,
+        1
+    );
     let before = store.members(id).await.expect("members");
     assert_eq!(store.set_member(&owner, None, id, uid(VIEWER), Role::Viewer).await.expect("again").grants, 1);
     assert_eq!(store.members(id).await.expect("members"), before);
@@ -407,7 +414,11 @@ async fn whoever_is_removed_has_moved_it_for_the_last_time(db: Db) {
     let id = floor.create(OWNER).await;
     let toggled = async |floor: &Floor, other: &Floor, member: u64| {
         for _ in 0..TIMES {
-            floor.store.set_member(&user(OWNER), None, id, uid(member), Role::Editor).await.expect("a member");
+            floor
+                .store
+                .set_member(&user(OWNER), None, id, uid(member), Role::Editor)
+                .await
+                .expect("a member");
             other.mv(&user(member), id).await.expect("an editor moves it");
             floor.store.remove_member(&user(OWNER), None, id, uid(member)).await.expect("removed");
             assert_eq!(code(other.mv(&user(member), id).await), Some(Code::NotFound));
@@ -439,7 +450,8 @@ async fn a_caller_who_goes_away_leaves_nothing_half_done(db: Db) {
         let mut random = Random(3);
         for member in 100..250 {
             let patience = Duration::from_micros(random.below(3_000) as u64);
-            let _ = timeout(patience, floor.store.set_member(&owner, None, id, uid(member), Role::Viewer)).await;
+            let _ =
+                timeout(patience, floor.store.set_member(&owner, None, id, uid(member), Role::Viewer)).await;
         }
     };
     let others = async || {

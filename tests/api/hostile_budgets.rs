@@ -432,8 +432,9 @@ async fn lists_are_sent_no_large_features_and_not_too_many_of_one_persons() {
     let whole = |events: &[Value]| events.iter().filter(|event| named(event).2).count();
     let (mine, member) = (mine.events("locations").await, member.events("locations").await);
     assert_eq!(whole(&mine), 30, "one's own");
-    assert!((10..25).contains(&whole(&member)), "{}", whole(&member));
-    let versions: Vec<_> = member.iter().map(|event| named(event)).map(|(of, v, _)| (of.clone(), v.clone())).collect();
+    // One of the ten was spent on what they were made a member of.
+    assert!((9..25).contains(&whole(&member)), "{}", whole(&member));
+    let versions: Vec<_> = member.iter().map(named).map(|(of, v, _)| (of.clone(), v.clone())).collect();
     assert_eq!(versions, (2..32).map(|version| (json!(id), json!(version))).collect::<Vec<_>>());
     assert_eq!(limited(&server, "pair_updates").await, 0.0, "nobody was refused anything");
     server.stop().await;
@@ -445,8 +446,9 @@ async fn what_was_given_only_a_moment_ago_is_taken_back_without_ending_a_connect
     let (server, mut log) = Process::serve(Db::Sqlite, &[KEY]).await;
     let owner = Pass::user(OWNER);
     let id = owner.create(&server).await;
-    let connect =
-        async |user| WebSocket::connect_with(&server.gateway, "/socket.io/", false, &auth(&Pass::user(user))).await;
+    let connect = async |user| {
+        WebSocket::connect_with(&server.gateway, "/socket.io/", false, &auth(&Pass::user(user))).await
+    };
     let (mut victim, bystander) = (connect(VICTIM).await, connect(FRIEND).await);
     let started = Instant::now();
     for user in [VICTIM, FRIEND] {
