@@ -196,6 +196,18 @@ mod tests {
         assert_eq!(budget.debt(&rate, now + 2 * SECOND), None);
     }
 
+    /// Half of what there is a second: never in debt, however long.
+    #[test]
+    fn a_bus_with_ten_thousand_followers_pays_as_it_goes() {
+        let (rate, mut now) = (Rate::new(20_000, SECOND, 200_000), Instant::now());
+        let mut budget = Budget::new(now);
+        for _ in 0..3_600 {
+            budget.charge(&rate, 10_000, now);
+            assert_eq!(budget.debt(&rate, now), None);
+            now += SECOND;
+        }
+    }
+
     #[test]
     fn budgets_are_apart_and_full_ones_are_forgotten() {
         let budgets = Budgets::new(Some(Rate::new(1, Duration::from_millis(1), 1)));

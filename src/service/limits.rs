@@ -81,9 +81,9 @@ pub struct Limits {
     /// Rows that the database had to read.
     rows: ByCaller,
     /// Changes by one caller that concern one person.
-    pair_notices: Limit<(Whose, UserId)>,
+    pair_notices: ByCaller<(Whose, UserId)>,
     /// Locations whose changes one caller sends to one person whole.
-    pair_updates: Limit<(Whose, UserId)>,
+    pair_updates: ByCaller<(Whose, UserId)>,
     seats: Seats,
     /// How long a request's body may take.
     pub body_timeout: Duration,
@@ -106,9 +106,9 @@ struct Limit<K> {
 
 /// A budget for each user of a token, and another for each address without one.
 #[derive(Debug)]
-struct ByCaller {
-    user: Limit<Whose>,
-    address: Limit<Whose>,
+struct ByCaller<K = Whose> {
+    user: Limit<K>,
+    address: Limit<K>,
     detail: &'static str,
 }
 
@@ -170,14 +170,17 @@ impl Limits {
                 COSTS_BURST,
                 "what this caller asked for before made the database read too much",
             ),
-            pair_notices: made.limit("pair_notices", |counts| {
-                Rate::new(
-                    counts.pair_notices.get(),
-                    MINUTE,
-                    counts.pair_notices.get().max(PAIR_NOTICES_AT_ONCE),
-                )
-            }),
-            pair_updates: made.a_second("pair_updates", |counts| counts.pair_updates, PAIR_UPDATES_BURST),
+            pair_notices: made.by_caller_at(
+                ["pair_notices"; 2],
+                |counts| of_users(counts.pair_notices).map(per_minute),
+                "too many changes of what this caller shares with this user",
+            ),
+            pair_updates: made.by_caller(
+                ["pair_updates"; 2],
+                |counts| of_users(counts.pair_updates),
+                PAIR_UPDATES_BURST,
+                "too many locations of this caller changed in the list of this user",
+            ),
             seats: Seats::new(&made),
             body_timeout: limits.body_timeout,
             too_large: made.counter("bytes"),
@@ -280,16 +283,12 @@ impl Limits {
     /// May a caller have a changed location sent to a person whole? Otherwise only its id is.
     pub fn may_show(&self, whose: Whose, person: UserId) -> bool {
         // Nobody is refused anything.
-        self.pair_updates.budgets.try_take((whose, person), 1).is_ok()
+        self.pair_updates.of(whose).budgets.try_take((whose, person), 1).is_ok()
     }
 
     fn forget(&self) {
-        self.by_caller()
-            .into_iter()
-            .flat_map(|by| [&by.user, &by.address])
-            .for_each(|of| of.budgets.forget());
-        self.pair_notices.budgets.forget();
-        self.pair_updates.budgets.forget();
+        self.by_caller().into_iter().for_each(ByCaller::forget);
+        [&self.pair_notices, &self.pair_updates].into_iter().for_each(ByCaller::forget);
         self.refused.budgets.forget();
         self.password.budgets.forget();
         self.passwords.budgets.forget();
@@ -297,10 +296,9 @@ impl Limits {
     }
 
     fn kept(&self) -> usize {
-        let by_caller = self.by_caller().into_iter().flat_map(|by| [&by.user, &by.address]);
-        by_caller.map(|of| of.budgets.len()).sum::<usize>()
-            + self.pair_notices.budgets.len()
-            + self.pair_updates.budgets.len()
+        let by_caller = self.by_caller().map(ByCaller::kept).into_iter();
+        let pairs = [&self.pair_notices, &self.pair_updates].map(ByCaller::kept);
+        by_caller.chain(pairs).sum::<usize>()
             + self.refused.budgets.len()
             + self.password.budgets.len()
             + self.passwords.budgets.len()
@@ -322,7 +320,7 @@ impl Toll for Limits {
     }
 
     fn may_concern(&self, whose: Whose, person: UserId) -> Result<()> {
-        self.pair_notices.take((whose, person), "too many changes of what this caller shares with this user")
+        self.pair_notices.of(whose).take((whose, person), self.pair_notices.detail)
     }
 }
 
@@ -351,14 +349,23 @@ impl Making<'_> {
     }
 
     /// `units`: of a user, and of an address.
-    fn by_caller(
+    fn by_caller<K: Hash + Eq>(
         &self,
         names: [&'static str; 2],
         units: fn(&Counts) -> [NonZeroU32; 2],
         burst: u32,
         detail: &'static str,
-    ) -> ByCaller {
-        let [user, address] = [0, 1].map(|at| self.a_second(names[at], |counts| units(counts)[at], burst));
+    ) -> ByCaller<K> {
+        self.by_caller_at(names, |counts| units(counts).map(|units| per_second(units, burst)), detail)
+    }
+
+    fn by_caller_at<K: Hash + Eq>(
+        &self,
+        names: [&'static str; 2],
+        rates: impl Fn(&Counts) -> [Rate; 2],
+        detail: &'static str,
+    ) -> ByCaller<K> {
+        let [user, address] = [0, 1].map(|at| self.limit(names[at], |counts| rates(counts)[at]));
         ByCaller { user, address, detail }
     }
 
@@ -370,6 +377,11 @@ impl Making<'_> {
 /// So many units a second, and so many seconds' worth at once.
 fn per_second(units: NonZeroU32, burst: u32) -> Rate {
     Rate::new(units.get(), SECOND, units.get().saturating_mul(burst))
+}
+
+/// So many units a minute, and as many at once, or a few more.
+fn per_minute(units: NonZeroU32) -> Rate {
+    Rate::new(units.get(), MINUTE, units.get().max(PAIR_NOTICES_AT_ONCE))
 }
 
 /// What a user has, and an address for all its users.
@@ -398,14 +410,25 @@ impl<K: Hash + Eq> Limit<K> {
     }
 }
 
-impl ByCaller {
-    fn of(&self, whose: Whose) -> &Limit<Whose> {
+impl<K: Hash + Eq> ByCaller<K> {
+    fn of(&self, whose: Whose) -> &Limit<K> {
         match whose {
             Whose::User(_) => &self.user,
             Whose::Address(_) => &self.address,
         }
     }
 
+    fn forget(&self) {
+        self.user.budgets.forget();
+        self.address.budgets.forget();
+    }
+
+    fn kept(&self) -> usize {
+        self.user.budgets.len() + self.address.budgets.len()
+    }
+}
+
+impl ByCaller {
     fn take(&self, whose: Whose) -> Result<()> {
         self.of(whose).take(whose, self.detail)
     }
