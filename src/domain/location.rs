@@ -106,14 +106,12 @@ pub struct Committed {
     feature: OnceLock<String>,
     /// When the body of the PUT had come that made it, if that was just now and here.
     pub came_at: Option<Instant>,
-    /// The caller on whose account it is sent to its room; `None`: nobody's.
-    pub payer: Option<Whose>,
 }
 
 impl Committed {
     /// What an update has made.
     pub fn by(update: &Update, location: Location) -> Self {
-        Self { came_at: Some(update.came_at), payer: update.whose, ..location.into() }
+        Self { came_at: Some(update.came_at), ..location.into() }
     }
 
     /// See [`Location::to_feature`].
@@ -124,7 +122,7 @@ impl Committed {
 
 impl From<Location> for Committed {
     fn from(location: Location) -> Self {
-        Self { location, feature: OnceLock::new(), came_at: None, payer: None }
+        Self { location, feature: OnceLock::new(), came_at: None }
     }
 }
 

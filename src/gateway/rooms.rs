@@ -11,7 +11,10 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     io::IoSlice,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -90,6 +93,8 @@ struct Shared {
     turn: tokio::sync::Mutex<Option<(Instant, bool)>>,
     /// Whoever has it sees to it that the room gets what it lacks.
     filling: tokio::sync::Mutex<()>,
+    /// Of the newest Feature, about: what sending another costs.
+    bytes: AtomicUsize,
 }
 
 impl Shared {
@@ -101,6 +106,7 @@ impl Shared {
             door: Mutex::default(),
             turn: Default::default(),
             filling: Default::default(),
+            bytes: AtomicUsize::default(),
         }
     }
 }
@@ -329,11 +335,10 @@ impl Rooms {
         let role = if user.is_none() { Role::Guest } else { Role::Viewer };
         may(Some(role), Action::Meet, id)?;
         // Not before: nobody spends what a room has who is not in it.
-        self.service.limits.chat(whose, id)?;
+        self.service.limits.chat(whose, id, room.len(), chat.get().len())?;
         for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
             outlet.event_in(socket, id, user, "chat", chat.clone());
         }
-        self.service.limits.delivered(whose, room.len(), chat.get().len());
         Ok(())
     }
 
@@ -348,12 +353,10 @@ impl Rooms {
         if !room.hear(updates, Instant::now()) {
             self.behind.lock().insert(id);
         }
-        let (lacks, sent, members) = (room.lacks(), room.tally(), room.len());
+        let (lacks, sent) = (room.lacks(), room.tally());
         drop(room);
-        for location in versions.iter().filter(|_| members > 0) {
-            if let Some(payer) = location.payer {
-                self.service.limits.delivered(payer, members, location.feature().len());
-            }
+        if let Some(newest) = versions.last() {
+            shared.bytes.store(newest.feature().len(), Ordering::Relaxed);
         }
         self.counts.sent(sent);
         if sent.live > 0 && !lacks {
@@ -632,6 +635,9 @@ impl Rooms {
             Ok(run) => {
                 *last = Some((began, true));
                 let rows = run.len();
+                if let Some(newest) = run.last() {
+                    shared.bytes.store(newest.message().len(), Ordering::Relaxed);
+                }
                 let mut room = shared.room.lock();
                 if !room.learn(run, Instant::now()) || room.lacks() {
                     self.behind.lock().insert(id);
@@ -671,6 +677,13 @@ impl Live for Weak<Rooms> {
         let current = room.current()?;
         let seen = may(role, Action::See, id);
         Some(seen.map(|()| Current { version: current.version, feature: current.message().to_owned() }))
+    }
+
+    fn audience(&self, id: LocationId) -> (usize, usize) {
+        let shared = self.upgrade().and_then(|rooms| rooms.room(id));
+        // Not the room's own lock: it is held while an update is sent.
+        shared
+            .map_or((0, 0), |shared| (shared.presence.lock().sockets(), shared.bytes.load(Ordering::Relaxed)))
     }
 
     fn active(&self) -> ActiveUsers {

@@ -111,6 +111,22 @@ impl<K: Hash + Eq> Budgets<K> {
         self.by.lock().of(key, now).try_take(rate, units, now)
     }
 
+    /// Takes units whether they are there or not, unless the budget is in debt.
+    ///
+    /// # Errors
+    /// How long until what is owed is paid for.
+    pub fn charge_if_paid(&self, key: K, units: u64) -> Result<(), Duration> {
+        let Some(rate) = &self.rate else { return Ok(()) };
+        let (now, mut kept) = (Instant::now(), self.by.lock());
+        if let Some(owed) = kept.by.get(&key).and_then(|budget| budget.debt(rate, now)) {
+            return Err(owed);
+        }
+        if units > 0 {
+            kept.of(key, now).charge(rate, units, now);
+        }
+        Ok(())
+    }
+
     /// See [`Budget::charge`].
     pub fn charge(&self, key: K, units: u64) {
         if let Some(rate) = self.rate.as_ref().filter(|_| units > 0) {
@@ -213,6 +229,8 @@ mod tests {
         let budgets = Budgets::new(Some(Rate::new(1, Duration::from_millis(1), 1)));
         budgets.charge(1, 10_000);
         assert!(budgets.debt(&1).is_some() && budgets.debt(&2).is_none());
+        assert!(budgets.charge_if_paid(1, 0).is_err());
+        assert_eq!((budgets.charge_if_paid(2, 0), budgets.len()), (Ok(()), 1), "nothing is nothing to keep");
         assert_eq!(budgets.try_take(2, 1), Ok(()));
         for key in 3..10 * FEW_KEYS {
             assert_eq!(budgets.try_take(key, 1), Ok(()));

@@ -248,23 +248,24 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn chat(&self, whose: Whose, room: LocationId) -> Result<()> {
-        self.may_deliver(whose)?;
+    pub fn chat(&self, whose: Whose, room: LocationId, members: usize, bytes: usize) -> Result<()> {
         self.user_chats.take(whose)?;
-        self.room_chats.take(room, "too many messages in this room")
+        self.room_chats.take(room, "too many messages in this room")?;
+        self.deliver(whose, members, bytes)
     }
 
-    /// May a caller do something that is sent to others?
+    /// What a caller wants to do is sent to so many, each time so large. Paid for before it is done: however many
+    /// such things are on their way, few are let through that are not paid for.
     ///
     /// # Errors
     /// `rate_limited`: what they did before is not paid for.
-    pub fn may_deliver(&self, whose: Whose) -> Result<()> {
-        self.deliveries.is_paid(whose)
+    pub fn deliver(&self, whose: Whose, members: usize, bytes: usize) -> Result<()> {
+        self.deliveries.charge_if_paid(whose, deliveries(members, bytes))
     }
 
-    /// What a caller did was sent to so many, each time so large.
+    /// The same of what is done already.
     pub fn delivered(&self, whose: Whose, members: usize, bytes: usize) {
-        self.deliveries.charge(whose, members as u64 * bytes.div_ceil(DELIVERY_BYTES).max(1) as u64);
+        self.deliveries.charge(whose, deliveries(members, bytes));
     }
 
     /// May a caller ask for something that makes the database read many rows?
@@ -437,6 +438,11 @@ impl ByCaller {
         self.of(whose).budgets.charge(whose, units);
     }
 
+    fn charge_if_paid(&self, whose: Whose, units: u64) -> Result<()> {
+        let Limit { budgets, limited: counter } = self.of(whose);
+        budgets.charge_if_paid(whose, units).map_err(|wait| limited(counter, self.detail, wait))
+    }
+
     fn is_paid(&self, whose: Whose) -> Result<()> {
         self.is_paid_for(whose, self.detail)
     }
@@ -449,6 +455,11 @@ impl ByCaller {
 fn limited(count: &Counter, detail: &'static str, wait: Duration) -> Error {
     count.inc();
     Error::limited(detail, wait)
+}
+
+/// What it costs to send something to so many.
+fn deliveries(members: usize, bytes: usize) -> u64 {
+    members as u64 * bytes.div_ceil(DELIVERY_BYTES).max(1) as u64
 }
 
 /// Whose budgets a caller draws on: the user of a valid token, or else the address.

@@ -41,7 +41,7 @@ impl Service {
     /// # Errors
     /// `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_location(&self, new: NewLocation) -> Result<Arc<Committed>> {
-        new.whose.map_or(Ok(()), |whose| self.limits.may_deliver(whose))?;
+        new.whose.map_or(Ok(()), |whose| self.limits.deliver(whose, 0, 0))?;
         self.writer.create(new).await
     }
 
@@ -50,8 +50,7 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `properties_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn update_location(&self, update: Update) -> Result<Arc<Committed>> {
-        // Before it is committed: what it costs is known, and charged, only once its room has been sent it.
-        update.whose.map_or(Ok(()), |whose| self.limits.may_deliver(whose))?;
+        update.whose.map_or(Ok(()), |whose| self.pay(whose, update.id, update.size))?;
         self.writer.update(update).await
     }
 
@@ -60,7 +59,7 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn delete_location(&self, by: Caller, whose: Whose, id: LocationId) -> Result<()> {
-        self.limits.may_deliver(whose)?;
+        self.pay(whose, id, 0)?;
         self.writer.delete(by, Some(whose), id).await?;
         self.taken_in().await;
         Ok(())
