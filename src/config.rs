@@ -139,6 +139,16 @@ pub const SETTINGS: &[Setting] = &[
         "Sessions at once from one address whose client is not known yet",
     ),
     setting("LIMIT_SOCKET_EVENTS", "50", "Events a second from one socket; twenty times as many at once"),
+    setting(
+        "LIMIT_USER_EVENTS",
+        "200",
+        "Events a second from all sockets of one user; twenty times as many at once",
+    ),
+    setting(
+        "LIMIT_ADDRESS_EVENTS",
+        "1000",
+        "Events a second from all sockets of one address without a token; twenty times as many at once",
+    ),
     setting("LIMIT_SOCKET_ROOMS", "1000", "Rooms that one socket may be in"),
     setting(
         "LIMIT_SEARCHES",
@@ -154,6 +164,46 @@ pub const SETTINGS: &[Setting] = &[
         "LIMIT_BODY_BYTES",
         "8388608",
         "Bytes of bodies that have not come whole from one user or address at once; all together four times as many",
+    ),
+    setting(
+        "LIMIT_USER_ROOMS",
+        "20000",
+        "Rooms that all sockets of one user may be in, counted for each socket",
+    ),
+    setting(
+        "LIMIT_ADDRESS_ROOMS",
+        "100000",
+        "Rooms that all sockets of one address without a token may be in, counted for each socket",
+    ),
+    setting(
+        "LIMIT_USER_CHATS",
+        "5",
+        "Messages (chat) a second from one user, eight times as many at once; from an address without a token five times as many",
+    ),
+    setting(
+        "LIMIT_ROOM_CHATS",
+        "50",
+        "Messages (chat) a second to one room from all its members; four times as many at once",
+    ),
+    setting(
+        "LIMIT_USER_DELIVERIES",
+        "20000",
+        "What one user may have sent to others a second: one for each socket reached and each 16 KiB begun; ten times as many at once; for an address without a token five times as many",
+    ),
+    setting(
+        "LIMIT_USER_ROWS",
+        "20000",
+        "Rows that may be read a second for one user's lists of members and joins of rooms; ten times as many at once; for an address without a token five times as many",
+    ),
+    setting(
+        "LIMIT_PAIR_NOTICES",
+        "6",
+        "Changes a minute that one user may make to what another is told of: memberships, roles, notifications; ten at once; admins any number",
+    ),
+    setting(
+        "LIMIT_PAIR_UPDATES",
+        "2",
+        "Changed locations a second that one user may have sent whole into another's list, beyond that only their ids; ten times as many at once; admins any number",
     ),
     setting("MAX_MESSAGE_BYTES", "131072", "Bytes of one message from a socket, and of its WebSocket frames"),
     setting("MAX_POLL_BYTES", "1048576", "Bytes of one long-polling request, which may hold many messages"),
@@ -279,6 +329,10 @@ pub struct Counts {
     pub address_handshakes: NonZeroU32,
     /// A second, from one socket.
     pub socket_events: NonZeroU32,
+    /// A second, from all sockets of one user.
+    pub user_events: NonZeroU32,
+    /// A second, from all sockets of one address without a token.
+    pub address_events: NonZeroU32,
     /// At once, for one socket.
     pub socket_rooms: NonZeroU32,
     /// Searches that one caller may be waiting for at once.
@@ -287,6 +341,22 @@ pub struct Counts {
     pub answer_bytes: NonZeroU32,
     /// Bytes of half-sent bodies of one caller.
     pub body_bytes: NonZeroU32,
+    /// At once, for all sockets of one user.
+    pub user_rooms: NonZeroU32,
+    /// At once, for all sockets of one address without a token.
+    pub address_rooms: NonZeroU32,
+    /// Messages a second, from one user.
+    pub user_chats: NonZeroU32,
+    /// Messages a second, to one room.
+    pub room_chats: NonZeroU32,
+    /// Sockets reached, or 16 KiB sent to one, a second, by what one user does.
+    pub user_deliveries: NonZeroU32,
+    /// Rows read a second for one user, beyond one for each request.
+    pub user_rows: NonZeroU32,
+    /// A minute, by one user to one other.
+    pub pair_notices: NonZeroU32,
+    /// A second, from one user to one other.
+    pub pair_updates: NonZeroU32,
 }
 
 /// Everything the server needs to know, checked.
@@ -447,10 +517,20 @@ impl Config {
             handshakes: count("LIMIT_HANDSHAKES")?,
             address_handshakes: count("LIMIT_ADDRESS_HANDSHAKES")?,
             socket_events: count("LIMIT_SOCKET_EVENTS")?,
+            user_events: count("LIMIT_USER_EVENTS")?,
+            address_events: count("LIMIT_ADDRESS_EVENTS")?,
             socket_rooms: count("LIMIT_SOCKET_ROOMS")?,
             searches: count("LIMIT_SEARCHES")?,
             answer_bytes: count("LIMIT_ANSWER_BYTES")?,
             body_bytes: count("LIMIT_BODY_BYTES")?,
+            user_rooms: count("LIMIT_USER_ROOMS")?,
+            address_rooms: count("LIMIT_ADDRESS_ROOMS")?,
+            user_chats: count("LIMIT_USER_CHATS")?,
+            room_chats: count("LIMIT_ROOM_CHATS")?,
+            user_deliveries: count("LIMIT_USER_DELIVERIES")?,
+            user_rows: count("LIMIT_USER_ROWS")?,
+            pair_notices: count("LIMIT_PAIR_NOTICES")?,
+            pair_updates: count("LIMIT_PAIR_UPDATES")?,
         };
         let counts = match get("RATE_LIMITS").as_str() {
             "on" => Some(counts),

@@ -30,7 +30,6 @@ const FRAMEWORKS: &[(&[&str], &[&str])] = &[
     (&["hyper_util"], &["net"]),
     (&["jsonwebtoken"], &["domain"]),
     (&["prometheus_client", "procfs"], &["metrics"]),
-    (&["governor"], &["service"]),
     (&["tokio"], &["net", "supervise", "storage", "service", "gateway", "http", "server", "main"]),
 ];
 

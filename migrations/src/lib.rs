@@ -19,6 +19,7 @@ mod m0010_add_location_grants;
 mod m0011_index_location_owner;
 mod m0012_create_notice;
 mod m0013_create_notification;
+mod m0014_add_notice_actor;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -39,6 +40,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0011_index_location_owner::Migration),
             Box::new(m0012_create_notice::Migration),
             Box::new(m0013_create_notification::Migration),
+            Box::new(m0014_add_notice_actor::Migration),
         ]
     }
 }

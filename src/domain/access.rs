@@ -27,7 +27,7 @@ pub enum Caller {
     Guest(Guest),
 }
 
-/// Whom what is asked for counts for.
+/// The caller whose budgets a request or an event draws on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Whose {
     /// The user of a token.
@@ -188,6 +188,11 @@ impl Caller {
                 Err(Error::new(Code::Forbidden, detail))
             }
         }
+    }
+
+    /// Whether this is an admin's token, as the backend of an app has.
+    pub fn is_admin(&self) -> bool {
+        matches!(self, Self::User { is_admin: true, .. })
     }
 
     /// Whom a token names: who can be a member.

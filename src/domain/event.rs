@@ -3,7 +3,7 @@
 use std::{any::Any, sync::Arc};
 
 use super::{
-    access::Change,
+    access::{Change, Whose},
     id::{LocationId, UserId},
     location::Committed,
     notification::Told,
@@ -38,6 +38,10 @@ pub enum Event {
         to: Arc<[UserId]>,
         /// Whether admins', too; not where only the rights of others have changed.
         and_admins: bool,
+        /// The caller on whose account it is sent; `None`: nobody's.
+        payer: Option<Whose>,
+        /// Whether the payer may send each person only so much of it whole: everybody but admins.
+        is_bounded: bool,
     },
     /// People are told of something; it is stored.
     Notified(Told),
@@ -53,5 +57,11 @@ pub enum Listed {
     /// A PUT without geometry, or of another name: those who want to see it move are in its room.
     Updated(Arc<Committed>),
     /// It is gone, or they may no longer see it.
-    Deleted(LocationId),
+    Deleted {
+        /// Which one.
+        id: LocationId,
+        /// They were given it only a moment ago, by the caller who has taken it away: what they have not read of
+        /// it yet is not worth their connection.
+        is_fresh: bool,
+    },
 }

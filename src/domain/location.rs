@@ -140,6 +140,10 @@ impl Deref for Committed {
 pub struct NewLocation {
     /// Who makes it.
     pub owner: UserId,
+    /// The caller whose budgets it draws on; `None`: nobody's.
+    pub whose: Option<Whose>,
+    /// Whether it is made with an admin's token.
+    pub is_by_admin: bool,
     /// Where it is.
     pub geometry: Geometry,
     /// The caller's own.
@@ -162,7 +166,8 @@ impl NewLocation {
             Error::new(Code::GeometryRequired, "a location needs a geometry").at("/geometry")
         })?;
         let properties = Properties::given(members.swap_remove("properties"))?.unwrap_or_default();
-        Ok(Self { owner, geometry, properties: Properties::new(properties)?, size: body.len() })
+        let (properties, is_by_admin) = (Properties::new(properties)?, by.is_some_and(Caller::is_admin));
+        Ok(Self { owner, whose: None, is_by_admin, geometry, properties, size: body.len() })
     }
 
     /// As it stands once it is made.
@@ -187,7 +192,7 @@ pub struct Update {
     pub id: LocationId,
     /// Who moves it.
     pub by: Caller,
-    /// Who pays if many have to be told of it; `None`: nobody.
+    /// The caller whose budgets it draws on; `None`: nobody's.
     pub whose: Option<Whose>,
     /// Where it is now; `None` leaves it where it was.
     pub geometry: Option<Geometry>,

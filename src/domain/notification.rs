@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    access::Role,
+    access::{Role, Whose},
     error::{Code, Error, Result},
     id::{LocationId, UserId},
     json,
@@ -20,8 +20,8 @@ pub enum Deed {
     Added(UserId, Role),
     /// Gave a member another role.
     Changed(UserId, Role),
-    /// Ended a membership, others' or their own.
-    Removed(UserId),
+    /// Ended a membership, others' or their own, which had begun then.
+    Removed(UserId, Timestamp),
     /// Gave it another name; `None`: took its name away.
     Renamed(Option<String>),
     /// Removed it.
@@ -45,6 +45,10 @@ pub struct News {
     pub deed: Deed,
     /// When.
     pub at: Timestamp,
+    /// The caller whose budget for each person it draws on; `None`: it may be told to everybody it concerns.
+    pub hand: Option<Whose>,
+    /// Who is not told, because what they were told before has been taken back instead.
+    pub except: Option<UserId>,
 }
 
 /// What some people are told.
@@ -52,6 +56,8 @@ pub struct News {
 pub struct Notice {
     /// What happened, for programs.
     pub kind: &'static str,
+    /// Who did it.
+    pub by: UserId,
     /// The location it happened to, which may be gone.
     pub location: LocationId,
     /// Who did what to which location, in English.
@@ -95,7 +101,7 @@ impl News {
     /// Whose membership it is about.
     fn member(&self) -> Option<UserId> {
         match self.deed {
-            Deed::Added(member, _) | Deed::Changed(member, _) | Deed::Removed(member) => Some(member),
+            Deed::Added(member, _) | Deed::Changed(member, _) | Deed::Removed(member, _) => Some(member),
             Deed::Renamed(_) | Deed::Deleted | Deed::Shared(_) => None,
         }
     }
@@ -103,6 +109,11 @@ impl News {
     /// Does it concern all members?
     pub fn is_for_members(&self) -> bool {
         self.member().is_none()
+    }
+
+    /// Whether the budget for this person was drawn on before it was done, without which it would not have been.
+    pub fn is_paid_for(&self, person: UserId) -> bool {
+        matches!(self.deed, Deed::Added(member, _) | Deed::Changed(member, _) if member == person)
     }
 
     /// Whose names it takes to say it.
@@ -117,7 +128,8 @@ impl News {
         members: &[UserId],
         name: impl Fn(UserId) -> Option<&'a str>,
     ) -> Vec<(Notice, Vec<UserId>)> {
-        let others = |users: &[UserId]| Vec::from_iter(users.iter().copied().filter(|user| *user != self.by));
+        let is_told = |user: &UserId| *user != self.by && Some(*user) != self.except;
+        let others = |users: &[UserId]| Vec::from_iter(users.iter().copied().filter(is_told));
         let groups = match self.member() {
             Some(member) => vec![(true, others(&[member])), (false, others(&[self.owner]))],
             None => vec![(false, others(&[&[self.owner], members].concat()))],
@@ -141,8 +153,8 @@ impl News {
         let message = match &self.deed {
             Deed::Added(user, role) => format!("{by} added {} to {place} as {}", whom(*user), a(*role)),
             Deed::Changed(user, role) => format!("{by} made {} {} of {place}", whom(*user), a(*role)),
-            Deed::Removed(user) if *user == self.by => format!("{by} left {place}"),
-            Deed::Removed(user) => format!("{by} removed {} from {place}", whom(*user)),
+            Deed::Removed(user, _) if *user == self.by => format!("{by} left {place}"),
+            Deed::Removed(user, _) => format!("{by} removed {} from {place}", whom(*user)),
             Deed::Renamed(_) => match &new_name {
                 Some(name) => format!("{by} renamed {place} to “{name}”"),
                 None => format!("{by} took away the name of {place}, now location {id}"),
@@ -170,6 +182,7 @@ impl News {
         };
         Notice {
             kind: self.deed.kind(),
+            by: self.by,
             location: id,
             message,
             fields: serde_json::to_string(&fields).expect("fields are strings and numbers"),
@@ -184,7 +197,7 @@ impl Deed {
         match self {
             Self::Added(..) => "member_added",
             Self::Changed(..) => "role_changed",
-            Self::Removed(_) => "member_removed",
+            Self::Removed(..) => "member_removed",
             Self::Renamed(_) => "location_renamed",
             Self::Deleted => "location_deleted",
             Self::Shared(_) => "share_created",
@@ -229,6 +242,8 @@ mod tests {
             name: name.map(str::to_owned),
             deed,
             at: Timestamp::from_millis(0),
+            hand: None,
+            except: None,
         }
     }
 
@@ -253,11 +268,11 @@ mod tests {
             [("role_changed", "Ada made you an editor of location 42".to_owned(), vec![3])]
         );
         assert_eq!(
-            told(&news(3, None, Deed::Removed(user(3)))),
+            told(&news(3, None, Deed::Removed(user(3), Timestamp::from_millis(0)))),
             [("member_removed", "User 3 left location 42".to_owned(), vec![1])]
         );
         assert_eq!(
-            told(&news(1, None, Deed::Removed(user(3)))),
+            told(&news(1, None, Deed::Removed(user(3), Timestamp::from_millis(0)))),
             [("member_removed", "Ada removed you from location 42".to_owned(), vec![3])]
         );
     }
@@ -289,6 +304,8 @@ mod tests {
         ] {
             assert_eq!(told(&news), [(kind, message.to_owned(), to)]);
         }
+        let told_before = News { except: Some(user(2)), ..news(1, bike, Deed::Deleted) };
+        assert_eq!(told(&told_before), [("location_deleted", "Ada deleted “bike”".to_owned(), vec![3])]);
         let alone = news(1, bike, Deed::Deleted);
         assert_eq!(alone.notices(&[], |_| None), []);
     }

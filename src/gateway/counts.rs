@@ -23,6 +23,8 @@ pub struct Counts {
     put_to_send: Seconds,
     /// Rooms that the sweep found to lack something.
     pub healed: Counter,
+    /// Times that all who have to do with a location were read.
+    pub access_reads: Counter,
     /// Of events and handshakes.
     pub refusals: Refusals,
 }
@@ -44,6 +46,8 @@ impl Counts {
                 "From a PUT whose body has come to its having been sent to the members of its room",
             ),
             healed: metrics.counter("sweep_healed", "Rooms that the sweep found to have missed a commit"),
+            access_reads: metrics
+                .counter("access_reads", "Times that all members and share links of a location were read"),
             refusals: Refusals::at("gateway", metrics),
         }
     }

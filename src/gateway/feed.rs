@@ -2,7 +2,7 @@
 //!
 //! Whom it concerns came with the event; here it is looked up which of them are connected.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -11,8 +11,10 @@ use tracing::error;
 use super::{
     outlet::{Item, Outlet, body},
     people::{People, Way},
+    rooms::Rooms,
 };
 use crate::domain::{
+    access::Whose,
     event::Listed,
     id::{LocationId, UserId},
     notification::Told,
@@ -21,13 +23,26 @@ use crate::domain::{
 
 const LOCATIONS: &str = "locations";
 const NOTIFICATION: &str = "notification";
+/// A larger Feature is not sent into lists.
+const WHOLE_BYTES: usize = 16 * 1024;
 
-/// The body of `locations`, where a location is gone from a list.
+/// The body of `locations` that names a location without showing it: it is gone from a list, or too large.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Gone {
+struct Named {
     action: &'static str,
     location_id: LocationId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+}
+
+/// Who has changed a list.
+#[derive(Clone, Copy)]
+pub struct Account {
+    /// The caller on whose account it is sent; `None`: nobody's.
+    pub payer: Option<Whose>,
+    /// Whether the payer may send each person only so much of it whole.
+    pub is_bounded: bool,
 }
 
 /// The body of `notification` but for its `id`.
@@ -41,31 +56,55 @@ struct Notification<'a> {
     fields: &'a RawValue,
 }
 
-/// Tells those who are connected that their lists have changed.
-pub fn listed(people: &People, change: &Listed, to: &[UserId], and_admins: bool) {
-    let ways = people.who_see(to, and_admins);
-    if ways.is_empty() {
-        return;
-    }
+/// Tells those who are connected that their lists have changed. What is sent is made once for all of them: the
+/// Feature, or where that is too large for a list the location's id and version, which whoever wants more asks for.
+pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_bounded }: Account) {
+    let limits = &rooms.service.limits;
     let (action, location, item) = match change {
+        _ if ways.is_empty() => return,
         Listed::Created(location) => ("create", location, Item::Location(location.id)),
         Listed::Updated(location) => ("update", location, Item::Update(location.id)),
-        Listed::Deleted(id) => return unlisted(ways, *id),
+        Listed::Deleted { id, is_fresh } => {
+            if let Some(payer) = payer {
+                limits.delivered(payer, ways.len(), 0);
+            }
+            return unlisted(ways, *id, *is_fresh);
+        }
     };
-    let text = [r#"{"action":""#, action, r#"","location":"#, location.feature(), "}"].concat();
-    let Some(text) = json(text) else { return };
-    for Way { socket, outlet } in ways {
-        outlet.event_of(&socket, item, LOCATIONS, text.clone());
+    let feature = location.feature();
+    let whole = (feature.len() <= WHOLE_BYTES)
+        .then(|| json([r#"{"action":""#, action, r#"","location":"#, feature, "}"].concat()))
+        .flatten();
+    let named = body(&Named { action, location_id: location.id, version: Some(location.version) });
+    // Others did not ask for it.
+    let hand = payer.filter(|_| is_bounded);
+    let is_other = |user: &UserId| *user != location.updated_by && payer != Some(Whose::User(*user));
+    // A person has several sockets.
+    let mut shown: HashMap<UserId, bool> = HashMap::new();
+    for Way { user, socket, outlet } in ways {
+        let mut is_shown = || match hand.zip(user.filter(is_other)) {
+            None => true,
+            Some((hand, user)) => *shown.entry(user).or_insert_with(|| limits.may_show(hand, user)),
+        };
+        let text = match &whole {
+            Some(whole) if is_shown() => whole,
+            _ => &named,
+        };
+        outlet.event_of(socket, item, LOCATIONS, text.clone());
+    }
+    if let Some(payer) = payer {
+        limits.delivered(payer, ways.len(), whole.map_or(0, |whole| whole.get().len()));
     }
 }
 
-/// A location is gone, or only their right to see it: then what is on its way may not stay there for long.
-fn unlisted(ways: Vec<Way>, id: LocationId) {
-    let text = body(&Gone { action: "delete", location_id: id });
-    let told = ways.into_iter().filter_map(|Way { socket, outlet }| {
-        let mark = outlet.withhold(Some(id));
-        outlet.event(&socket, LOCATIONS, text.clone());
-        Some((outlet, mark?))
+/// A location is gone, or only their right to see it: then what is on its way may not stay there for long, unless
+/// it was given to them only a moment ago.
+fn unlisted(ways: &[Way], id: LocationId, is_fresh: bool) {
+    let text = body(&Named { action: "delete", location_id: id, version: None });
+    let told = ways.iter().filter_map(|Way { socket, outlet, .. }| {
+        let mark = outlet.withhold(Some(id)).filter(|_| !is_fresh);
+        outlet.event(socket, LOCATIONS, text.clone());
+        Some((outlet.clone(), mark?))
     });
     Outlet::withdraw(told.collect());
 }
@@ -89,7 +128,7 @@ pub fn notified(people: &People, told: &Told) {
         // The rest is written once for all.
         let text = [r#"{"id":"#, itoa::Buffer::new().format::<u64>(id), ",", &rest.get()[1..]].concat();
         let Some(text) = json(text) else { return };
-        for Way { socket, outlet } in ways {
+        for Way { socket, outlet, .. } in ways {
             outlet.event(&socket, NOTIFICATION, text.clone());
         }
     }

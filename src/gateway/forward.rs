@@ -118,7 +118,10 @@ fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(Result
             Event::Presence(change) => rooms.tell(&change),
             // Who are here.
             Event::Active(_) => rooms.people.relist(),
-            Event::Listed { change, to, and_admins } => feed::listed(&rooms.people, &change, &to, and_admins),
+            Event::Listed { change, to, and_admins, payer, is_bounded } => {
+                let account = feed::Account { payer, is_bounded };
+                feed::listed(rooms, &change, &rooms.people.who_see(&to, and_admins), account);
+            }
             Event::Notified(told) => feed::notified(&rooms.people, &told),
             Event::Asked(by) => drop(by),
         });

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     domain::{
-        access::Caller,
+        access::{Caller, Whose},
         error::{Code, Error, Result},
         id::{LocationId, MAX_SAFE_INTEGER, UserId},
         json::Plain,
@@ -199,6 +199,8 @@ pub struct Client {
     pub session: Arc<Session>,
     pub outlet: Arc<Outlet>,
     inbox: Inbox<(Result<Message>, Reply)>,
+    /// The caller whose budgets its events draw on, with those of all other sockets of theirs.
+    pub whose: Whose,
     /// How many events it may send; `None`: any number.
     events: Option<Events>,
     rooms: Arc<Rooms>,
@@ -217,12 +219,13 @@ impl Client {
         link: Arc<Link>,
         rooms: Arc<Rooms>,
     ) -> Arc<Self> {
+        let (limits, whose) = (&rooms.service.limits, seat.whose());
         let seat = (seat, link.counted());
         let outlet = Arc::new(Outlet::new(link, rooms.blocked.clone()));
-        let session = Arc::new(Session::new(identity));
-        let (inbox, events) = (Inbox::new(), rooms.service.limits.events());
+        let session = Arc::new(Session::new(identity, limits.memberships(whose)));
+        let (inbox, events) = (Inbox::new(), limits.events());
         let (seat, expiry) = (Mutex::new(Some(seat)), Mutex::default());
-        let client = Arc::new(Self { session, outlet, inbox, events, rooms, seat, expiry });
+        let client = Arc::new(Self { session, outlet, inbox, whose, events, rooms, seat, expiry });
         let this = client.clone();
         // One for all events: each would be kept for each socket. Not an async closure: its body would run in a
         // task of its own, overtaken by the next event's.
@@ -249,12 +252,14 @@ impl Client {
 
     /// Puts an event in its turn, unless there are too many. `true`: the caller is to work the queue off.
     fn receive(&self, message: Result<Message>, mut reply: Reply) -> bool {
-        let refused = match self.events.as_ref().map_or(Ok(()), Events::take) {
+        let limits = &self.rooms.service.limits;
+        let taken = self.events.as_ref().map_or(Ok(()), Events::take).and_then(|()| limits.event(self.whose));
+        let refused = match taken {
             Ok(()) => match self.inbox.push((message, reply)) {
                 Ok(mine) => return mine,
                 Err((_, unheard)) => {
                     reply = unheard;
-                    self.rooms.service.limits.too_many_waiting.inc();
+                    limits.too_many_waiting.inc();
                     Error::new(Code::RateLimited, "too many events of this socket wait; send fewer at once")
                 }
             },
@@ -298,7 +303,7 @@ impl Client {
             }
             Message::Chat(Chat { message, room_name }) => {
                 let relayed = Arc::from(relayed(session.user(), &message.0, room_name)?);
-                rooms.relay(socket.id, room_name, &relayed)?;
+                rooms.relay(socket.id, self.whose, room_name, &relayed)?;
                 reply.ack(&relayed);
             }
             Message::Join(Join { user_id, user_name }) => {
@@ -311,7 +316,7 @@ impl Client {
                 self.register(socket);
             }
             Message::Presence(Presence { location_id }) => {
-                reply.ack(&Box::pin(rooms.who_is_in(&session.caller(), location_id)).await?);
+                reply.ack(&Box::pin(rooms.who_is_in(self.whose, &session.caller(), location_id)).await?);
             }
             Message::Authenticate(Authenticate { token }) => {
                 let fresh = rooms.service.bearer(&token)?;

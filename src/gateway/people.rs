@@ -84,6 +84,8 @@ struct Admin {
 /// The way to one socket.
 #[derive(Clone)]
 pub struct Way {
+    /// Whose it is; `None`: in open mode, and nobody has said so.
+    pub user: Option<UserId>,
     pub socket: SocketRef,
     pub outlet: Arc<Outlet>,
 }
@@ -116,9 +118,10 @@ impl People {
             Some(Caller::User { id, is_admin }) => (Some(*id), *is_admin),
             Some(Caller::Guest(_)) => return,
         };
-        let way = Way { socket: socket.clone(), outlet: outlet.clone() };
+        let way = Way { user, socket: socket.clone(), outlet: outlet.clone() };
         if is_admin {
-            state.admins.entry(socket.id).or_insert_with(|| Admin { way: way.clone(), list: 0 });
+            let admin = state.admins.entry(socket.id).or_insert_with(|| Admin { way: way.clone(), list: 0 });
+            admin.way.user = user;
         } else {
             state.admins.remove(&socket.id);
         }

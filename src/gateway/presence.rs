@@ -78,6 +78,11 @@ impl Presence {
         }
     }
 
+    /// How many sockets are in, guests' included.
+    pub fn sockets(&self) -> usize {
+        self.sockets
+    }
+
     /// What is to be told by now, each once, and how many sockets there are. With it whether there will be more
     /// even if nothing happens.
     pub fn news(&mut self, now: Instant) -> (Vec<News>, usize, bool) {

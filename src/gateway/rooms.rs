@@ -6,6 +6,7 @@
 
 mod healing;
 mod presence;
+mod reads;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -13,7 +14,7 @@ use std::{
     io::IoSlice,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,14 +23,11 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use socketioxide::{extract::SocketRef, socket::Sid};
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::sleep,
-};
+use tokio::{sync::Notify, time::sleep};
 use tracing::{debug, info};
 
 pub use self::healing::Broken;
-use self::healing::Tasks;
+use self::{healing::Tasks, reads::Reads};
 use super::{
     counts::Counts,
     herald::Due,
@@ -44,7 +42,7 @@ use super::{
 };
 use crate::{
     domain::{
-        access::{Access, Action, Caller, Change, Role, may},
+        access::{Access, Action, Caller, Change, Role, Whose, may},
         error::{Code, Error, Result},
         id::{LocationId, UserId},
         location::{Committed, Location},
@@ -54,8 +52,7 @@ use crate::{
     service::{Current, Live, Service, history::Head},
 };
 
-/// Reads of all rooms that may run at once; requests have the database's other connections.
-pub const READS: usize = 8;
+pub use reads::READS;
 
 /// How often live rooms are compared with the database: after at most two of these what was lost is noticed.
 const SWEEP: Duration = Duration::from_millis(1_500);
@@ -77,8 +74,7 @@ pub struct Rooms {
     unfinished: Mutex<VecDeque<Arc<Shared>>>,
     /// Told when there is one.
     pub turns: Notify,
-    /// A permit a read.
-    reads: Semaphore,
+    reads: Reads,
     /// Sockets that something other than a position waits for.
     pub blocked: Arc<Blocked>,
     pub counts: Counts,
@@ -106,6 +102,8 @@ struct Shared {
     filling: tokio::sync::Mutex<()>,
     /// It is among those that wait for a turn. Written under the room's lock.
     has_turn: AtomicBool,
+    /// Of the newest Feature, about: what sending another costs.
+    bytes: AtomicUsize,
 }
 
 impl Shared {
@@ -118,6 +116,7 @@ impl Shared {
             turn: Default::default(),
             filling: Default::default(),
             has_turn: AtomicBool::default(),
+            bytes: AtomicUsize::default(),
         }
     }
 }
@@ -141,6 +140,11 @@ struct Door {
 }
 
 impl Door {
+    /// Is it known what a caller is to the location?
+    fn knows(&self, caller: &Caller) -> bool {
+        self.access.is_some() || matches!(caller, Caller::Anyone(_) | Caller::User { is_admin: true, .. })
+    }
+
     /// `None`: not known yet.
     fn role(&self, caller: &Caller, id: LocationId) -> Option<Option<Role>> {
         match caller {
@@ -200,7 +204,7 @@ impl Rooms {
             behind: Mutex::default(),
             unfinished: Mutex::default(),
             turns: Notify::new(),
-            reads: Semaphore::new(READS),
+            reads: Reads::new(),
             blocked: Arc::default(),
             people: Arc::default(),
             due: Due::default(),
@@ -219,7 +223,7 @@ impl Rooms {
 
     /// How many are being read for.
     pub fn reading(&self) -> usize {
-        READS - self.reads.available_permits()
+        self.reads.running()
     }
 
     /// Lets a socket in: ack, then the current state or every update after `since`, then everything newer.
@@ -234,26 +238,16 @@ impl Rooms {
         since: Option<u64>,
         reply: &mut Reply,
     ) -> Result<()> {
-        let Client { session, outlet, .. } = client;
+        let Client { session, outlet, whose, .. } = client;
         let caller = session.caller();
-        self.service.limits.room(session.rooms_besides(id))?;
+        session.may_enter(id)?;
         // Of what was before a share link was made its guests learn nothing: that counts as not kept.
         let missed = since.filter(|since| match &caller {
             Caller::Guest(guest) => since + 1 >= guest.from,
             _ => true,
         });
-        // From here on the room hears of updates, so what commits after the read below is not missed.
-        let visit = Visit::new(self, id, missed);
+        let (visit, failure) = self.visit(*whose, &caller, id, missed).await?;
         let shared = &visit.shared;
-        let role = shared.door.lock().role(&caller, id);
-        let role = match role {
-            Some(role) => role,
-            None => Box::pin(self.read_access(shared, &caller)).await?,
-        };
-        may(role, Action::See, id)?;
-        let is_known = shared.room.lock().entry(missed, false) != Entry::Unknown;
-        // Boxed: a join that reads nothing, which is most of them, is not to carry the room for it.
-        let failure = if is_known { None } else { Box::pin(self.ask(shared, missed)).await.err() };
         let door = shared.door.lock();
         // Once more: the right may have ended while the database was read.
         may(door.role(&caller, id).flatten(), Action::See, id)?;
@@ -292,6 +286,33 @@ impl Rooms {
         Ok(())
     }
 
+    /// Brings a caller who may see a location to its room, and finds out what the room must know to let them in; if
+    /// the database cannot say that, why not.
+    async fn visit(
+        &self,
+        whose: Whose,
+        caller: &Caller,
+        id: LocationId,
+        missed: Option<u64>,
+    ) -> Result<(Visit<'_>, Option<Error>)> {
+        // Before the room is there: for who may not see it no room is made, and nothing is read but one row.
+        // Boxed, as below: a join that reads nothing, which is most of them, is not to carry the room for it.
+        let role = match self.known_role(caller, id) {
+            Some(role) => role,
+            None => Box::pin(self.read_role(whose, caller, id)).await?,
+        };
+        may(role, Action::See, id)?;
+        // From here on the room hears of updates, so what commits after the read below is not missed.
+        let visit = Visit::new(self, id, missed);
+        let shared = &visit.shared;
+        if !shared.door.lock().knows(caller) {
+            Box::pin(self.read_access(shared, whose, caller)).await?;
+        }
+        let is_known = shared.room.lock().entry(missed, false) != Entry::Unknown;
+        let failure = if is_known { None } else { Box::pin(self.ask_for(whose, shared, missed)).await.err() };
+        Ok((visit, failure))
+    }
+
     /// Takes a socket out; `false` if it was not in.
     pub fn leave(&self, socket: Sid, session: &Session, id: LocationId, how: Leaving) -> bool {
         session.leave(id);
@@ -313,18 +334,21 @@ impl Rooms {
         rooms
     }
 
-    /// Sends a member's message to everyone in the room, the sender included.
+    /// Sends a member's message to everyone in the room, the sender included, on the account of `whose`.
     ///
     /// # Errors
-    /// `not_in_room`, `forbidden`.
-    pub fn relay(&self, sender: Sid, id: LocationId, chat: &Arc<RawValue>) -> Result<()> {
+    /// `not_in_room`, `forbidden`, `rate_limited`.
+    pub fn relay(&self, sender: Sid, whose: Whose, id: LocationId, chat: &Arc<RawValue>) -> Result<()> {
         let not_in_room = || Error::new(Code::NotInRoom, format!("join room {id} before sending to it"));
         let shared = self.room(id).ok_or_else(not_in_room)?;
         let room = shared.room.lock();
-        let by = room.member(sender).ok_or_else(not_in_room)?.user;
-        may(Some(if by.is_none() { Role::Guest } else { Role::Viewer }), Action::Meet, id)?;
+        let user = room.member(sender).ok_or_else(not_in_room)?.user;
+        let role = if user.is_none() { Role::Guest } else { Role::Viewer };
+        may(Some(role), Action::Meet, id)?;
+        // Not before: nobody spends what a room has who is not in it.
+        self.service.limits.chat(whose, id, room.len(), chat.get().len())?;
         for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
-            outlet.event_in(socket, id, by, CHAT, chat.clone());
+            outlet.event_in(socket, id, user, CHAT, chat.clone());
         }
         Ok(())
     }
@@ -339,6 +363,9 @@ impl Rooms {
         let lacked = room.lacks();
         if room.is_full() {
             self.serve(&shared, &mut room, WHOLE_TURN);
+        }
+        if let Some(newest) = versions.last() {
+            shared.bytes.store(newest.feature().len(), Ordering::Relaxed);
         }
         room.hear(updates);
         self.serve(&shared, &mut room, TURN);
@@ -422,7 +449,7 @@ impl Rooms {
         match self.learn_access(&visit.shared).await {
             // The sweep closes it.
             Err(error) if error.code == Code::NotFound => Ok(()),
-            done => done,
+            read => read.map(drop),
         }
     }
 
@@ -435,22 +462,39 @@ impl Rooms {
         if is_known { Ok(()) } else { self.refresh(id).await }
     }
 
-    /// Reads rights to a location, unless somebody else has done so meanwhile.
-    async fn read_access(&self, shared: &Arc<Shared>, caller: &Caller) -> Result<Option<Role>> {
-        let _turn = shared.turn.lock().await;
-        let known = shared.door.lock().role(caller, shared.id);
-        if let Some(role) = known {
-            return Ok(role);
+    /// What a caller is to a location, as far as that is known without asking the database.
+    fn known_role(&self, caller: &Caller, id: LocationId) -> Option<Option<Role>> {
+        match self.room(id) {
+            Some(shared) => shared.door.lock().role(caller, id),
+            None => Door::default().role(caller, id),
         }
-        self.learn_access(shared).await?;
-        Ok(shared.door.lock().role(caller, shared.id).flatten())
     }
 
-    /// With the room's turn to read.
-    async fn learn_access(&self, shared: &Arc<Shared>) -> Result<()> {
+    /// The same from the database, by one row.
+    async fn read_role(&self, whose: Whose, caller: &Caller, id: LocationId) -> Result<Option<Role>> {
+        let _share = self.reads.share(whose).await?;
+        let _permit = self.reads.permit().await?;
+        self.service.role(caller, id).await
+    }
+
+    /// Reads rights to a location for somebody who may see it, unless somebody else has done so meanwhile.
+    async fn read_access(&self, shared: &Arc<Shared>, whose: Whose, caller: &Caller) -> Result<()> {
+        self.service.limits.may_read(whose)?;
+        let _share = self.reads.share(whose).await?;
+        let _turn = shared.turn.lock().await;
+        if !shared.door.lock().knows(caller) {
+            let rows = self.learn_access(shared).await?;
+            self.service.limits.read(whose, rows);
+        }
+        Ok(())
+    }
+
+    /// With the room's turn to read; returns how many rows there were.
+    async fn learn_access(&self, shared: &Arc<Shared>) -> Result<usize> {
         shared.door.lock().heard = Some(Vec::new());
         let read = async {
-            let _permit = self.reads.acquire().await.map_err(Error::internal)?;
+            let _permit = self.reads.permit().await?;
+            self.counts.access_reads.inc();
             self.service.access(shared.id).await
         };
         let read = read.await;
@@ -458,10 +502,11 @@ impl Rooms {
         // What was committed before the read is in it already, and does no harm a second time.
         let heard = door.heard.take().unwrap_or_default();
         let mut access = read?;
+        let rows = access.members.len() + access.shares.len();
         heard.into_iter().for_each(|change| access.apply(change));
         door.access = Some(access);
         self.expel(shared, door);
-        Ok(())
+        Ok(rows)
     }
 
     /// Takes out of a room who has no right to be there.
@@ -596,22 +641,32 @@ impl Rooms {
         self.behind.lock().insert(id);
     }
 
+    /// The same as [`Rooms::ask`] for a caller, of whose reads only so many run at once, and who pays for them.
+    async fn ask_for(&self, whose: Whose, shared: &Arc<Shared>, since: Option<u64>) -> Result<()> {
+        self.service.limits.may_read(whose)?;
+        let _share = self.reads.share(whose).await?;
+        let rows = self.ask(shared, since).await?;
+        // The newest is what every join of a room that is not live costs.
+        self.service.limits.read(whose, rows.saturating_sub(1));
+        Ok(())
+    }
+
     /// Asks the database for what a room lacks or somebody who has `since` needs, unless somebody else has
-    /// done so meanwhile: one read serves all who wait.
-    async fn ask(&self, shared: &Arc<Shared>, since: Option<u64>) -> Result<()> {
+    /// done so meanwhile: one read serves all who wait. Returns how many rows were read.
+    async fn ask(&self, shared: &Arc<Shared>, since: Option<u64>) -> Result<usize> {
         let asked_at = Instant::now();
         let mut last = shared.turn.lock().await;
         let began = Instant::now();
         let from = {
             let room = shared.room.lock();
             if room.entry(since, false) != Entry::Unknown && !room.lacks() {
-                return Ok(());
+                return Ok(0);
             }
             room.read_from(began)
         };
         match *last {
             // For this visitor too: the room knew of all who waited.
-            Some((began, true)) if began >= asked_at => return Ok(()),
+            Some((began, true)) if began >= asked_at => return Ok(0),
             Some((began, false)) if began >= asked_at => {
                 return Err(Error::database_away());
             }
@@ -619,7 +674,7 @@ impl Rooms {
         }
         let id = shared.id;
         let read = async {
-            let _permit = self.reads.acquire().await.map_err(Error::internal)?;
+            let _permit = self.reads.permit().await?;
             let run = self.service.newest(id, from, MAX_MISSED + 1).await?;
             debug!(room = %id, from, versions = run.len(), "read for a room");
             Ok::<Vec<_>, Error>(run.into_iter().map(|location| update(&location.into())).collect())
@@ -627,13 +682,17 @@ impl Rooms {
         match read.await {
             Ok(run) => {
                 *last = Some((began, true));
+                let rows = run.len();
+                if let Some(newest) = run.last() {
+                    shared.bytes.store(newest.message().len(), Ordering::Relaxed);
+                }
                 let mut room = shared.room.lock();
                 room.learn(run, Instant::now());
                 self.serve(shared, &mut room, TURN);
                 if room.lacks() {
                     self.behind.lock().insert(id);
                 }
-                Ok(())
+                Ok(rows)
             }
             Err(error) if error.code == Code::NotFound => {
                 self.deleted(id);
@@ -667,6 +726,13 @@ impl Live for Weak<Rooms> {
         let current = room.current()?;
         let seen = may(role, Action::See, id);
         Some(seen.map(|()| Current { version: current.version, feature: current.message().to_owned() }))
+    }
+
+    fn audience(&self, id: LocationId) -> (usize, usize) {
+        let shared = self.upgrade().and_then(|rooms| rooms.room(id));
+        // Not the room's own lock: it is held while an update is sent.
+        shared
+            .map_or((0, 0), |shared| (shared.presence.lock().sockets(), shared.bytes.load(Ordering::Relaxed)))
     }
 
     fn active(&self) -> ActiveUsers {

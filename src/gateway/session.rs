@@ -16,7 +16,7 @@ use crate::{
         time::Timestamp,
         token::LEEWAY,
     },
-    service::access::Identity,
+    service::{access::Identity, limits::Memberships},
 };
 
 /// The state of one socket. Owned by its event handlers and the rooms it is in; never holds the socket
@@ -35,13 +35,15 @@ struct State {
     /// `None`: open mode, and nobody has said who they are.
     identity: Option<Identity>,
     rooms: HashSet<LocationId>,
+    /// How many these are, counted for its caller.
+    memberships: Memberships,
     disconnected: bool,
 }
 
 impl Session {
     /// Of a socket whose caller is known, or in open mode is not.
-    pub fn new(identity: Option<Identity>) -> Self {
-        let state = State { identity, rooms: HashSet::new(), disconnected: false };
+    pub fn new(identity: Option<Identity>, memberships: Memberships) -> Self {
+        let state = State { identity, rooms: HashSet::new(), memberships, disconnected: false };
         Self { state: Mutex::new(state), since: Instant::now() }
     }
 
@@ -134,26 +136,31 @@ impl Session {
         self.state.lock().rooms.iter().copied().collect()
     }
 
-    /// How many other rooms it is in.
-    pub fn rooms_besides(&self, room: LocationId) -> usize {
-        let state = self.state.lock();
-        state.rooms.len() - usize::from(state.rooms.contains(&room))
+    /// May it enter a room? It may always enter one again.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn may_enter(&self, room: LocationId) -> Result<()> {
+        let State { rooms, memberships, .. } = &*self.state.lock();
+        if rooms.contains(&room) { Ok(()) } else { memberships.may_grow(rooms.len()) }
     }
 
     /// Notes that the socket is in a room; `false` if it has disconnected.
     pub fn enter(&self, room: LocationId) -> bool {
-        let mut state = self.state.lock();
-        if !state.disconnected {
-            state.rooms.insert(room);
+        let State { rooms, memberships, disconnected, .. } = &mut *self.state.lock();
+        if !*disconnected {
+            rooms.insert(room);
+            memberships.set(rooms.len());
         }
-        !state.disconnected
+        !*disconnected
     }
 
     /// Notes that the socket is no longer in a room, unless it has disconnected.
     pub fn leave(&self, room: LocationId) {
-        let mut state = self.state.lock();
-        if !state.disconnected {
-            state.rooms.remove(&room);
+        let State { rooms, memberships, disconnected, .. } = &mut *self.state.lock();
+        if !*disconnected {
+            rooms.remove(&room);
+            memberships.set(rooms.len());
         }
     }
 
@@ -166,6 +173,7 @@ impl Session {
     pub fn disconnect(&self) -> HashSet<LocationId> {
         let mut state = self.state.lock();
         state.disconnected = true;
+        state.memberships.set(0);
         state.rooms.clone()
     }
 }

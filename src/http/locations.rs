@@ -84,9 +84,10 @@ pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Err
 async fn create(call: Call, body: impl Body) -> Response {
     let act = async {
         let (caller, body) = call.with_body(body).await?;
-        let new = NewLocation::from_body(&body, caller.as_ref())?;
+        let mut new = NewLocation::from_body(&body, caller.as_ref())?;
         drop(body);
         let whose = call.whose(&caller.unwrap_or_default());
+        new.whose = Some(whose);
         let answers = &call.service.memory.answers;
         answers.check(whose)?;
         let location = call.service.create_location(new).await?;
@@ -162,7 +163,8 @@ async fn delete(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         let by = by.labelled(query::user(&call.query)?);
-        call.service.delete_location(by, known(&id)?).await?;
+        let whose = call.whose(&by);
+        call.service.delete_location(by, whose, known(&id)?).await?;
         Ok(StatusCode::NO_CONTENT)
     };
     respond(act.await)

@@ -16,11 +16,10 @@ use super::{
 use crate::{
     domain::{
         access::{Caller, Role},
-        error::Result,
-        id::{LocationId, UserId},
+        id::UserId,
         time::Timestamp,
     },
-    service::Service,
+    service::{self, Service},
 };
 
 /// `GET /location/{id}/members`; `PUT`, `DELETE /location/{id}/members/{userId}`.
@@ -60,20 +59,19 @@ async fn list(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         query::user(&call.query)?;
-        members(&call, &by, known(&id)?).await
+        Ok(members(call.service.members(&by, call.whose(&by), known(&id)?).await?))
     };
     respond(act.await)
 }
 
-async fn members(call: &Call, by: &Caller, id: LocationId) -> Result<impl Reply + use<>> {
-    let members = call.service.members(by, id).await?.into_iter();
-    let members = members.map(|member| Member {
+fn members(members: Vec<service::members::Member>) -> impl Reply {
+    let members = members.into_iter().map(|member| Member {
         user_id: member.user,
         user_name: member.name,
         role: member.role.as_str(),
         added_at: member.added_at,
     });
-    Ok(reply::json(&Members { members: members.collect() }))
+    reply::json(&Members { members: members.collect() })
 }
 
 async fn set(id: String, user: String, call: Call, body: impl Body) -> Response {
@@ -81,8 +79,8 @@ async fn set(id: String, user: String, call: Call, body: impl Body) -> Response 
         let (by, body) = call.with_body(body).await?;
         let role = Role::from_body(&body)?;
         let (by, id) = (Caller::of_body(by, &body)?, known(&id)?);
-        call.service.set_member(by.clone(), id, user.parse()?, role).await?;
-        members(&call, &by, id).await
+        let whose = call.whose(&by);
+        Ok(members(call.service.set_member(by, whose, id, user.parse()?, role).await?))
     };
     respond(act.await)
 }
@@ -91,7 +89,8 @@ async fn remove(id: String, user: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         let by = by.labelled(query::user(&call.query)?);
-        call.service.remove_member(by, known(&id)?, user.parse()?).await?;
+        let whose = call.whose(&by);
+        call.service.remove_member(by, whose, known(&id)?, user.parse()?).await?;
         Ok(StatusCode::NO_CONTENT)
     };
     respond(act.await)

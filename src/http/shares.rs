@@ -75,7 +75,7 @@ async fn list(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         query::user(&call.query)?;
-        let shares = call.service.shares(&by, known(&id)?).await?.into_iter();
+        let shares = call.service.shares(&by, call.whose(&by), known(&id)?).await?.into_iter();
         let shares = shares.map(|share| Share {
             id: share.id,
             label: share.label,

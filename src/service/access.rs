@@ -108,6 +108,25 @@ impl Service {
         Ok(Identity { caller: Caller::Guest(found.guest), name: None, expires_at })
     }
 
+    /// What a caller is to a location, by one indexed row; `None`: they may not see it, or there is no such one.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub async fn role(&self, by: &Caller, id: LocationId) -> Result<Option<Role>> {
+        let now = Timestamp::now();
+        match by {
+            Caller::Guest(guest) if guest.location != id => Ok(None),
+            Caller::Guest(guest) => {
+                let is_there = self.store.is_shared(guest).await?;
+                Ok(is_there.then(|| by.role(id, UserId::DEFAULT, now)).flatten())
+            }
+            Caller::Anyone(user) | Caller::User { id: user, .. } => {
+                let standing = self.store.standing(id, *user).await?;
+                Ok(standing.and_then(|(owner, member)| by.role(id, owner, now).or(member)))
+            }
+        }
+    }
+
     /// Everybody who has to do with a location.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
-//! How much one caller may ask for: budgets that refill by themselves, and how much may be there at once.
+//! How much one caller may ask for, over all of their sockets and requests, and priced by what it costs others.
+//!
+//! A caller is the user of a valid token, or else the address ([`Whose`]). Some budgets are spent before something
+//! is done; others are charged once its cost is known, and whoever is in debt is refused the next time. The
+//! arithmetic is in [`super::budget`]; which limits there are, with their defaults, in [`crate::config`].
+
+mod seats;
 
 use std::{
-    collections::HashMap,
-    convert::Infallible,
-    fmt,
     hash::Hash,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
@@ -11,24 +14,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use governor::{
-    NotUntil, Quota, RateLimiter,
-    clock::{Clock, MonotonicClock, Reference},
-    nanos::Nanos,
-    state::{
-        InMemoryState, NotKeyed, StateStore,
-        keyed::{DashMapStateStore, ShrinkableKeyedStateStore},
-    },
-};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
+pub use seats::{Memberships, Seat};
+
+use seats::{Most, Seats};
+
+use super::budget::{Budget, Budgets, Rate};
 use crate::{
     config::{self, Counts},
     domain::{
         access::{ShareId, Whose},
         error::{Error, Result},
-        id::UserId,
+        id::{LocationId, UserId},
     },
     metrics::{Counter, Metrics},
     storage::Toll,
@@ -36,33 +35,56 @@ use crate::{
 
 /// Seconds' worth of requests that may come at once, after a pause: a map that opens, a phone back on line.
 const REQUESTS_BURST: u32 = 5;
-/// And of events of a socket: one that is back joins all its rooms.
+/// The same for events: a socket that is back joins all its rooms.
 const EVENTS_BURST: u32 = 20;
+/// The same for messages of one user, and of all users of a room.
+const USER_CHATS_BURST: u32 = 8;
+const ROOM_CHATS_BURST: u32 = 4;
+/// The same for deliveries, and for rows that are read.
+const COSTS_BURST: u32 = 10;
+/// Changes of one person's memberships that one user may make at once.
+const PAIR_NOTICES_AT_ONCE: u32 = 10;
+/// Seconds' worth of changed locations that one user may send another whole at once.
+const PAIR_UPDATES_BURST: u32 = 10;
+/// An address stands for so many users, where a limit has no setting for addresses.
+const USERS_OF_AN_ADDRESS: u32 = 5;
 /// How many addresses may try passwords of one share link as often as they may.
 const ADDRESSES: u32 = 20;
 /// How often budgets that are full again are forgotten.
-const FORGET: Duration = Duration::from_secs(10);
+const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 /// How many people one may have told for the price of a request.
 const TOLD: u64 = 25;
+/// Bytes sent to one member for the price of one delivery.
+const DELIVERY_BYTES: usize = 16 * 1024;
 /// Of an IPv6 address, what one customer has at least.
 const NETWORK: u32 = 64;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every limit on callers.
 #[derive(Debug)]
 pub struct Limits {
-    user: Budgets<UserId>,
-    address: Budgets<IpAddr>,
-    refused: Budgets<IpAddr>,
-    password: Budgets<(ShareId, IpAddr)>,
+    requests: ByCaller,
+    refused: Limit<IpAddr>,
+    password: Limit<(ShareId, IpAddr)>,
     /// From all addresses.
-    passwords: Budgets<ShareId>,
+    passwords: Limit<ShareId>,
+    events: ByCaller,
     /// `None`: no limit.
-    events: Option<Quota>,
-    events_limited: Counter,
-    rooms: Most,
-    sockets: Most,
-    user_sockets: Most,
-    address_sockets: Most,
+    socket_events: Option<Rate>,
+    socket_events_limited: Counter,
+    user_chats: ByCaller,
+    room_chats: Limit<LocationId>,
+    /// Members reached, and bytes sent to them.
+    deliveries: ByCaller,
+    /// Rows that the database had to read.
+    rows: ByCaller,
+    /// Changes by one caller that concern one person.
+    pair_notices: ByCaller<(Whose, UserId)>,
+    /// Locations whose changes one caller sends to one person whole.
+    pair_updates: ByCaller<(Whose, UserId)>,
+    seats: Seats,
     /// How long a request's body may take.
     pub body_timeout: Duration,
     /// Of bodies and messages that are too large.
@@ -79,94 +101,105 @@ pub struct Limits {
     pub foreign: Counter,
     /// Of events that came while too many waited.
     pub too_many_waiting: Counter,
-    /// Written when sockets come and go.
-    seats: Mutex<Seats>,
 }
 
-#[derive(Debug, Default)]
-struct Seats {
-    all: u32,
-    by: HashMap<Whose, u32>,
-}
-
-/// How much there may be of something at once.
+/// A budget for each key, and how often one was spent.
 #[derive(Debug)]
-struct Most {
-    most: Option<u32>,
+struct Limit<K> {
+    budgets: Budgets<K>,
     limited: Counter,
 }
 
-/// A budget for each key; `None`: no limit.
-struct Budgets<K: Hash + Eq + Clone> {
-    of: Option<Budget<K>>,
-    limited: Counter,
+/// A budget for each user of a token, and another for each address without one.
+#[derive(Debug)]
+struct ByCaller<K = Whose> {
+    user: Limit<K>,
+    address: Limit<K>,
+    detail: &'static str,
 }
-
-struct Budget<K: Hash + Eq + Clone> {
-    quota: Quota,
-    began: Instant,
-    by: RateLimiter<K, Kept<K>, MonotonicClock>,
-    kept: Kept<K>,
-}
-
-/// When budgets will be full, so that one can also be charged for what has been done.
-struct Kept<K: Hash + Eq + Clone>(Arc<DashMapStateStore<K>>);
 
 /// The budget of one socket.
-pub struct Events {
-    of: RateLimiter<NotKeyed, InMemoryState, MonotonicClock>,
-    limited: Counter,
-}
-
-/// A socket's place among those connected, given back with it.
 #[derive(Debug)]
-pub struct Seat {
-    limits: Arc<Limits>,
-    whose: Whose,
+pub struct Events {
+    rate: Rate,
+    /// Written at every event of the socket.
+    budget: Mutex<Budget>,
+    limited: Counter,
 }
 
 impl Limits {
     /// As configured.
     pub fn start(limits: &config::Limits, metrics: &Metrics) -> Arc<Self> {
         let counts = limits.counts.as_ref();
-        let limited = |limit| metrics.limited(limit);
-        let most = |of: fn(&Counts) -> NonZeroU32, name| Most {
-            most: counts.map(|counts| of(counts).get()),
-            limited: limited(name),
-        };
-        let a_second = |of: fn(&Counts) -> NonZeroU32| {
-            let of = counts.map(of);
-            of.map(|of| Quota::per_second(of).allow_burst(times(of, REQUESTS_BURST)))
-        };
-        let events = counts.map(|counts| counts.socket_events);
-        Arc::new(Self {
-            user: Budgets::new(a_second(|counts| counts.user_requests), limited("user_requests")),
-            address: Budgets::new(a_second(|counts| counts.address_requests), limited("address_requests")),
-            refused: Budgets::new(a_second(|counts| counts.address_refusals), limited("address_refusals")),
-            password: Budgets::new(
-                counts.map(|counts| Quota::per_minute(counts.share_passwords)),
-                limited("share_passwords"),
+        let made = Making { counts, metrics };
+        let limits = Arc::new(Self {
+            requests: made.by_caller(
+                ["user_requests", "address_requests"],
+                |counts| [counts.user_requests, counts.address_requests],
+                REQUESTS_BURST,
+                "too many requests of this caller",
             ),
-            passwords: Budgets::new(
-                counts.map(|counts| Quota::per_minute(times(counts.share_passwords, ADDRESSES))),
-                limited("share_passwords"),
+            refused: made.a_second("address_refusals", |counts| counts.address_refusals, REQUESTS_BURST),
+            password: made.limit("share_passwords", |counts| {
+                let tries = counts.share_passwords.get();
+                Rate::new(tries, MINUTE, tries)
+            }),
+            passwords: made.limit("share_passwords", |counts| {
+                let tries = counts.share_passwords.get().saturating_mul(ADDRESSES);
+                Rate::new(tries, MINUTE, tries)
+            }),
+            events: made.by_caller(
+                ["user_events", "address_events"],
+                |counts| [counts.user_events, counts.address_events],
+                EVENTS_BURST,
+                "too many events of this caller, over all sockets",
             ),
-            events: events.map(|of| Quota::per_second(of).allow_burst(times(of, EVENTS_BURST))),
-            events_limited: limited("socket_events"),
-            rooms: most(|counts| counts.socket_rooms, "socket_rooms"),
-            sockets: most(|counts| counts.sockets, "sockets"),
-            user_sockets: most(|counts| counts.user_sockets, "user_sockets"),
-            address_sockets: most(|counts| counts.address_sockets, "address_sockets"),
+            socket_events: counts.map(|counts| per_second(counts.socket_events, EVENTS_BURST)),
+            socket_events_limited: made.counter("socket_events"),
+            user_chats: made.by_caller(
+                ["user_chats", "address_chats"],
+                |counts| of_users(counts.user_chats),
+                USER_CHATS_BURST,
+                "too many messages of this caller",
+            ),
+            room_chats: made.a_second("room_chats", |counts| counts.room_chats, ROOM_CHATS_BURST),
+            deliveries: made.by_caller(
+                ["user_deliveries", "address_deliveries"],
+                |counts| of_users(counts.user_deliveries),
+                COSTS_BURST,
+                "what this caller did before had to be sent to too many, or was too large for so many",
+            ),
+            rows: made.by_caller(
+                ["user_rows", "address_rows"],
+                |counts| of_users(counts.user_rows),
+                COSTS_BURST,
+                "what this caller asked for before made the database read too much",
+            ),
+            pair_notices: made.by_caller_at(
+                ["pair_notices"; 2],
+                |counts| of_users(counts.pair_notices).map(per_minute),
+                "too many changes of what this caller shares with this user",
+            ),
+            pair_updates: made.by_caller(
+                ["pair_updates"; 2],
+                |counts| of_users(counts.pair_updates),
+                PAIR_UPDATES_BURST,
+                "too many locations of this caller changed in the list of this user",
+            ),
+            seats: Seats::new(&made),
             body_timeout: limits.body_timeout,
-            too_large: limited("bytes"),
-            too_slow: limited("body_timeout"),
-            too_many_searches: limited("searches"),
-            too_many_answers: limited("answer_bytes"),
-            too_many_bodies: limited("body_bytes"),
-            foreign: limited("host_or_origin"),
-            too_many_waiting: limited("socket_inbox"),
-            seats: Mutex::default(),
-        })
+            too_large: made.counter("bytes"),
+            too_slow: made.counter("body_timeout"),
+            too_many_searches: made.counter("searches"),
+            too_many_answers: made.counter("answer_bytes"),
+            too_many_bodies: made.counter("body_bytes"),
+            foreign: made.counter("host_or_origin"),
+            too_many_waiting: made.counter("socket_inbox"),
+        });
+        let kept = Arc::downgrade(&limits);
+        let help = "Budgets of callers that are not full";
+        metrics.watch("budgets", help, move || Weak::upgrade(&kept).map_or(0, |limits| limits.kept()));
+        limits
     }
 
     /// A request with a token of this user.
@@ -174,7 +207,7 @@ impl Limits {
     /// # Errors
     /// `rate_limited`.
     pub fn user(&self, user: UserId) -> Result<()> {
-        self.user.take(&user, "too many requests of this user")
+        self.requests.take(Whose::User(user))
     }
 
     /// A request from this address without a token.
@@ -182,7 +215,7 @@ impl Limits {
     /// # Errors
     /// `rate_limited`.
     pub fn address(&self, from: IpAddr) -> Result<()> {
-        self.address.take(&network(from), "too many requests from this address")
+        self.requests.take(whose(None, from))
     }
 
     /// A request from this address that shows nothing valid.
@@ -190,7 +223,7 @@ impl Limits {
     /// # Errors
     /// `rate_limited`.
     pub fn refused(&self, from: IpAddr) -> Result<()> {
-        self.refused.take(&network(from), "too many requests from this address that had to be refused")
+        self.refused.take(network(from), "too many requests from this address that had to be refused")
     }
 
     /// A password tried for a share link from this address.
@@ -199,72 +232,169 @@ impl Limits {
     /// `rate_limited`.
     pub fn password(&self, share: ShareId, from: IpAddr) -> Result<()> {
         let detail = "too many passwords were tried for this share link";
-        self.password.take(&(share, network(from)), detail)?;
-        self.passwords.take(&share, detail)
+        self.password.take((share, network(from)), detail)?;
+        self.passwords.take(share, detail)
     }
 
     /// The budget of a socket that connects; `None`: no limit.
     pub fn events(&self) -> Option<Events> {
-        let of = self.events.map(|events| RateLimiter::direct_with_clock(events, MonotonicClock));
-        of.map(|of| Events { of, limited: self.events_limited.clone() })
+        let budget = || Mutex::new(Budget::new(Instant::now()));
+        let limited = || self.socket_events_limited.clone();
+        self.socket_events.map(|rate| Events { rate, budget: budget(), limited: limited() })
     }
 
-    /// May a socket that is in so many rooms enter another?
+    /// An event of a caller, whichever socket it came from.
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn room(&self, rooms: usize) -> Result<()> {
-        self.rooms.check(rooms, "rooms of one socket")
+    pub fn event(&self, whose: Whose) -> Result<()> {
+        self.events.take(whose)
     }
 
-    /// A socket connects, with a token of `user` or else from this address.
+    /// A message of a caller to a room whose member they are.
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn seat(self: &Arc<Self>, user: Option<UserId>, from: IpAddr) -> Result<Seat> {
-        let whose = whose(user, from);
-        let mut seats = self.seats.lock();
-        self.sockets.check(seats.all as usize, "sockets")?;
-        let theirs = seats.by.entry(whose).or_default();
-        match whose {
-            Whose::User(_) => self.user_sockets.check(*theirs as usize, "sockets of one user")?,
-            Whose::Address(_) => self.address_sockets.check(*theirs as usize, "sockets from one address")?,
-        }
-        *theirs += 1;
-        seats.all += 1;
-        Ok(Seat { limits: self.clone(), whose })
+    pub fn chat(&self, whose: Whose, room: LocationId, members: usize, bytes: usize) -> Result<()> {
+        self.user_chats.take(whose)?;
+        self.room_chats.take(room, "too many messages in this room")?;
+        self.deliver(whose, members, bytes)
+    }
+
+    /// What a caller wants to do is sent to so many, each time so large. Paid for before it is done: however many
+    /// such things are on their way, few are let through that are not paid for.
+    ///
+    /// # Errors
+    /// `rate_limited`: what they did before is not paid for.
+    pub fn deliver(&self, whose: Whose, members: usize, bytes: usize) -> Result<()> {
+        self.deliveries.charge_if_paid(whose, deliveries(members, bytes))
+    }
+
+    /// The same of what is done already.
+    pub fn delivered(&self, whose: Whose, members: usize, bytes: usize) {
+        self.deliveries.charge(whose, deliveries(members, bytes));
+    }
+
+    /// May a caller ask for something that makes the database read many rows?
+    ///
+    /// # Errors
+    /// `rate_limited`: what they asked for before is not paid for.
+    pub fn may_read(&self, whose: Whose) -> Result<()> {
+        self.rows.is_paid(whose)
+    }
+
+    /// So many rows were read for a caller.
+    pub fn read(&self, whose: Whose, rows: usize) {
+        self.rows.charge(whose, rows as u64);
+    }
+
+    /// May a caller have a changed location sent to a person whole? Otherwise only its id is.
+    pub fn may_show(&self, whose: Whose, person: UserId) -> bool {
+        // Nobody is refused anything.
+        self.pair_updates.of(whose).budgets.try_take((whose, person), 1).is_ok()
+    }
+
+    fn forget(&self) {
+        self.by_caller().into_iter().for_each(ByCaller::forget);
+        [&self.pair_notices, &self.pair_updates].into_iter().for_each(ByCaller::forget);
+        self.refused.budgets.forget();
+        self.password.budgets.forget();
+        self.passwords.budgets.forget();
+        self.room_chats.budgets.forget();
+    }
+
+    fn kept(&self) -> usize {
+        let by_caller = self.by_caller().map(ByCaller::kept).into_iter();
+        let pairs = [&self.pair_notices, &self.pair_updates].map(ByCaller::kept);
+        by_caller.chain(pairs).sum::<usize>()
+            + self.refused.budgets.len()
+            + self.password.budgets.len()
+            + self.passwords.budgets.len()
+            + self.room_chats.budgets.len()
+    }
+
+    fn by_caller(&self) -> [&ByCaller; 5] {
+        [&self.requests, &self.events, &self.user_chats, &self.deliveries, &self.rows]
     }
 }
 
 impl Toll for Limits {
     fn may_tell(&self, whose: Whose) -> Result<()> {
-        let detail = "too many people had to be told of what was done before";
-        match whose {
-            Whose::User(user) => self.user.is_paid(&user, detail),
-            Whose::Address(from) => self.address.is_paid(&network(from), detail),
-        }
+        self.requests.is_paid_for(whose, "too many people had to be told of what was done before")
     }
 
     fn told(&self, whose: Whose, people: usize) {
-        let requests = people as u64 / TOLD;
-        match whose {
-            Whose::User(user) => self.user.charge(&user, requests),
-            Whose::Address(from) => self.address.charge(&network(from), requests),
-        }
+        self.requests.charge(whose, people as u64 / TOLD);
+    }
+
+    fn may_concern(&self, whose: Whose, person: UserId) -> Result<()> {
+        self.pair_notices.of(whose).take((whose, person), self.pair_notices.detail)
     }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut seats = self.limits.seats.lock();
-        seats.all -= 1;
-        if let Some(theirs) = seats.by.get_mut(&self.whose) {
-            *theirs -= 1;
-            if *theirs == 0 {
-                seats.by.remove(&self.whose);
-            }
-        }
+/// What limits are made of.
+struct Making<'a> {
+    counts: Option<&'a Counts>,
+    metrics: &'a Metrics,
+}
+
+impl Making<'_> {
+    fn counter(&self, name: &'static str) -> Counter {
+        self.metrics.limited(name)
     }
+
+    fn limit<K: Hash + Eq>(&self, name: &'static str, rate: impl Fn(&Counts) -> Rate) -> Limit<K> {
+        Limit { budgets: Budgets::new(self.counts.map(rate)), limited: self.counter(name) }
+    }
+
+    fn a_second<K: Hash + Eq>(
+        &self,
+        name: &'static str,
+        units: impl Fn(&Counts) -> NonZeroU32,
+        burst: u32,
+    ) -> Limit<K> {
+        self.limit(name, |counts| per_second(units(counts), burst))
+    }
+
+    /// `units`: of a user, and of an address.
+    fn by_caller<K: Hash + Eq>(
+        &self,
+        names: [&'static str; 2],
+        units: fn(&Counts) -> [NonZeroU32; 2],
+        burst: u32,
+        detail: &'static str,
+    ) -> ByCaller<K> {
+        self.by_caller_at(names, |counts| units(counts).map(|units| per_second(units, burst)), detail)
+    }
+
+    fn by_caller_at<K: Hash + Eq>(
+        &self,
+        names: [&'static str; 2],
+        rates: impl Fn(&Counts) -> [Rate; 2],
+        detail: &'static str,
+    ) -> ByCaller<K> {
+        let [user, address] = [0, 1].map(|at| self.limit(names[at], |counts| rates(counts)[at]));
+        ByCaller { user, address, detail }
+    }
+
+    fn most(&self, name: &'static str, of: fn(&Counts) -> NonZeroU32) -> Most {
+        Most { most: self.counts.map(|counts| of(counts).get()), limited: self.counter(name) }
+    }
+}
+
+/// So many units a second, and so many seconds' worth at once.
+fn per_second(units: NonZeroU32, burst: u32) -> Rate {
+    Rate::new(units.get(), SECOND, units.get().saturating_mul(burst))
+}
+
+/// So many units a minute, and as many at once, or a few more.
+fn per_minute(units: NonZeroU32) -> Rate {
+    Rate::new(units.get(), MINUTE, units.get().max(PAIR_NOTICES_AT_ONCE))
+}
+
+/// What a user has, and an address for all its users.
+fn of_users(units: NonZeroU32) -> [NonZeroU32; 2] {
+    [units, units.saturating_mul(NonZeroU32::new(USERS_OF_AN_ADDRESS).expect("some"))]
 }
 
 impl Events {
@@ -273,118 +403,70 @@ impl Events {
     /// # Errors
     /// `rate_limited`.
     pub fn take(&self) -> Result<()> {
-        self.of.check().map_err(|until| limited(&self.limited, "too many events of this socket", &until))
+        let taken = self.budget.lock().try_take(&self.rate, 1, Instant::now());
+        taken.map_err(|wait| limited(&self.limited, "too many events of this socket", wait))
     }
 }
 
-impl<K: Hash + Eq + Clone> Budgets<K> {
-    fn new(quota: Option<Quota>, limited: Counter) -> Self {
-        let of = quota.map(|quota| {
-            let (began, kept) = (Instant::now(), Arc::<DashMapStateStore<K>>::default());
-            let by = RateLimiter::new(quota, Kept(kept.clone()), MonotonicClock);
-            Budget { quota, began, by, kept: Kept(kept) }
-        });
-        Self { of, limited }
+impl<K: Hash + Eq> Limit<K> {
+    fn take(&self, key: K, detail: &'static str) -> Result<()> {
+        self.budgets.try_take(key, 1).map_err(|wait| limited(&self.limited, detail, wait))
     }
 
-    fn take(&self, key: &K, detail: &'static str) -> Result<()> {
-        let Some(of) = &self.of else { return Ok(()) };
-        of.by.check_key(key).map_err(|until| limited(&self.limited, detail, &until))
-    }
-
-    /// Takes what may not be there any more.
-    fn charge(&self, key: &K, requests: u64) {
-        let Some(Budget { quota, began, kept, .. }) = self.of.as_ref().filter(|_| requests > 0) else {
-            return;
-        };
-        let (now, price) = (Nanos::from(began.elapsed()), Nanos::from(quota.replenish_interval()) * requests);
-        let charged =
-            |full: Option<Nanos>| Ok::<_, Infallible>(((), full.map_or(now, |full| full.max(now)) + price));
-        let Ok(()) = kept.measure_and_replace(key, charged);
-    }
-
-    /// Does nobody owe anything?
     fn is_paid(&self, key: &K, detail: &'static str) -> Result<()> {
-        let Some(Budget { quota, began, kept, .. }) = &self.of else { return Ok(()) };
-        let Err(full) = kept.measure_and_replace(key, Err::<(Infallible, Nanos), _>);
-        let full = Duration::from(full.unwrap_or_default());
-        // An empty one is full in that time.
-        let paid = full.saturating_sub(quota.burst_size_replenished_in());
-        match paid.checked_sub(began.elapsed()) {
-            Some(wait) if !wait.is_zero() => {
-                self.limited.inc();
-                Err(Error::limited(detail, wait + quota.replenish_interval()))
-            }
-            _ => Ok(()),
+        self.budgets.debt(key).map_or(Ok(()), |wait| Err(limited(&self.limited, detail, wait)))
+    }
+}
+
+impl<K: Hash + Eq> ByCaller<K> {
+    fn of(&self, whose: Whose) -> &Limit<K> {
+        match whose {
+            Whose::User(_) => &self.user,
+            Whose::Address(_) => &self.address,
         }
     }
 
     fn forget(&self) {
-        if let Some(Budget { by, .. }) = &self.of {
-            by.retain_recent();
-            by.shrink_to_fit();
-        }
+        self.user.budgets.forget();
+        self.address.budgets.forget();
+    }
+
+    fn kept(&self) -> usize {
+        self.user.budgets.len() + self.address.budgets.len()
     }
 }
 
-impl<K: Hash + Eq + Clone> StateStore for Kept<K> {
-    type Key = K;
+impl ByCaller {
+    fn take(&self, whose: Whose) -> Result<()> {
+        self.of(whose).take(whose, self.detail)
+    }
 
-    fn measure_and_replace<T, F, E>(&self, key: &K, f: F) -> std::result::Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> std::result::Result<(T, Nanos), E>,
-    {
-        self.0.measure_and_replace(key, f)
+    fn charge(&self, whose: Whose, units: u64) {
+        self.of(whose).budgets.charge(whose, units);
+    }
+
+    fn charge_if_paid(&self, whose: Whose, units: u64) -> Result<()> {
+        let Limit { budgets, limited: counter } = self.of(whose);
+        budgets.charge_if_paid(whose, units).map_err(|wait| limited(counter, self.detail, wait))
+    }
+
+    fn is_paid(&self, whose: Whose) -> Result<()> {
+        self.is_paid_for(whose, self.detail)
+    }
+
+    fn is_paid_for(&self, whose: Whose, detail: &'static str) -> Result<()> {
+        self.of(whose).is_paid(&whose, detail)
     }
 }
 
-impl<K: Hash + Eq + Clone> ShrinkableKeyedStateStore<K> for Kept<K> {
-    fn retain_recent(&self, drop_below: Nanos) {
-        self.0.retain_recent(drop_below);
-    }
-
-    fn shrink_to_fit(&self) {
-        self.0.shrink_to_fit();
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl<K: Hash + Eq + Clone> fmt::Debug for Budgets<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budgets").finish_non_exhaustive()
-    }
-}
-
-impl Most {
-    fn check(&self, there: usize, what: &str) -> Result<()> {
-        match self.most {
-            Some(most) if there >= most as usize => {
-                self.limited.inc();
-                // Nobody knows when there will be fewer.
-                Err(Error::limited(format!("at most {most} {what} at once"), Duration::from_secs(1)))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn limited<P: Reference>(count: &Counter, detail: &'static str, until: &NotUntil<P>) -> Error
-where
-    MonotonicClock: Clock<Instant = P>,
-{
+fn limited(count: &Counter, detail: &'static str, wait: Duration) -> Error {
     count.inc();
-    Error::limited(detail, until.wait_time_from(MonotonicClock.now()))
+    Error::limited(detail, wait)
 }
 
-fn times(of: NonZeroU32, more: u32) -> NonZeroU32 {
-    of.saturating_mul(NonZeroU32::new(more).expect("a burst"))
+/// What it costs to send something to so many.
+fn deliveries(members: usize, bytes: usize) -> u64 {
+    members as u64 * bytes.div_ceil(DELIVERY_BYTES).max(1) as u64
 }
 
 /// Whose budgets a caller draws on: the user of a valid token, or else the address.
@@ -403,12 +485,8 @@ fn network(address: IpAddr) -> IpAddr {
 /// Forgets budgets that are full again, until the limits are dropped.
 pub(super) async fn forget(limits: Weak<Limits>) {
     loop {
-        sleep(FORGET).await;
+        sleep(FORGET_INTERVAL).await;
         let Some(limits) = limits.upgrade() else { return };
-        limits.user.forget();
-        limits.address.forget();
-        limits.refused.forget();
-        limits.password.forget();
-        limits.passwords.forget();
+        limits.forget();
     }
 }

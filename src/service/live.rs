@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::Service;
 use crate::domain::{
-    access::Caller,
+    access::{Caller, Whose},
     error::{Code, Error, Result},
     id::{LocationId, UserId},
     presence::ActiveUsers,
@@ -29,6 +29,10 @@ pub struct Current {
 pub trait Live: std::fmt::Debug + Send + Sync {
     /// A location somebody is listening to, as they were last told; whether the caller may see it is known too.
     fn current(&self, by: &Caller, id: LocationId) -> Option<Result<Current>>;
+
+    /// How many sockets are told of updates of a location, and how many bytes the last one had for each. Asked at
+    /// every PUT.
+    fn audience(&self, id: LocationId) -> (usize, usize);
 
     /// Everybody who is connected, or was a moment ago.
     fn active(&self) -> ActiveUsers;
@@ -54,6 +58,16 @@ impl Service {
             }
             _ => Err(Error::new(Code::Forbidden, "only admins see who is connected")),
         }
+    }
+
+    /// Pays for what a caller is about to do to a location, by all who are told of it.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub(super) fn pay(&self, whose: Whose, id: LocationId, bytes: usize) -> Result<()> {
+        let (members, last_bytes) = self.live.get().map_or((0, 0), |live| live.audience(id));
+        // A change of properties has a small body, and all of the Feature is sent.
+        self.limits.deliver(whose, members, bytes.max(last_bytes))
     }
 
     /// What the database says, unless it is away or slow and a live room knows.

@@ -26,8 +26,9 @@ impl Service {
     /// Makes a location.
     ///
     /// # Errors
-    /// `storage_unavailable`, `internal`.
+    /// `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_location(&self, new: NewLocation) -> Result<Arc<Committed>> {
+        new.whose.map_or(Ok(()), |whose| self.limits.deliver(whose, 0, 0))?;
         self.writer.create(new).await
     }
 
@@ -36,15 +37,17 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `properties_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn update_location(&self, update: Update) -> Result<Arc<Committed>> {
+        update.whose.map_or(Ok(()), |whose| self.pay(whose, update.id, update.size))?;
         self.writer.update(update).await
     }
 
     /// Removes a location; once this returns, its room is closed.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn delete_location(&self, by: Caller, id: LocationId) -> Result<()> {
-        self.writer.delete(by, id).await?;
+    /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn delete_location(&self, by: Caller, whose: Whose, id: LocationId) -> Result<()> {
+        self.pay(whose, id, 0)?;
+        self.writer.delete(by, Some(whose), id).await?;
         self.taken_in().await;
         Ok(())
     }

@@ -3,46 +3,66 @@
 use super::Service;
 use crate::{
     domain::{
-        access::{Action, Caller, Change, Role},
+        access::{Action, Caller, Change, Role, Whose},
         error::{Error, Result},
         event::Event,
         id::{LocationId, UserId},
     },
-    storage::{Granted, Member},
+    storage::Granted,
 };
+
+pub use crate::storage::Member;
 
 impl Service {
     /// The members of a location.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn members(&self, by: &Caller, id: LocationId) -> Result<Vec<Member>> {
+    /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn members(&self, by: &Caller, whose: Whose, id: LocationId) -> Result<Vec<Member>> {
+        self.limits.may_read(whose)?;
         self.permit(by, id, Action::Meet).await?;
-        self.store.members(id).await
+        self.list_members(whose, id).await
     }
 
-    /// Makes a user a member of a location, or gives a member another role.
+    async fn list_members(&self, whose: Whose, id: LocationId) -> Result<Vec<Member>> {
+        let members = self.store.members(id).await;
+        members.inspect(|members| self.limits.read(whose, members.len()))
+    }
+
+    /// Makes a user a member of a location, or gives a member another role; returns all members.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `invalid_member`, `too_many_members`, `storage_unavailable`, `internal`.
-    pub async fn set_member(&self, by: Caller, id: LocationId, user: UserId, role: Role) -> Result<()> {
+    /// `not_found`, `forbidden`, `invalid_member`, `too_many_members`, `rate_limited`, `storage_unavailable`,
+    /// `internal`.
+    pub async fn set_member(
+        &self,
+        by: Caller,
+        whose: Whose,
+        id: LocationId,
+        user: UserId,
+        role: Role,
+    ) -> Result<Vec<Member>> {
+        // Before anything is changed: the answer lists all members.
+        self.limits.may_read(whose)?;
         let store = self.store.clone();
         self.grant(id, async move {
-            Ok((store.set_member(&by, id, user, role).await?, Change::Member(user, Some(role))))
+            let done = store.set_member(&by, Some(whose), id, user, role).await?;
+            Ok((done, Change::Member(user, Some(role))))
         })
-        .await
+        .await?;
+        self.list_members(whose, id).await
     }
 
     /// Ends a membership, others' or one's own; once this returns, whoever it was is out of the room.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn remove_member(&self, by: Caller, id: LocationId, user: UserId) -> Result<()> {
+    pub async fn remove_member(&self, by: Caller, whose: Whose, id: LocationId, user: UserId) -> Result<()> {
         let store = self.store.clone();
-        self.grant(
-            id,
-            async move { Ok((store.remove_member(&by, id, user).await?, Change::Member(user, None))) },
-        )
+        self.grant(id, async move {
+            let done = store.remove_member(&by, Some(whose), id, user).await?;
+            Ok((done, Change::Member(user, None)))
+        })
         .await
     }
 

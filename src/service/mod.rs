@@ -3,6 +3,7 @@
 //! Knows no HTTP and no sockets. Each act is one function; the doors extract, call it and reply.
 
 pub mod access;
+mod budget;
 pub mod features;
 pub mod history;
 mod ledger;

@@ -58,13 +58,15 @@ impl Service {
     /// The share links of a location that have not ended.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn shares(&self, by: &Caller, id: LocationId) -> Result<Vec<storage::Share>> {
+    /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn shares(&self, by: &Caller, whose: Whose, id: LocationId) -> Result<Vec<storage::Share>> {
+        self.limits.may_read(whose)?;
         self.permit(by, id, Action::Manage).await?;
         if let Err(error) = self.ledger.write(&self.store).await {
             tracing::debug!(%error, "uses not counted yet");
         }
-        self.store.shares(id).await
+        let shares = self.store.shares(id).await;
+        shares.inspect(|shares| self.limits.read(whose, shares.len()))
     }
 
     /// Ends a share link; once this returns, whoever came by it is out of the room.

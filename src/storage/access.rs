@@ -13,10 +13,11 @@ use super::{
     connect::Store,
     entity::location::Entity,
     error::{DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, is_deadlock, may_try_again, unreadable},
-    members, notices,
+    members,
+    notices::{self, Beginning},
 };
 use crate::domain::{
-    access::{Access, Action, Caller, Role, ShareId, may},
+    access::{Access, Action, Caller, Role, ShareId, Whose, may},
     error::{Error, Result},
     event::{Event, Listed},
     id::{LocationId, UserId},
@@ -24,6 +25,12 @@ use crate::domain::{
     notification::{Deed, News},
     time::Timestamp,
 };
+
+/// A membership that lasted no longer and that the same caller has begun and ended is taken back: the member is
+/// told neither, unless they have read of the first.
+const TAKEN_BACK_MS: i64 = 60_000;
+/// One that lasted no longer than this is ended without ending a connection that has not read of it yet.
+const FRESH_MS: i64 = 2_000;
 
 /// Why a change was not made.
 pub enum Fault {
@@ -91,6 +98,9 @@ pub struct Held {
     pub grants: u64,
     pub now: Timestamp,
     pub at: Try,
+    /// The caller whose budget for each person concerned it draws on; `None`: it may concern anybody.
+    pub hand: Option<Whose>,
+    whose: Option<Whose>,
     by: Caller,
     role: Option<Role>,
 }
@@ -154,6 +164,7 @@ impl Store {
     pub(super) async fn grant<T: Send + 'static>(
         &self,
         by: &Caller,
+        whose: Option<Whose>,
         id: LocationId,
         write: impl for<'a> Fn(&'a DatabaseTransaction, &'a Held) -> Work<'a, Made<T>> + Send + Sync + 'static,
     ) -> Result<Granted<T>> {
@@ -161,7 +172,10 @@ impl Store {
         let granted = self.transact_telling(move |tx, at| {
             let (by, write, store) = (by.clone(), write.clone(), store.clone());
             Box::pin(async move {
-                let held = hold(tx, by, id, at).await?;
+                let held = hold(tx, by, whose, id, at).await?;
+                if at == Try::Clean {
+                    store.may_tell(whose)?;
+                }
                 let mut made = write(tx, &held).await?;
                 let news = match made.deed.take() {
                     Some(deed) => store.spread(tx, &held, deed).await?,
@@ -171,6 +185,7 @@ impl Store {
             })
         });
         let (made, news, order) = granted.await?;
+        news.iter().for_each(|event| self.told(whose, event));
         Ok(Granted { value: made.value, grants: made.grants, news, order })
     }
 
@@ -181,9 +196,19 @@ impl Store {
         let row = row.ok_or_else(|| DbErr::RecordNotFound(format!("location {id}, which is locked")))?;
         let location = Location::try_from(row).map_err(unreadable)?;
         let name = location.properties.name();
-        let listed = match &deed {
-            Deed::Added(user, _) => Some((*user, Listed::Created(Arc::new(Committed::from(location))))),
-            Deed::Removed(user) => Some((*user, Listed::Deleted(id))),
+        let (by, mut except) = (held.by.user(), None);
+        let listed = match deed {
+            Deed::Added(user, _) => Some((user, Listed::Created(Arc::new(Committed::from(location))))),
+            Deed::Removed(user, added_at) => {
+                let lasted_ms = held.now.as_millis() - added_at.as_millis();
+                let beginning = match user != by && lasted_ms < TAKEN_BACK_MS {
+                    true => notices::take_back(tx, id, by, user, added_at).await?,
+                    false => Beginning::default(),
+                };
+                except = beginning.is_taken_back.then_some(user);
+                let is_fresh = beginning.is_by_the_same && lasted_ms < FRESH_MS;
+                Some((user, Listed::Deleted { id, is_fresh }))
+            }
             _ => None,
         };
         let listed = listed.map(|(user, change)| Event::Listed {
@@ -191,8 +216,11 @@ impl Store {
             to: Arc::new([user]),
             // They see all locations.
             and_admins: false,
+            payer: held.whose,
+            is_bounded: held.hand.is_some(),
         });
-        let news = News { by: held.by.user(), location: id, owner: held.owner, name, deed, at: held.now };
+        let (owner, at, hand) = (held.owner, held.now, held.hand);
+        let news = News { by, location: id, owner, name, deed, at, hand, except };
         let concerned = news.is_for_members().then_some(id).into_iter().collect();
         let members = notices::members(tx, &concerned).await?;
         let told = self.tell(tx, &[news], &members).await?;
@@ -302,7 +330,13 @@ async fn show_as_it_is_now(tx: &DatabaseTransaction, news: &mut Vec<Event>) -> D
 }
 
 /// Locks a location's row and finds out what the caller is to it.
-async fn hold(tx: &DatabaseTransaction, by: Caller, id: LocationId, at: Try) -> Worked<Held> {
+async fn hold(
+    tx: &DatabaseTransaction,
+    by: Caller,
+    whose: Option<Whose>,
+    id: LocationId,
+    at: Try,
+) -> Worked<Held> {
     let lock = match tx.get_database_backend() {
         DatabaseBackend::MySql => "FOR UPDATE",
         _ => "",
@@ -316,7 +350,14 @@ async fn hold(tx: &DatabaseTransaction, by: Caller, id: LocationId, at: Try) -> 
         (None, Some(user)) => members::role(tx, id, user).await?,
         (role, _) => role,
     };
-    Ok(Held { id, owner, version: version as u64, grants: grants as u64, now, at, by, role })
+    let (version, grants, hand) = (version as u64, grants as u64, hand(&by, whose));
+    Ok(Held { id, owner, version, grants, now, at, whose, hand, by, role })
+}
+
+/// The caller whose budget for each person concerned a change draws on: everybody's but admins', whose tokens are
+/// those of the app's own backend.
+pub fn hand(by: &Caller, whose: Option<Whose>) -> Option<Whose> {
+    whose.filter(|_| !by.is_admin())
 }
 
 /// A statement whose parameters are all numbers.
@@ -325,11 +366,12 @@ pub fn statement(db: &impl ConnectionTrait, sql: &str, numbers: impl IntoIterato
     Statement::from_sql_and_values(db.get_database_backend(), sql, values)
 }
 
-/// The one number a statement asks for.
+/// The one number a statement asks for; 0 where there is none.
 pub async fn count(db: &impl ConnectionTrait, statement: Statement) -> DbResult<u64> {
     let row = db.query_one_raw(statement).await?;
-    let count: Option<i64> = row.map(|row| row.try_get_by_index(0)).transpose()?;
-    Ok(count.unwrap_or_default() as u64)
+    // No row, or that of an aggregate over no rows.
+    let count: Option<Option<i64>> = row.map(|row| row.try_get_by_index(0)).transpose()?;
+    Ok(count.flatten().unwrap_or_default() as u64)
 }
 
 /// A user's id as a row has it.

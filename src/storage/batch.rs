@@ -19,7 +19,7 @@ use sea_orm::{
 use super::{
     access::InOrder,
     area,
-    beside::Beside,
+    beside::{Account, Beside},
     connect::Store,
     entity::location::{self, ActiveModel, Entity},
     error::{is_deadlock, unreadable},
@@ -28,7 +28,7 @@ use super::{
     rows::{Cell, Rows, id_list},
 };
 use crate::domain::{
-    access::{Action, Caller, Role, may},
+    access::{Action, Caller, Role, Whose, may},
     area::{covers, roomy},
     error::{Code, Error, Result},
     event::{Event, Listed},
@@ -44,7 +44,7 @@ use crate::domain::{
 pub enum Act {
     Create(NewLocation),
     Update(Update),
-    Delete { id: LocationId, by: Caller },
+    Delete { id: LocationId, by: Caller, whose: Option<Whose> },
 }
 
 impl Act {
@@ -57,12 +57,21 @@ impl Act {
         }
     }
 
+    /// The caller whose budgets it draws on.
+    pub fn whose(&self) -> Option<Whose> {
+        match self {
+            Self::Create(new) => new.whose,
+            Self::Update(update) => update.whose,
+            Self::Delete { whose, .. } => *whose,
+        }
+    }
+
     /// Which location it changes, and who wants that.
     fn changes(&self) -> Option<(LocationId, &Caller)> {
         match self {
             Self::Create(_) => None,
             Self::Update(update) => Some((update.id, &update.by)),
-            Self::Delete { id, by } => Some((*id, by)),
+            Self::Delete { id, by, .. } => Some((*id, by)),
         }
     }
 }
@@ -172,6 +181,7 @@ impl Store {
         let mut each = Vec::with_capacity(acts.len());
         let mut beside = Beside::default();
         for (number, act) in acts.iter().enumerate() {
+            let account = |by| Account::new(by, act.whose());
             each.push(match act {
                 Act::Create(new) => {
                     let (version, area) = insert(&tx, new, now).await?;
@@ -190,24 +200,28 @@ impl Store {
                     let version = row.update(update, now)?;
                     let location = version.location.clone();
                     if let Some((name, new)) = renamed {
-                        beside.happened(number, &update.by, &location, name, Deed::Renamed(new), now);
+                        let by = (&update.by, account(&update.by));
+                        beside.happened(number, by, &location, name, Deed::Renamed(new), now);
                     }
                     if is_seen_in_lists {
-                        beside.listed(number, &location, Listed::Updated(location.clone()));
+                        let change = Listed::Updated(location.clone());
+                        beside.listed(number, account(&update.by), &location, change);
                     }
                     row.newest = Some(versions.len());
                     versions.push(version);
                     Ok(location)
                 }),
-                Act::Delete { id, by } => of(&mut rows, *id)
+                Act::Delete { id, by, whose } => of(&mut rows, *id)
                     .and_then(|row| {
                         row.may(by, Action::Manage, &roles, now)?;
+                        self.may_tell(*whose)?;
                         Ok(row.location.clone())
                     })
                     .inspect(|location| {
                         let name = location.properties.name();
-                        beside.happened(number, by, location, name, Deed::Deleted, now);
-                        beside.listed(number, location, Listed::Deleted(*id));
+                        beside.happened(number, (by, account(by)), location, name, Deed::Deleted, now);
+                        let change = Listed::Deleted { id: *id, is_fresh: false };
+                        beside.listed(number, account(by), location, change);
                         rows.remove(id);
                         removed.insert(*id);
                     }),

@@ -6,9 +6,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use sea_orm::DatabaseTransaction;
 
-use super::{connect::Store, error::DbResult, notices};
+use super::{access::hand, connect::Store, error::DbResult, notices};
 use crate::domain::{
-    access::Caller,
+    access::{Caller, Whose},
     event::{Event, Listed},
     id::{LocationId, UserId},
     location::Location,
@@ -16,11 +16,25 @@ use crate::domain::{
     time::Timestamp,
 };
 
+/// The caller on whose account an act is, and the same unless it may concern anybody.
+#[derive(Clone, Copy)]
+pub struct Account {
+    payer: Option<Whose>,
+    hand: Option<Whose>,
+}
+
+impl Account {
+    /// That of a caller.
+    pub fn new(by: &Caller, whose: Option<Whose>) -> Self {
+        Self { payer: whose, hand: hand(by, whose) }
+    }
+}
+
 /// What some acts have done besides.
 #[derive(Default)]
 pub struct Beside {
-    /// By the number of the act: the location, its owner, what becomes of it in lists.
-    listed: Vec<(usize, LocationId, UserId, Listed)>,
+    /// By the number of the act: whose it is, the location, its owner, what becomes of it in lists.
+    listed: Vec<(usize, Account, LocationId, UserId, Listed)>,
     news: Vec<(usize, News)>,
 }
 
@@ -31,22 +45,23 @@ impl Beside {
     }
 
     /// An act changes lists.
-    pub fn listed(&mut self, number: usize, location: &Location, change: Listed) {
-        self.listed.push((number, location.id, location.owner, change));
+    pub fn listed(&mut self, number: usize, account: Account, location: &Location, change: Listed) {
+        self.listed.push((number, account, location.id, location.owner, change));
     }
 
     /// An act is one of which people may have to be told.
     pub fn happened(
         &mut self,
         number: usize,
-        by: &Caller,
+        (by, account): (&Caller, Account),
         location: &Location,
         name: Option<String>,
         deed: Deed,
         at: Timestamp,
     ) {
         let Location { id, owner, .. } = *location;
-        self.news.push((number, News { by: by.user(), location: id, owner, name, deed, at }));
+        let (by, hand) = (by.user(), account.hand);
+        self.news.push((number, News { by, location: id, owner, name, deed, at, hand, except: None }));
     }
 }
 
@@ -58,14 +73,15 @@ impl Store {
         beside: Beside,
     ) -> DbResult<Vec<(usize, Event)>> {
         let Beside { listed, news } = beside;
-        let ids = listed.iter().map(|(_, id, ..)| *id).chain(news.iter().map(|(_, news)| news.location));
+        let ids = listed.iter().map(|(_, _, id, ..)| *id).chain(news.iter().map(|(_, news)| news.location));
         let members = notices::members(tx, &ids.collect()).await?;
         let mut lists: HashMap<LocationId, Arc<[UserId]>> = HashMap::new();
         let mut events = Vec::with_capacity(listed.len() + news.len());
-        for (number, id, owner, change) in listed {
+        for (number, Account { payer, hand }, id, owner, change) in listed {
             let members = members.get(&id).into_iter().flatten().copied();
             let to = lists.entry(id).or_insert_with(|| [owner].into_iter().chain(members).collect()).clone();
-            events.push((number, Event::Listed { change, to, and_admins: true }));
+            let is_bounded = hand.is_some();
+            events.push((number, Event::Listed { change, to, and_admins: true, payer, is_bounded }));
         }
         let (numbers, news): (Vec<_>, Vec<_>) = news.into_iter().unzip();
         let told = self.tell(tx, &news, &members).await?;

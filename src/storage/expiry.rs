@@ -1,4 +1,5 @@
-//! Removing notifications that are no longer kept: too old, or too many of one user.
+//! Removing notifications that are no longer kept: too old, too many of one user, or too many of those told by one
+//! other.
 //!
 //! In small steps beside the writer, like history. Whoever tells people says so, and who has been told much is
 //! trimmed; a slow sweep over all users finds what is too old.
@@ -37,6 +38,9 @@ const STEP: u64 = 256;
 const PAGE: u64 = 500;
 /// Between two pages, and two transactions, of the sweep.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Of the notifications of a user, one in so many may tell of one person's deeds: who does much to somebody pushes
+/// out what they themselves told, and nobody else's.
+const SHARE_OF_AN_ACTOR: u64 = 4;
 /// After a failure.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// Users that may wait to be trimmed.
@@ -174,6 +178,7 @@ impl Store {
         too_old: u64,
         keep: &config::Notifications,
     ) -> DbResult<()> {
+        self.trim_actors(user, (keep.count / SHARE_OF_AN_ACTOR).max(1)).await?;
         let sql = "SELECT id FROM notification WHERE user_id = ? ORDER BY id DESC LIMIT 1 OFFSET ?";
         let one_too_many = self.id(sql, [user, keep.count]).await?;
         let cut = one_too_many.max((too_old + 1) * OF_ONE_NOTICE - 1);
@@ -193,6 +198,41 @@ impl Store {
         }
     }
 
+    /// Removes of each person who did more than `most` that a user was told of what is oldest.
+    async fn trim_actors(&self, user: u64, most: u64) -> DbResult<()> {
+        let (join, div) = match self.backend() {
+            DatabaseBackend::MySql => ("STRAIGHT_JOIN", "DIV"),
+            _ => ("CROSS JOIN", "/"),
+        };
+        let told = format!(
+            "FROM notification AS told {join} notice ON notice.id = told.id {div} {OF_ONE_NOTICE} \
+             WHERE told.user_id = ?"
+        );
+        let sql = format!(
+            "SELECT notice.actor_id {told} AND notice.actor_id IS NOT NULL \
+             GROUP BY notice.actor_id HAVING COUNT(*) > ?"
+        );
+        for actor in self.ids(&sql, [user, most]).await? {
+            let sql = format!(
+                "SELECT told.id {told} AND notice.actor_id = ? ORDER BY told.id DESC LIMIT ? OFFSET ?"
+            );
+            loop {
+                let surplus = self.ids(&sql, [user, actor, STEP, most]).await?;
+                let removed = surplus.len() as u64;
+                if let Some(first) = surplus.first() {
+                    let ids = surplus.iter().fold(first.to_string(), |ids, id| format!("{ids},{id}"));
+                    let delete = format!("DELETE FROM notification WHERE user_id = ? AND id IN ({ids})");
+                    self.removed(delete, [user]).await?;
+                    debug!(user, actor, removed, "notifications of one person removed");
+                }
+                if removed < STEP {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Removes some of the notices that are too old; `true` if there may be more.
     async fn remove_notices(&self, too_old: u64) -> DbResult<bool> {
         let sql = "SELECT MAX(id) FROM (SELECT id FROM notice WHERE id <= ? ORDER BY id LIMIT ?) AS oldest";
@@ -201,11 +241,23 @@ impl Store {
         Ok(removed == STEP)
     }
 
-    async fn removed<const N: usize>(&self, sql: &'static str, numbers: [u64; N]) -> DbResult<u64> {
-        self.beside_the_writer(|tx| {
-            Box::pin(async move { Ok(tx.execute_raw(statement(tx, sql, numbers)).await?.rows_affected()) })
+    async fn removed<const N: usize>(&self, sql: impl Into<String>, numbers: [u64; N]) -> DbResult<u64> {
+        let sql = sql.into();
+        self.beside_the_writer(move |tx| {
+            let sql = sql.clone();
+            Box::pin(async move { Ok(tx.execute_raw(statement(tx, &sql, numbers)).await?.rows_affected()) })
         })
         .await
+    }
+
+    /// The ids a statement asks for.
+    async fn ids<const N: usize>(&self, sql: &str, numbers: [u64; N]) -> DbResult<Vec<u64>> {
+        let read = || async {
+            let db = self.reader()?;
+            let rows = db.query_all_raw(statement(&db, sql, numbers)).await?;
+            rows.iter().map(|row| Ok(row.try_get_by_index::<i64>(0)? as u64)).collect::<DbResult<Vec<_>>>()
+        };
+        self.asked(read).await
     }
 
     /// The id a statement asks for; 0: there is none.

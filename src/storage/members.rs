@@ -1,6 +1,12 @@
 //! Members of locations: who they are and what they may do.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement, Value};
 
@@ -10,7 +16,7 @@ use super::{
     error::DbResult,
 };
 use crate::domain::{
-    access::{Caller, Role},
+    access::{Caller, Role, Whose},
     error::{Code, Error, Result},
     id::{LocationId, UserId},
     notification::Deed,
@@ -87,27 +93,52 @@ impl Store {
     /// Makes a user a member of a location, or gives a member another role.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `invalid_member`, `too_many_members`, `storage_unavailable`, `internal`.
+    /// `not_found`, `forbidden`, `invalid_member`, `too_many_members`, `rate_limited`, `storage_unavailable`,
+    /// `internal`.
     pub async fn set_member(
         &self,
         by: &Caller,
+        whose: Option<Whose>,
         id: LocationId,
         user: UserId,
         role: Role,
     ) -> Result<Granted<()>> {
-        self.grant(by, id, move |tx, held| Box::pin(set(tx, held, user, role))).await
+        let (store, is_paid_for) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        self.grant(by, whose, id, move |tx, held| {
+            let (store, is_paid_for) = (store.clone(), is_paid_for.clone());
+            let pay = move |hand| match is_paid_for.swap(true, Ordering::Relaxed) {
+                // Another try of the same change.
+                true => Ok(()),
+                false => store.may_concern(hand, user),
+            };
+            Box::pin(async move { set(tx, held, user, role, pay).await })
+        })
+        .await
     }
 
     /// Ends a membership, others' or one's own.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn remove_member(&self, by: &Caller, id: LocationId, user: UserId) -> Result<Granted<()>> {
-        self.grant(by, id, move |tx, held| Box::pin(remove(tx, held, user))).await
+    pub async fn remove_member(
+        &self,
+        by: &Caller,
+        whose: Option<Whose>,
+        id: LocationId,
+        user: UserId,
+    ) -> Result<Granted<()>> {
+        self.grant(by, whose, id, move |tx, held| Box::pin(remove(tx, held, user))).await
     }
 }
 
-async fn set(tx: &DatabaseTransaction, held: &Held, user: UserId, role: Role) -> Worked<Made<()>> {
+/// `pay`: draws on what its argument may do to the user.
+async fn set(
+    tx: &DatabaseTransaction,
+    held: &Held,
+    user: UserId,
+    role: Role,
+    pay: impl FnOnce(Option<Whose>) -> Result<()>,
+) -> Worked<Made<()>> {
     held.may_change(None)?;
     let (id, number) = (held.id, number(role)?);
     if user == held.owner {
@@ -115,8 +146,12 @@ async fn set(tx: &DatabaseTransaction, held: &Held, user: UserId, role: Role) ->
         return Err(Error::new(Code::InvalidMember, detail).into());
     }
     let (location, user_id, now) = (id.get(), user.get(), held.now.as_millis() as u64);
-    let deed = match self::role(tx, id, user).await? {
-        Some(was) if was == role => return Ok(held.unchanged()),
+    let was = self::role(tx, id, user).await?;
+    if was == Some(role) {
+        return Ok(held.unchanged());
+    }
+    pay(held.hand)?;
+    let deed = match was {
         Some(_) => {
             let sql = "UPDATE member SET role = ? WHERE location_id = ? AND user_id = ?";
             tx.execute_raw(statement(tx, sql, [number, location, user_id])).await?;
@@ -137,19 +172,22 @@ async fn set(tx: &DatabaseTransaction, held: &Held, user: UserId, role: Role) ->
 }
 
 async fn remove(tx: &DatabaseTransaction, held: &Held, user: UserId) -> Worked<Made<()>> {
-    let sql = "DELETE FROM member WHERE location_id = ? AND user_id = ?";
-    let deleted = tx.execute_raw(statement(tx, sql, [held.id.get(), user.get()])).await?;
-    let is_gone = deleted.rows_affected() == 0;
-    if is_gone && held.at == Try::Unsure {
+    let key = [held.id.get(), user.get()];
+    let sql = "SELECT added_at FROM member WHERE location_id = ? AND user_id = ?";
+    let added_at = tx.query_one_raw(statement(tx, sql, key)).await?;
+    let added_at: Option<i64> = added_at.map(|row| row.try_get_by_index(0)).transpose()?;
+    if added_at.is_none() && held.at == Try::Unsure {
         // Not a question of rights: who has removed themselves has none any more.
         return Ok(held.unchanged());
     }
     held.may_change(Some(user))?;
-    if is_gone {
+    let Some(added_at) = added_at else {
         let detail = format!("user {user} is no member of location {}", held.id);
         return Err(Error::new(Code::NotFound, detail).into());
-    }
-    held.made(tx, (), Some(Deed::Removed(user))).await
+    };
+    let sql = "DELETE FROM member WHERE location_id = ? AND user_id = ?";
+    tx.execute_raw(statement(tx, sql, key)).await?;
+    held.made(tx, (), Some(Deed::Removed(user, Timestamp::from_millis(added_at)))).await
 }
 
 /// What a user is to a location as a member of it.

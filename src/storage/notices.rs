@@ -12,6 +12,7 @@ use super::{
     accounts,
     connect::Store,
     error::DbResult,
+    notifications,
     rows::{Cell, Rows, id_list},
 };
 use crate::domain::{
@@ -20,6 +21,7 @@ use crate::domain::{
     event::Event,
     id::{LocationId, UserId},
     notification::{News, Notice, Told},
+    time::Timestamp,
 };
 
 /// Ids of notifications there may be of one notice: more than the most members of a location and its owner.
@@ -70,7 +72,7 @@ pub async fn some_members(
     Ok(members)
 }
 
-/// What it costs that many have to be told of something.
+/// What callers may have others told of, and what that costs them.
 pub trait Toll: Debug + Send + Sync {
     /// May somebody do it again?
     ///
@@ -80,12 +82,23 @@ pub trait Toll: Debug + Send + Sync {
 
     /// So many were told.
     fn told(&self, whose: Whose, people: usize);
+
+    /// Draws on what a caller may tell one person.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    fn may_concern(&self, whose: Whose, person: UserId) -> Result<()>;
 }
 
 impl Store {
     /// See [`Toll::may_tell`].
     pub(super) fn may_tell(&self, whose: Option<Whose>) -> Result<()> {
         self.toll.as_ref().zip(whose).map_or(Ok(()), |(toll, whose)| toll.may_tell(whose))
+    }
+
+    /// See [`Toll::may_concern`]; `None`: whoever does it may tell everybody.
+    pub(super) fn may_concern(&self, hand: Option<Whose>, person: UserId) -> Result<()> {
+        self.toll.as_ref().zip(hand).map_or(Ok(()), |(toll, hand)| toll.may_concern(hand, person))
     }
 
     /// See [`Toll::told`].
@@ -101,7 +114,8 @@ impl Store {
         }
     }
 
-    /// Stores what people are told; returns it by the number of the news.
+    /// Stores what people are told; returns it by the number of the news. A person to whom the caller may tell no
+    /// more for now is left out: what was done is done, and their lists show it.
     ///
     /// # Errors
     /// What the database says; that they are too many, which one piece of news is not.
@@ -128,8 +142,14 @@ impl Store {
         let name = |user: UserId| names.get(&user).map(String::as_str);
         let mut all = Vec::new();
         for (number, news) in news.iter().enumerate() {
-            let notices = news.notices(of(news.location), name).into_iter();
-            all.extend(notices.map(|(notice, to)| (number, notice, to)));
+            let may_be_told =
+                |user: &UserId| news.is_paid_for(*user) || self.may_concern(news.hand, *user).is_ok();
+            for (notice, mut to) in news.notices(of(news.location), name) {
+                to.retain(may_be_told);
+                if !to.is_empty() {
+                    all.push((number, notice, to));
+                }
+            }
         }
         if news.len() > 1 && all.iter().map(|(_, _, to)| to.len()).sum::<usize>() > MOST {
             return Err(too_many());
@@ -173,9 +193,11 @@ pub async fn is_stored(tx: &DatabaseTransaction, id: u64, notice: &Notice) -> Db
 
 /// Stores a notice; returns its id.
 async fn insert(tx: &DatabaseTransaction, notice: &Notice) -> DbResult<u64> {
-    let sql = "INSERT INTO notice (kind, location_id, message, fields, created_at) VALUES (?, ?, ?, ?, ?)";
+    let sql = "INSERT INTO notice (kind, actor_id, location_id, message, fields, created_at) \
+               VALUES (?, ?, ?, ?, ?, ?)";
     let values = [
         notice.kind.into(),
+        (notice.by.get() as i64).into(),
         (notice.location.get() as i64).into(),
         notice.message.as_str().into(),
         notice.fields.as_str().into(),
@@ -183,6 +205,56 @@ async fn insert(tx: &DatabaseTransaction, notice: &Notice) -> DbResult<u64> {
     ];
     let insert = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
     Ok(tx.execute_raw(insert).await?.last_insert_id())
+}
+
+/// What is known of how a membership began that is now being ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Beginning {
+    /// Who ends it has begun it, too.
+    pub is_by_the_same: bool,
+    /// The member had not read of it, and what they were told of it has been removed.
+    pub is_taken_back: bool,
+}
+
+/// Finds out whether who ends a membership has begun it so recently that its `member_added` is still there. If the
+/// member has not read that yet, it is removed, with changes of the role since: together with the end it says
+/// nothing any more.
+pub async fn take_back(
+    tx: &DatabaseTransaction,
+    id: LocationId,
+    by: UserId,
+    member: UserId,
+    added_at: Timestamp,
+) -> DbResult<Beginning> {
+    let join = match tx.get_database_backend() {
+        DatabaseBackend::MySql => "STRAIGHT_JOIN",
+        _ => "CROSS JOIN",
+    };
+    let sql = format!(
+        "SELECT told.id, told.read_at FROM notice {join} notification AS told \
+           ON told.id >= notice.id * {OF_ONE_NOTICE} AND told.id < (notice.id + 1) * {OF_ONE_NOTICE} \
+         WHERE notice.created_at = ? AND notice.location_id = ? AND notice.actor_id = ? \
+           AND notice.kind = 'member_added' AND told.user_id = ?"
+    );
+    let at = added_at.as_millis() as u64;
+    let told = tx.query_one_raw(statement(tx, &sql, [at, id.get(), by.get(), member.get()])).await?;
+    let Some(told) = told else { return Ok(Beginning::default()) };
+    let (first, read_at): (i64, Option<i64>) = told.try_get_many_by_index()?;
+    if read_at.is_some() {
+        return Ok(Beginning { is_by_the_same: true, is_taken_back: false });
+    }
+    let sql = notifications::select(
+        tx,
+        "AND told.id >= ? AND told.read_at IS NULL AND notice.location_id = ? AND notice.actor_id = ? \
+         AND notice.kind IN ('member_added', 'role_changed')",
+    );
+    let values = [member.get(), first as u64, id.get(), by.get()];
+    let delete = "DELETE FROM notification WHERE user_id = ? AND id = ?";
+    for row in tx.query_all_raw(statement(tx, &sql, values)).await? {
+        let told: i64 = row.try_get_by_index(0)?;
+        tx.execute_raw(statement(tx, delete, [member.get(), told as u64])).await?;
+    }
+    Ok(Beginning { is_by_the_same: true, is_taken_back: true })
 }
 
 /// Rows of those who are told, a few thousand a statement.

@@ -105,7 +105,7 @@ impl Store {
 }
 
 /// A query for notifications of a user, who is its first value.
-fn select(db: &impl ConnectionTrait, rest: &str) -> String {
+pub fn select(db: &impl ConnectionTrait, rest: &str) -> String {
     // In this order, whatever the tables' sizes say.
     let (join, divided_by) = match db.get_database_backend() {
         DatabaseBackend::MySql => ("STRAIGHT_JOIN", "DIV"),

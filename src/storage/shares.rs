@@ -89,19 +89,8 @@ impl Store {
     /// # Errors
     /// `not_found`, `forbidden`, `too_many_shares`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_share(&self, by: &Caller, new: NewShare) -> Result<Granted<ShareId>> {
-        let (location, whose, store) = (new.location, new.whose, self.clone());
-        let made = self.grant(by, location, move |tx, held| {
-            let (store, new) = (store.clone(), new.clone());
-            Box::pin(async move {
-                if held.at == Try::Clean {
-                    store.may_tell(whose)?;
-                }
-                create(tx, held, new).await
-            })
-        });
-        let made = made.await?;
-        made.news.iter().for_each(|event| self.told(whose, event));
-        Ok(made)
+        let (location, whose) = (new.location, new.whose);
+        self.grant(by, whose, location, move |tx, held| Box::pin(create(tx, held, new.clone()))).await
     }
 
     /// Does a share link still open its location?
@@ -123,7 +112,7 @@ impl Store {
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn revoke_share(&self, by: &Caller, id: LocationId, share: ShareId) -> Result<Granted<()>> {
-        self.grant(by, id, move |tx, held| Box::pin(revoke(tx, held, share))).await
+        self.grant(by, None, id, move |tx, held| Box::pin(revoke(tx, held, share))).await
     }
 
     /// The shares of a location that have not ended, oldest first.

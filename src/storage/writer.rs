@@ -28,7 +28,7 @@ use super::{
     retention::Retention,
 };
 use crate::domain::{
-    access::Caller,
+    access::{Caller, Whose},
     error::{Code, Error, Result},
     event::{Event, Listed},
     id::LocationId,
@@ -125,9 +125,9 @@ impl Writer {
     /// Commits a removal; the answer is the location as it last stood.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn delete(&self, by: Caller, id: LocationId) -> Result<Arc<Committed>> {
-        self.send(Act::Delete { id, by }).await
+    /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn delete(&self, by: Caller, whose: Option<Whose>, id: LocationId) -> Result<Arc<Committed>> {
+        self.send(Act::Delete { id, by, whose }).await
     }
 
     async fn send(&self, act: Act) -> Result<Arc<Committed>> {
@@ -316,10 +316,12 @@ impl Committing {
             let Ok(location) = outcome else { continue };
             self.retention.committed(act, location);
             let event = match act {
-                Act::Create(_) => Event::Listed {
+                Act::Create(new) => Event::Listed {
                     change: Listed::Created(location.clone()),
                     to: Arc::new([location.owner]),
                     and_admins: true,
+                    payer: new.whose,
+                    is_bounded: !new.is_by_admin,
                 },
                 Act::Update(_) => Event::Updated(location.clone()),
                 Act::Delete { id, .. } => Event::Deleted(*id),
@@ -327,9 +329,7 @@ impl Committing {
             self.send(event).await;
             while let Some((_, event)) = news.next_if(|(of, _)| *of == number) {
                 self.expiry.happened(&event);
-                if let Act::Update(update) = act {
-                    self.store.told(update.whose, &event);
-                }
+                self.store.told(act.whose(), &event);
                 self.send(event).await;
             }
         }

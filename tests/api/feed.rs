@@ -116,12 +116,12 @@ fn updates(answer: &str) -> Vec<u64> {
 /// What more may wait is bounded in bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn for_who_does_not_read_only_the_newest_of_each_location_waits_and_not_too_much() {
-    // A little less than a socket may have unread.
-    const BYTES: usize = 60_000;
+    // About a quarter of what a socket may have unread; what is larger is not sent into lists.
+    const BYTES: usize = 15_000;
     let (server, _log) = Process::serve(Db::Sqlite, &[KEY]).await;
     let owner = Pass::user(OWNER);
     let mut large = Vec::new();
-    for _ in 0..24 {
+    for _ in 0..96 {
         large.push(create_large(&owner, &server, BYTES).await);
     }
     settle(&server).await;
@@ -136,7 +136,9 @@ async fn for_who_does_not_read_only_the_newest_of_each_location_waits_and_not_to
         seen.extend(updates(&polling.poll().await.1));
     }
     // What was on its way, and the newest.
-    assert_eq!(seen, [0, 1, 19]);
+    let on_its_way = seen.len() as u64 - 1;
+    assert!(on_its_way < 10, "{seen:?}");
+    assert_eq!(seen, (0..on_its_way).chain([19]).collect::<Vec<_>>());
 
     for id in &large {
         patch(&owner, &server, *id, json!({"n": 20})).await;
@@ -150,7 +152,7 @@ async fn for_who_does_not_read_only_the_newest_of_each_location_waits_and_not_to
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_admin_no_more_is_not_told_what_waits() {
-    const BYTES: usize = 60_000;
+    const BYTES: usize = 15_000;
     let (server, mut log) = Process::serve(Db::Sqlite, &[KEY]).await;
     let owner = Pass::user(OWNER);
     let id = create_large(&owner, &server, BYTES).await;
@@ -158,7 +160,7 @@ async fn who_is_admin_no_more_is_not_told_what_waits() {
     let admin = auth(&Pass::admin(ADMIN));
     let polling = Polling::connect_with(&server.gateway, "/socket.io/", &admin).await;
     let mut websocket = WebSocket::connect_with(&server.gateway, "/socket.io/", true, &admin).await;
-    for n in 0..5 {
+    for n in 0..20 {
         patch(&owner, &server, id, json!({"n": n})).await;
     }
     settle(&server).await;
@@ -173,7 +175,7 @@ async fn who_is_admin_no_more_is_not_told_what_waits() {
         is_over = !status.is_success() || answer.contains("430[");
         seen.extend(updates(&answer));
     }
-    assert!([0, 1].starts_with(&seen), "{seen:?}");
+    assert!([0, 1, 2, 3, 4, 5, 6, 7, 8, 9].starts_with(&seen), "{seen:?}");
     // What is on its way is not handed out later either.
     log.find("disconnect", &[("socket", &websocket.id[..6])]).await;
     server.stop().await;
@@ -193,7 +195,8 @@ async fn a_removal_ends_no_connection_that_was_told_nothing() {
     let mut told = connect().await;
     owner.grant(&server, id, MEMBER, "viewer").await;
     let mut untold = connect().await;
-    expel(&owner, &server, id, MEMBER).await;
+    // Who has given it a moment ago may take it back without that.
+    expel(&Pass::admin(ADMIN), &server, id, MEMBER).await;
     log.find("disconnect", &[("socket", &told.id[..6])]).await;
     assert!(matches!(told.next().await, Seen::End));
     let ack = untold.emit("leave_room", &json!({"locationId": id})).await;

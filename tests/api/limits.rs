@@ -18,7 +18,8 @@ use crate::{
     stalls::not_ended,
     support::{
         Db, TestServer,
-        clients::{Clients, KINDS},
+        clients::{Client, Clients, KINDS},
+        exposition::Exposition,
         point,
         polling::Polling,
         problem::Problem,
@@ -163,6 +164,16 @@ async fn who_tells_many_people_pays_for_it(db: Db) {
     let made = shared.iter().filter(|answer| answer.status() == StatusCode::CREATED).count();
     assert!((1..=4).contains(&made), "{made} times");
 
+    // The end of a location.
+    let mut gone = Vec::new();
+    for _ in 0..3 {
+        gone.push(followed(OTHER + 4, 2_000).await);
+    }
+    let delete = |id| Pass::user(OTHER + 4).on(server.http.delete(format!("{}/location/{id}", server.api)));
+    let deleted = flood(gone.into_iter().map(delete)).await;
+    assert!(deleted.iter().any(|answer| answer.status() == StatusCode::NO_CONTENT));
+    limited(Pass::user(OTHER + 4).send(&server, Method::GET, "/location", None).await).await;
+
     // Who tells few pays for the request and for nothing else.
     let few = followed(OTHER + 2, 24).await;
     for answer in flood((0..90).map(|n| rename(OTHER + 2, few, n))).await {
@@ -296,7 +307,9 @@ async fn passwords_of_share_links_cannot_be_tried_for_long(db: Db) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_events_of_a_socket_are_refused_one_by_one() {
-    let server = TestServer::start_with(Db::Sqlite, &[ON, ("LIMIT_SOCKET_EVENTS", "2")]).await;
+    let more = [("LIMIT_USER_CHATS", "1000"), ("LIMIT_ROOM_CHATS", "1000")];
+    let settings = [ON, ("LIMIT_SOCKET_EVENTS", "2"), more[0], more[1]];
+    let server = TestServer::start_with(Db::Sqlite, &settings).await;
     let clients = Clients::start();
     let id = server.create_at(0.5, 0.5).await;
     for kind in KINDS {
@@ -661,13 +674,13 @@ async fn an_answer_that_nobody_reads_is_given_up() {
     server.stop().await;
 }
 
-/// Phones that send every second, maps with 200 rooms that come back again and again, many people in one house.
+/// Phones that send every second, maps with 200 rooms that come back again and again, many people in one house, a
+/// map in five tabs, a family that chats, an importer.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_honest_fleet_meets_no_limit() {
     const PHONES: u64 = 100;
     const ROOMS: usize = 200;
     let server = locked(Db::Sqlite, &[]).await;
-    let admin = Pass::admin(1);
     let mut ids = Vec::new();
     for user in 0..ROOMS as u64 {
         ids.push(Pass::user(100 + user % PHONES).create(&server).await);
@@ -675,15 +688,10 @@ async fn an_honest_fleet_meets_no_limit() {
     let clients = Clients::start();
     let maps = async {
         for kind in KINDS {
-            let mut map = admin.connect_as(&clients, kind, &server.gateway).await;
-            let joins: Vec<u64> =
-                ids.iter().map(|id| map.emit_for_ack("join_room", json!({"locationId": id}))).collect();
-            let (answers, _) = map.acks_seeing(&joins).await;
-            for (answer, id) in answers.iter().zip(&ids) {
-                assert_eq!(*answer, id.to_string(), "{kind:?}");
-            }
-            map.kill();
+            open_map(&server, &clients, kind, &ids).await;
         }
+        // A browser is opened again with all its tabs.
+        join_all((0..5).map(|_| open_map(&server, &clients, KINDS[0], &ids))).await;
     };
     let phones = async {
         let mut second = interval(Duration::from_secs(1));
@@ -699,11 +707,57 @@ async fn an_honest_fleet_meets_no_limit() {
             }
         }
     };
-    tokio::join!(maps, phones);
-    for limit in ["user_requests", "address_requests", "address_refusals", "socket_events", "socket_rooms"] {
-        assert_eq!(counted(&server, limit).await, 0, "{limit}");
-    }
+    tokio::join!(maps, phones, chat(&server, &clients), import(&server));
+    let met = Exposition::scrape(&server).await;
+    assert_eq!(met.sum("georoom_limited_total"), 0.0, "{met:?}");
     server.stop().await;
+}
+
+/// A map of an admin enters all its rooms at once.
+async fn open_map(server: &TestServer, clients: &Clients, kind: (&str, &str), ids: &[u64]) {
+    let mut map = Pass::admin(1).connect_as(clients, kind, &server.gateway).await;
+    let joins: Vec<u64> =
+        ids.iter().map(|id| map.emit_for_ack("join_room", json!({"locationId": id}))).collect();
+    let (answers, _) = map.acks_seeing(&joins).await;
+    for (answer, id) in answers.iter().zip(ids) {
+        assert_eq!(*answer, id.to_string(), "{kind:?}");
+    }
+    map.kill();
+}
+
+/// One of a family says twenty things within ten seconds, and each of fifty people in a room greets all others.
+async fn chat(server: &TestServer, clients: &Clients) {
+    let owner = Pass::user(50);
+    let (family, party) = (owner.create(server).await, owner.create(server).await);
+    let say = async |client: &mut Client, room: u64, times: usize| {
+        let body = json!({"roomName": room, "message": "I am on my way"});
+        let said: Vec<_> = (0..times).map(|_| client.emit_for_ack("chat", body.clone())).collect();
+        for answer in client.acks_seeing(&said).await.0 {
+            assert_eq!(answer["message"], "I am on my way", "{answer}");
+        }
+    };
+    let mut guests = Vec::new();
+    for user in 1_000..1_049 {
+        owner.grant(server, party, user, "viewer").await;
+        let mut guest = Pass::user(user).connect(clients, &server.gateway).await;
+        guest.ask("join_room", json!({"locationId": party})).await;
+        guests.push(guest);
+    }
+    let mut mother = owner.connect(clients, &server.gateway).await;
+    mother.ask("join_room", json!({"locationId": family})).await;
+    mother.ask_seeing("join_room", json!({"locationId": party})).await;
+    join_all(guests.iter_mut().map(|guest| say(guest, party, 1))).await;
+    say(&mut mother, family, 20).await;
+    say(&mut mother, party, 1).await;
+}
+
+/// Five hundred members are added, as fast as they can be.
+async fn import(server: &TestServer) {
+    let owner = Pass::user(60);
+    let id = owner.create(server).await;
+    for user in 2_000..2_500 {
+        owner.grant(server, id, user, "viewer").await;
+    }
 }
 
 /// A page whose name was made to resolve to this machine is no other origin for its browser.

@@ -14,6 +14,7 @@ mod faults;
 mod feed;
 mod history;
 mod hostile;
+mod hostile_budgets;
 mod hostile_lists;
 mod hostile_process;
 mod hostile_wire;

@@ -414,7 +414,8 @@ async fn what_is_too_old_goes(db: Db) {
 }
 
 async fn what_is_too_much_goes(db: Db) {
-    let server = TestServer::start_with(db, &[KEY, ("NOTIFICATION_COUNT", "5")]).await;
+    // Of one person's deeds a quarter of that.
+    let server = TestServer::start_with(db, &[KEY, ("NOTIFICATION_COUNT", "20")]).await;
     let (owner, member) = (Pass::user(10), Pass::user(11));
     let id = owner.create(&server).await;
     owner.grant(&server, id, 11, "viewer").await;
@@ -429,7 +430,7 @@ async fn what_is_too_much_goes(db: Db) {
     assert_eq!(names, newest);
     // Of whom nobody hears anything new, too.
     let database = server.halt().await;
-    let server = TestServer::start_on(database, &[KEY, ("NOTIFICATION_COUNT", "3")]).await;
+    let server = TestServer::start_on(database, &[KEY, ("NOTIFICATION_COUNT", "12")]).await;
     let kept = left(&server, &member, 3).await;
     assert_eq!(items(&kept).len(), 3);
     server.stop().await;

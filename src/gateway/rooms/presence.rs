@@ -7,11 +7,10 @@ use socketioxide::socket::Sid;
 use super::{Member, Rooms, Shared};
 use crate::{
     domain::{
-        access::{Action, Caller, may},
-        error::{Error, Result},
+        access::{Action, Caller, Whose, may},
+        error::Result,
         id::{LocationId, UserId},
         presence::{Change, InRoom, Moved, Person},
-        time::Timestamp,
     },
     gateway::{
         outlet::body,
@@ -77,30 +76,30 @@ impl Rooms {
     pub fn tell(&self, change: &Change) {
         let Some(shared) = self.room(change.room) else { return };
         let body = body(change);
+        let sender = change.who.as_ref().map(|moved| moved.person.user_id);
         let room = shared.room.lock();
         for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
-            let of = change.who.as_ref().map(|moved| moved.person.user_id);
-            outlet.event_in(socket, change.room, of, "presence", body.clone());
+            outlet.event_in(socket, change.room, sender, "presence", body.clone());
         }
     }
 
     /// Who is in a room, for those who may know.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn who_is_in(&self, caller: &Caller, id: LocationId) -> Result<InRoom> {
+    /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn who_is_in(&self, whose: Whose, caller: &Caller, id: LocationId) -> Result<InRoom> {
         let known = self.room(id).filter(|shared| shared.room.lock().current().is_some());
         let role = known.and_then(|shared| shared.door.lock().role(caller, id));
         let role = match role {
             Some(role) => role,
-            None => {
-                let _permit = self.reads.acquire().await.map_err(Error::internal)?;
-                self.service.access(id).await?.role(caller, id, Timestamp::now())
-            }
+            // All members are read for those who enter; a look at who is there takes one row.
+            None => self.read_role(whose, caller, id).await?,
         };
         may(role, Action::Meet, id)?;
+        self.service.limits.may_read(whose)?;
         let list = self.room(id).map(|shared| shared.presence.lock().list(Instant::now()));
         let (users, sockets) = list.unwrap_or_default();
+        self.service.limits.read(whose, users.len());
         let names = self.people.names(&users);
         let users = users.into_iter().zip(names);
         let users = users.map(|(user_id, user_name)| Person { user_id, user_name }).collect();
