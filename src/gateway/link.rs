@@ -40,7 +40,7 @@ pub struct Link {
     /// the value of a moment ago sends beside what is just being handed out, or once more later.
     is_owed: AtomicBool,
     /// What all links share.
-    common: Arc<Common>,
+    pub(super) common: Arc<Common>,
 }
 
 #[derive(Debug, Default)]

@@ -119,15 +119,7 @@ impl Gateway {
         let forwarding = forward::run(rooms, events, links.opened(), stopped);
         let forwarder = tasks.task("forwarder").spawn_once(forwarding);
 
-        let transport = Transport::new(
-            socketio,
-            links.clone(),
-            heartbeat.timeout,
-            limits,
-            &service.limits,
-            &service.metrics,
-            &service.tasks,
-        );
+        let transport = Transport::new(socketio, links.clone(), heartbeat.timeout, limits, &service);
         let (policy, foreign) = (origins.clone(), service.limits.foreign.clone());
         let checked = service_fn(move |mut request: Request<Incoming>| {
             proxies.note(&mut request);

@@ -19,7 +19,10 @@ use tokio::{
 };
 
 use super::link::{Link, State, Why};
-use crate::net::connection::Delivery;
+use crate::{
+    domain::access::Whose,
+    net::{byte_budget::Reservation, connection::Delivery},
+};
 
 /// How long an answer may take to leave the process once the client has polled again. It has read it all by then,
 /// so only this process can be late.
@@ -129,13 +132,19 @@ impl Link {
         true
     }
 
-    /// A poll is answered with these packets; `delivery` tells when they have left the process.
-    pub(super) fn record_answer(&self, body: &[u8], delivery: Option<Delivery>) {
+    /// A poll is answered with these packets. Returns what they hold of the budget until they have left; `None`: there
+    /// is no room for them.
+    pub(super) fn record_answer(&self, body: &[u8]) -> Option<Reservation<Whose>> {
         let State { account, road, polling, .. } = &mut *self.state.lock();
-        let Some(polling) = polling else { return };
+        let polling = polling.as_deref_mut()?;
         road.record_answer(body, polling.session.has_lengths);
         polling.answered = account.sent() - road.given_bytes() as u64;
-        polling.answer = delivery;
+        self.common.waiting.reserve(road.whose()?, body.len())
+    }
+
+    /// `delivery` tells when the last answer has left the process.
+    pub(super) fn follow_answer(&self, delivery: Delivery) {
+        self.polling(|polling| polling.answer = Some(delivery));
     }
 
     /// Waits until a poll that has just come is to be answered with nothing, because the client waits for it.

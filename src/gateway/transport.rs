@@ -13,7 +13,7 @@ use hyper::{
 };
 use socketioxide::socket::Sid;
 use tokio::{sync::mpsc, time::timeout};
-use tower::{Service, ServiceExt};
+use tower::{Service as TowerService, ServiceExt};
 use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 
@@ -28,20 +28,19 @@ use super::{
 };
 use crate::{
     config,
-    domain::access::Whose,
+    domain::{
+        access::Whose,
+        error::{Code, Error},
+    },
     metrics::{Counter, Metrics},
     net::{
         accept::{Peer, freed},
         byte_budget::{ByteBudget, Reservation},
         client::Client,
     },
-    service::limits::{Limits, whose},
-    supervise::Supervisor,
+    service::{Service, limits::whose},
 };
 
-/// Bytes of requests that have begun to come in, and those of one user or address.
-const BODY_BYTES: usize = 32 * 1024 * 1024;
-const BODY_SHARE: usize = 8 * 1024 * 1024;
 /// How much a body's buffer grows at a time.
 const BODY_STEP: usize = 64 * 1024;
 
@@ -61,9 +60,7 @@ pub struct Transport<L> {
 struct Bodies {
     body: usize,
     message: usize,
-    held: ByteBudget<Whose>,
-    full: Counter,
-    on: Arc<Limits>,
+    service: Arc<Service>,
 }
 
 /// Sessions whose client nobody knows yet: of one address, and in all.
@@ -84,8 +81,8 @@ const UNKNOWN_SESSION: &str = r#"{"code":"1","message":"Session ID unknown"}"#;
 
 impl<L, B> Transport<L>
 where
-    L: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible, Future: Send>
-        + Service<(Box<Stream>, Request<()>), Error: std::fmt::Display, Future: Send>
+    L: TowerService<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible, Future: Send>
+        + TowerService<(Box<Stream>, Request<()>), Error: std::fmt::Display, Future: Send>
         + Clone
         + Send
         + 'static,
@@ -97,18 +94,19 @@ where
         links: Arc<Links>,
         patience: Duration,
         limits: &config::Limits,
-        on: &Arc<Limits>,
-        metrics: &Metrics,
-        tasks: &Supervisor,
+        service: &Arc<Service>,
     ) -> Self {
-        let bodies = Bodies::new(limits, on, metrics);
+        let Service { metrics, tasks, .. } = &**service;
+        let bodies =
+            Bodies { body: limits.poll_bytes, message: limits.message_bytes, service: service.clone() };
         let handshakes = Handshakes::new(limits, metrics);
         let (ending, ended) = mpsc::unbounded_channel();
         links.end_sessions_with(ending);
         let state = (library.clone(), ended);
         tasks.task("session_ends").spawn(state, |(library, ended)| end_sessions(library, ended).boxed());
         let waiting = links.waiting();
-        metrics.watch_bytes("waiting", "What waits for sockets that do not read", move || waiting.used());
+        let help = "What waits for sockets in the process, and messages of theirs that have not come whole";
+        metrics.watch_bytes("sockets_waiting", help, move || waiting.used());
         Self { library, links, patience, bodies, handshakes }
     }
 
@@ -229,11 +227,15 @@ where
             return Ok(Response::from_parts(parts, Full::from(body).map_err(Into::into).boxed_unsync()));
         }
         let Some(answers) = answers else {
-            link.record_answer(&body, None);
-            return Ok(Response::from_parts(parts, Full::from(body).map_err(Into::into).boxed_unsync()));
+            return Ok(refused(StatusCode::INTERNAL_SERVER_ERROR, "no connection"));
         };
-        let (followed, delivery) = answers.follow(body.clone());
-        link.record_answer(&body, Some(delivery));
+        // It was held as long as it waited; from here on until it has left.
+        let Some(held) = link.record_answer(&body) else {
+            link.cut_for(Why::TooMuchWaits);
+            return Ok(refused(StatusCode::BAD_REQUEST, "this session has ended"));
+        };
+        let (followed, delivery) = answers.follow(Bytes::from_owner(Held(body, held)));
+        link.follow_answer(delivery);
         Ok(Response::from_parts(parts, followed.map_err(Into::into).boxed_unsync()))
     }
 
@@ -291,7 +293,7 @@ where
 /// Ends sessions that have no connection, as their clients would.
 async fn end_sessions<L, B>(library: &mut L, ended: &mut mpsc::UnboundedReceiver<Session>)
 where
-    L: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible, Future: Send> + Clone,
+    L: TowerService<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible, Future: Send> + Clone,
 {
     while let Some(Session { id, has_lengths }) = ended.recv().await {
         let version = if has_lengths { 3 } else { 4 };
@@ -331,24 +333,19 @@ impl Handshakes {
 type Refusal = (StatusCode, &'static str);
 
 impl Bodies {
-    fn new(limits: &config::Limits, on: &Arc<Limits>, metrics: &Metrics) -> Self {
-        let held = ByteBudget::new(BODY_BYTES, BODY_SHARE);
-        let used = held.clone();
-        let help = "Bodies of the gateway's requests that have not come in yet as a whole";
-        metrics.watch_bytes("gateway_bodies", help, move || used.used());
-        let full = metrics.limited("gateway_bodies");
-        Self { body: limits.poll_bytes, message: limits.message_bytes, held, full, on: on.clone() }
-    }
-
     /// The body of a request that sends something.
     async fn read(&self, request: &Request<()>, link: &Link, body: Incoming) -> Result<Bytes, Refusal> {
         let whose = link.whose().unwrap_or_else(|| whose(None, Client::address(request.extensions().get())));
-        let body = match timeout(self.on.body_timeout, self.collect(whose, body)).await {
+        let limits = &self.service.limits;
+        let body = match timeout(limits.body_timeout, self.collect(whose, body)).await {
             Ok(Ok(body)) => body,
             Ok(Err(Unread::TooLarge)) => return Err(self.too_large()),
-            Ok(Err(Unread::Full)) => {
-                self.full.inc();
-                return Err((StatusCode::TOO_MANY_REQUESTS, "too much is being sent at once; try again"));
+            Ok(Err(Unread::Full(error))) => {
+                let status = match error.code {
+                    Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+                    _ => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                return Err((status, "too much is being sent at once; try again"));
             }
             Ok(Err(Unread::BrokenOff)) => {
                 // Its network did, and nothing it has sent is at fault.
@@ -356,7 +353,7 @@ impl Bodies {
                 return Err((StatusCode::BAD_REQUEST, "the body ended before its end"));
             }
             Err(_) => {
-                self.on.too_slow.inc();
+                limits.too_slow.inc();
                 return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long to come"));
             }
         };
@@ -381,7 +378,8 @@ impl Bodies {
         if body.size_hint().lower() > self.body as u64 {
             return Err(Unread::TooLarge);
         }
-        let mut held = self.held.reserve(whose, 0).ok_or(Unread::Full)?;
+        let budget = &self.service.memory.bodies;
+        let mut held = budget.reserve(whose, 0).map_err(Unread::Full)?;
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
             let Ok(chunk) = frame.map_err(|_| Unread::BrokenOff)?.into_data() else { continue };
@@ -394,9 +392,8 @@ impl Bodies {
             }
             if bytes.capacity() < length {
                 let more = BODY_STEP.max(chunk.len()).min(self.body - bytes.len());
-                if !held.grow(bytes.len() + more - bytes.capacity()) {
-                    return Err(Unread::Full);
-                }
+                let new = bytes.len() + more - bytes.capacity();
+                budget.grow(whose, &mut held, new).map_err(Unread::Full)?;
                 bytes.reserve_exact(more);
             }
             bytes.extend_from_slice(&chunk);
@@ -405,8 +402,17 @@ impl Bodies {
     }
 
     fn too_large(&self) -> Refusal {
-        self.on.too_large.inc();
+        self.service.limits.too_large.inc();
         (StatusCode::PAYLOAD_TOO_LARGE, "the body, or a message in it, is too large")
+    }
+}
+
+/// An answer, and what it holds of its client's budget until the connection has sent it.
+struct Held(Bytes, #[expect(dead_code, reason = "given back when dropped")] Reservation<Whose>);
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -414,7 +420,7 @@ impl Bodies {
 enum Unread {
     TooLarge,
     /// Too much of others, or of the same caller, is coming in.
-    Full,
+    Full(Error),
     BrokenOff,
 }
 
