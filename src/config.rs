@@ -163,7 +163,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "LIMIT_BODY_BYTES",
         "8388608",
-        "Bytes of bodies that have not come whole from one user or address at once; all together four times as many",
+        "Bytes of bodies that have not come whole from one user or address at once; all together three times as many",
     ),
     setting(
         "LIMIT_USER_ROOMS",

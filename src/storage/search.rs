@@ -237,3 +237,34 @@ fn in_order(page: Vec<Passed>, mut entries: HashMap<i64, Entry>) -> Vec<Entry> {
         |passed: Passed| Some(Entry { distance_m: Some(passed.distance_m), ..entries.remove(&passed.id)? });
     page.into_iter().filter_map(entry).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ranking_keeps_what_a_page_needs_and_not_everything() {
+        let filter = Filter { bbox: None, near: Near::parse("0,0", "1").ok() };
+        let ranked = |wanted: usize, count: usize| {
+            let mut ranking = Ranking { filter: &filter, wanted, passed: Vec::new() };
+            // Far ones first.
+            let mut fits = true;
+            for n in (0..count).rev() {
+                fits &= ranking.push(Passed { distance_m: n as f64, created_at: 0, id: n as i64 });
+                assert!(ranking.passed.len() <= wanted.saturating_mul(2).min(MAX_RANKED + 1));
+                if !fits {
+                    return None;
+                }
+            }
+            let page = ranking.page(Page { offset: wanted as u64 - 3, limit: 3 });
+            Some(page.iter().map(|passed| passed.id).collect::<Vec<_>>())
+        };
+        assert_eq!(ranked(3, 10), Some(vec![0, 1, 2]));
+        assert_eq!(ranked(20, 1_000), Some(vec![17, 18, 19]));
+        assert_eq!(ranked(20, 18), Some(vec![17]));
+        assert_eq!(ranked(20, 5), Some(vec![]));
+        assert_eq!(ranked(1 << 40, 1_000), Some(vec![]), "deep, and few match");
+        assert_eq!(ranked(1 << 40, MAX_RANKED + 1), None, "deep, and many match");
+        assert_eq!(ranked(MAX_RANKED / 2, MAX_RANKED + 1).map(|page| page.len()), Some(3));
+    }
+}

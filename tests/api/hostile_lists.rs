@@ -140,13 +140,17 @@ async fn greedy_readers_take_little_memory_and_an_honest_one_gets_the_whole_page
     let is_over = AtomicBool::new(false);
     let greedy = async |n: usize| {
         let mut stream = narrow(server.addrs.0).await;
-        let path = if n % 3 == 0 { "/location?perPage=100&bbox=0,0,50,50" } else { "/location?perPage=100" };
+        let path = if n.is_multiple_of(3) {
+            "/location?perPage=100&bbox=0,0,50,50"
+        } else {
+            "/location?perPage=100"
+        };
         stream.write_all(request("GET", path, "").as_bytes()).await.expect("to write");
         let mut some = [0; 1024];
         while !is_over.load(Ordering::Relaxed) {
             sleep(Duration::from_millis(250)).await;
             // Half of them read nothing, the others 4 KiB a second.
-            if n % 2 == 0 && stream.read(&mut some).await.is_ok_and(|read| read == 0) {
+            if n.is_multiple_of(2) && stream.read(&mut some).await.is_ok_and(|read| read == 0) {
                 return;
             }
         }
@@ -243,7 +247,7 @@ async fn half_sent_bodies_take_little_memory_and_hold_up_nobody() {
         assert!(answered.load(Ordering::Relaxed) > BODIES / 2, "{about}");
         Exposition::until(&server, "georoom_bodies_incomplete_bytes", 0.0).await;
         // Whoever has stopped may go on.
-        let body = json!({"geometry": large(MIB - 40_000)});
+        let body = json!({"geometry": large(850_000)});
         honest.must(&server, Method::POST, "/location", Some(body)).await;
         server.stop().await;
     }
@@ -298,6 +302,9 @@ async fn wide_searches_hold_up_nobody(db: Db) {
     let server = serve(db, &[]).await;
     let id = server.create_at(0.5, 0.5).await;
     multiply(&server, id, LOCATIONS).await;
+    let (_, newest) = server.get("/location?perPage=100").await;
+    let newest = newest["features"].as_array().expect("an array").iter();
+    let ids: Vec<_> = newest.map(|feature| feature["id"].as_u64().expect("an id")).collect();
     let clients = Clients::start();
     let is_over = AtomicBool::new(false);
     let search = async || {
@@ -337,7 +344,7 @@ async fn wide_searches_hold_up_nobody(db: Db) {
             let mut client = clients.connect(&server.gateway).await;
             let started = Instant::now();
             // A room that nobody is in.
-            client.join(id + 1 + turns).await;
+            client.join(ids[turns % ids.len()]).await;
             slowest[3] = slowest[3].max(started.elapsed());
             client.kill();
             turns += 1;
