@@ -5,6 +5,7 @@ use std::{
     error::Error,
     io::{self, Write},
     ops::RangeInclusive,
+    panic::{self, AssertUnwindSafe},
     pin::pin,
     process::ExitCode,
     time::Duration,
@@ -40,7 +41,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(run(&matches));
+    // The panic hook has logged it; what is logged has to be written before the end.
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(&matches))))
+        .unwrap_or_else(|_| Err("it panicked; its log has the place".into()));
     runtime.shutdown_timeout(LEFT_BEHIND);
     telemetry::finish();
     match ended {
