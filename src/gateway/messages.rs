@@ -57,8 +57,8 @@ enum Message {
     JoinRoom(JoinRoom),
     /// `leave_room`
     LeaveRoom(LeaveRoom),
-    /// `chat`
-    Chat(Chat),
+    /// `chat`: the message as JSON text, which is all that waits of it.
+    Chat(String, LocationId),
     /// `join`
     Join(Join),
     /// `presence`
@@ -82,7 +82,9 @@ impl FromMessageParts<LocalAdapter> for Heard {
         Ok(Self(match name.as_str() {
             "join_room" => payload(socket, value, Message::JoinRoom),
             "leave_room" => payload(socket, value, Message::LeaveRoom),
-            "chat" => payload(socket, value, Message::Chat),
+            "chat" => payload(socket, value, |chat: Chat| chat).and_then(|Chat { message, room_name }| {
+                Ok(Message::Chat(message_text(&message.0)?, room_name))
+            }),
             "join" => payload(socket, value, Message::Join),
             "presence" => payload(socket, value, Message::Presence),
             "authenticate" => payload(socket, value, Message::Authenticate),
@@ -94,11 +96,11 @@ impl FromMessageParts<LocalAdapter> for Heard {
     }
 }
 
-fn payload<T: DeserializeOwned>(
+fn payload<T: DeserializeOwned, M>(
     socket: &Arc<Socket>,
     value: &mut socketioxide_core::Value,
-    message: fn(T) -> Message,
-) -> Result<Message> {
+    message: fn(T) -> M,
+) -> Result<M> {
     let payload = Data::<Object<T>>::from_message_parts(socket, value, &None);
     payload.map(|Data(Object(payload))| message(payload)).map_err(|e| invalid_payload(&e))
 }
@@ -301,8 +303,8 @@ impl Client {
                 self.outlet.forget(location_id);
                 reply.ack(&location_id.to_string());
             }
-            Message::Chat(Chat { message, room_name }) => {
-                let relayed = Arc::from(relayed(session.user(), &message.0, room_name)?);
+            Message::Chat(message, room_name) => {
+                let relayed = Arc::from(relayed(session.user(), &message, room_name)?);
                 rooms.relay(socket.id, self.whose, room_name, &relayed)?;
                 reply.ack(&relayed);
             }
@@ -431,13 +433,18 @@ fn invalid_payload(error: &ParserError) -> Error {
     Error::new(Code::InvalidPayload, reason.chars().take(MAX_REASON).collect::<String>())
 }
 
-/// The body of a relayed `chat`: never with `version`, which only a stored Feature has.
-fn relayed(user: UserId, message: &Value, room: LocationId) -> Result<Box<RawValue>> {
+/// A message of a `chat` as JSON text.
+fn message_text(message: &Value) -> Result<String> {
     let message = message.to_string();
     if message.len() > MAX_CHAT_BYTES {
         let detail = format!("a message has at most {MAX_CHAT_BYTES} bytes of JSON");
         return Err(Error::new(Code::MessageTooLarge, detail));
     }
+    Ok(message)
+}
+
+/// The body of a relayed `chat`: never with `version`, which only a stored Feature has.
+fn relayed(user: UserId, message: &str, room: LocationId) -> Result<Box<RawValue>> {
     let text = format!(r#"{{"userId":{user},"message":{message},"roomName":"{room}"}}"#);
     RawValue::from_string(text).map_err(Error::internal)
 }

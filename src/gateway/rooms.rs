@@ -7,11 +7,12 @@
 mod healing;
 mod presence;
 mod reads;
+mod rights;
+mod turns;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     fmt,
-    io::IoSlice,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use socketioxide::{extract::SocketRef, socket::Sid};
@@ -27,17 +28,17 @@ use tokio::{sync::Notify, time::sleep};
 use tracing::{debug, info};
 
 pub use self::healing::Broken;
-use self::{healing::Tasks, reads::Reads};
+use self::{healing::Tasks, reads::Reads, rights::tell_closed, turns::update};
 use super::{
     counts::Counts,
     herald::Due,
-    link::{Link, Sent, Why},
+    link::Link,
     messages::Client,
-    outlet::{self, Blocked, CHAT, Outlet, body},
+    outlet::{Blocked, CHAT, Outlet},
     people::People,
     presence::{Leaving, Presence},
     reply::Reply,
-    room::{Entry, MAX_MISSED, Room, Served, Sink, TURN, Turn, Update, WHOLE_TURN},
+    room::{Entry, MAX_MISSED, Room, TURN, WHOLE_TURN},
     session::{Session, log_name},
 };
 use crate::{
@@ -45,7 +46,6 @@ use crate::{
         access::{Access, Action, Caller, Change, Role, Whose, may},
         error::{Code, Error, Result},
         id::{LocationId, UserId},
-        location::{Committed, Location},
         presence::ActiveUsers,
         time::Timestamp,
     },
@@ -154,28 +154,6 @@ impl Door {
     }
 }
 
-impl Sink for Member {
-    fn send(&self, updates: &[Update], now: Instant) -> Option<u64> {
-        let rest = |number: usize, from: usize| updates[number].frame().slice(from..);
-        let sent = match updates {
-            [update] => self.link.send(&[IoSlice::new(update.frame())], rest, now),
-            updates => {
-                let frames: Vec<_> = updates.iter().map(|update| IoSlice::new(update.frame())).collect();
-                self.link.send(&frames, rest, now)
-            }
-        };
-        match sent {
-            Sent::Yes(mark) => Some(mark),
-            Sent::Closed => None,
-            Sent::Library => self.outlet.send_positions(&self.socket, updates),
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.outlet.has_room()
-    }
-}
-
 /// The ack of a `join_room` with `since`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -183,14 +161,6 @@ struct Recovery<'a> {
     room_name: &'a str,
     version: u64,
     recovered: bool,
-}
-
-/// The body of `room_closed`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RoomClosed<'a> {
-    room_name: &'a str,
-    reason: &'static str,
 }
 
 impl Rooms {
@@ -353,67 +323,6 @@ impl Rooms {
         Ok(())
     }
 
-    /// Sends committed versions of a location to its room. `true`: the room has begun to lack versions before
-    /// them, which [`Rooms::fill`] reads.
-    pub fn updated(&self, id: LocationId, versions: &[Arc<Committed>]) -> bool {
-        let Some(shared) = self.room(id) else { return false };
-        // Before the lock: joins need not wait for it.
-        let updates: Vec<_> = versions.iter().map(|location| (update(location), location.came_at)).collect();
-        let mut room = shared.room.lock();
-        let lacked = room.lacks();
-        if room.is_full() {
-            self.serve(&shared, &mut room, WHOLE_TURN);
-        }
-        if let Some(newest) = versions.last() {
-            shared.bytes.store(newest.feature().len(), Ordering::Relaxed);
-        }
-        room.hear(updates);
-        self.serve(&shared, &mut room, TURN);
-        room.lacks() && !lacked
-    }
-
-    /// Gives a room a turn; if that is not enough, it waits for another.
-    fn serve(&self, shared: &Arc<Shared>, room: &mut Room<Sid, Member>, turn: Turn) {
-        let Served { stalled, is_done, is_behind, came_at } = room.serve(Instant::now(), turn);
-        self.counts.sent(room.tally());
-        let now = Instant::now();
-        came_at.into_iter().for_each(|came_at| self.counts.sent_after(now - came_at));
-        for Member { socket, outlet, session, user, .. } in stalled {
-            self.moved(shared, Some(user), None, Leaving::Lost);
-            let (socket, room, user) = (log_name(&socket), shared.id, session.name());
-            info!(socket, %room, %user, "too slow for what it missed: it is to connect again");
-            outlet.cut(Why::StalledInReplay);
-        }
-        if !is_done {
-            if !shared.has_turn.swap(true, Ordering::Relaxed) {
-                self.unfinished.lock().push_back(shared.clone());
-                self.turns.notify_one();
-            }
-        } else if is_behind {
-            self.behind.lock().insert(shared.id);
-        }
-    }
-
-    /// Gives the room that has waited longest its turn. `false`: none waits.
-    pub fn take_turn(&self) -> bool {
-        let Some(shared) = self.unfinished.lock().pop_front() else { return false };
-        let done = self.tasks.forwarder.catch(|| {
-            let mut room = shared.room.lock();
-            shared.has_turn.store(false, Ordering::Relaxed);
-            self.serve(&shared, &mut room, TURN);
-        });
-        match done {
-            Some(()) => self.drop_if_empty(&shared),
-            None => self.give_up(shared.id),
-        }
-        true
-    }
-
-    /// Does a room wait for its turn?
-    pub fn has_turns(&self) -> bool {
-        !self.unfinished.lock().is_empty()
-    }
-
     /// Closes the room of a deleted location: each member is taken out, then told.
     pub fn deleted(&self, id: LocationId) {
         let Some(shared) = self.rooms.lock().remove(&id) else { return };
@@ -422,144 +331,6 @@ impl Rooms {
         self.serve(&shared, &mut room, WHOLE_TURN);
         let gone = room.close().collect();
         tell_closed(id, gone, |_| "deleted");
-    }
-
-    /// Takes over a change of rights: who may no longer be in the room is taken out, then told.
-    pub fn granted(&self, id: LocationId, change: Change, grants: u64) {
-        let Some(shared) = self.room(id) else { return };
-        let mut door = shared.door.lock();
-        if let Some(heard) = &mut door.heard {
-            heard.push(change);
-        }
-        let Some(access) = &mut door.access else { return };
-        access.apply(change);
-        if grants == access.grants + 1 {
-            access.grants = grants;
-        }
-        self.expel(&shared, door);
-    }
-
-    /// Reads rights to a room's location anew, and takes out who has none.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn refresh(&self, id: LocationId) -> Result<()> {
-        let Some(visit) = Visit::to_live(self, id) else { return Ok(()) };
-        let _turn = visit.shared.turn.lock().await;
-        match self.learn_access(&visit.shared).await {
-            // The sweep closes it.
-            Err(error) if error.code == Code::NotFound => Ok(()),
-            read => read.map(drop),
-        }
-    }
-
-    /// Reads rights to a room's location, unless they are known.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn know(&self, id: LocationId) -> Result<()> {
-        let is_known = self.room(id).is_none_or(|shared| shared.door.lock().access.is_some());
-        if is_known { Ok(()) } else { self.refresh(id).await }
-    }
-
-    /// What a caller is to a location, as far as that is known without asking the database.
-    fn known_role(&self, caller: &Caller, id: LocationId) -> Option<Option<Role>> {
-        match self.room(id) {
-            Some(shared) => shared.door.lock().role(caller, id),
-            None => Door::default().role(caller, id),
-        }
-    }
-
-    /// The same from the database, by one row.
-    async fn read_role(&self, whose: Whose, caller: &Caller, id: LocationId) -> Result<Option<Role>> {
-        let _share = self.reads.share(whose).await?;
-        let _permit = self.reads.permit().await?;
-        self.service.role(caller, id).await
-    }
-
-    /// Reads rights to a location for somebody who may see it, unless somebody else has done so meanwhile.
-    async fn read_access(&self, shared: &Arc<Shared>, whose: Whose, caller: &Caller) -> Result<()> {
-        self.service.limits.may_read(whose)?;
-        let _share = self.reads.share(whose).await?;
-        let _turn = shared.turn.lock().await;
-        if !shared.door.lock().knows(caller) {
-            let rows = self.learn_access(shared).await?;
-            self.service.limits.read(whose, rows);
-        }
-        Ok(())
-    }
-
-    /// With the room's turn to read; returns how many rows there were.
-    async fn learn_access(&self, shared: &Arc<Shared>) -> Result<usize> {
-        shared.door.lock().heard = Some(Vec::new());
-        let read = async {
-            let _permit = self.reads.permit().await?;
-            self.counts.access_reads.inc();
-            self.service.access(shared.id).await
-        };
-        let read = read.await;
-        let mut door = shared.door.lock();
-        // What was committed before the read is in it already, and does no harm a second time.
-        let heard = door.heard.take().unwrap_or_default();
-        let mut access = read?;
-        let rows = access.members.len() + access.shares.len();
-        heard.into_iter().for_each(|change| access.apply(change));
-        door.access = Some(access);
-        self.expel(shared, door);
-        Ok(rows)
-    }
-
-    /// Takes out of a room who has no right to be there.
-    fn expel(&self, shared: &Arc<Shared>, door: MutexGuard<'_, Door>) {
-        let id = shared.id;
-        let gone = shared.room.lock().expel(|member| {
-            // Not known: of nobody in the room does it matter.
-            door.role(&member.session.caller(), id).is_some_and(|role| role.is_none())
-        });
-        for (member, _) in &gone {
-            self.moved(shared, Some(member.user), None, Leaving::ForGood);
-        }
-        tell_closed(id, gone, |caller| match caller {
-            Caller::Guest(guest) if guest.expires_at <= Timestamp::now() => "expired",
-            _ => "revoked",
-        });
-        drop(door);
-        self.drop_if_empty(shared);
-    }
-
-    /// Somebody's time is over, or their token another: takes out who has no right to be in a room.
-    pub fn recheck(&self, id: LocationId) {
-        let Some(shared) = self.room(id) else { return };
-        self.expel(&shared, shared.door.lock());
-    }
-
-    /// Sends members what they could not be sent before; returns the rooms that lack versions themselves.
-    pub fn catch_up(&self) -> Vec<LocationId> {
-        // First: what waits there was said before.
-        self.tasks.forwarder.catch(|| outlet::flush(&self.blocked));
-        let behind = std::mem::take(&mut *self.behind.lock());
-        let mut lacking = Vec::new();
-        for id in behind {
-            match self.tasks.forwarder.catch(|| self.catch_up_room(id)) {
-                Some(true) => lacking.push(id),
-                Some(false) => {}
-                None => self.give_up(id),
-            }
-        }
-        lacking
-    }
-
-    /// The same for one room. `true`: it lacks versions itself.
-    fn catch_up_room(&self, id: LocationId) -> bool {
-        let Some(shared) = self.room(id) else { return false };
-        let lacks = {
-            let mut room = shared.room.lock();
-            room.begin_pass();
-            self.serve(&shared, &mut room, TURN);
-            room.lacks()
-        };
-        self.drop_if_empty(&shared);
-        lacks
     }
 
     /// Compares with the database every [`SWEEP`], so that a room recovers also from what it never heard of:
@@ -746,34 +517,10 @@ impl Live for Weak<Rooms> {
     }
 }
 
-/// Those who were taken out of a room learn it, and nothing more of the room. Each comes with a mark behind the last
-/// position it was sent.
-fn tell_closed(id: LocationId, gone: Vec<(Member, u64)>, reason: impl Fn(&Caller) -> &'static str) {
-    let name = id.to_string();
-    let told = gone.into_iter().filter_map(|(Member { link, socket, outlet, session, .. }, mark)| {
-        let reason = reason(&session.caller());
-        info!(socket = log_name(&socket), room = %id, user = %session.name(), reason, "room closed");
-        session.leave(id);
-        // Of this room alone: what else is unread is still theirs.
-        let mark = outlet.forget(id).unwrap_or_default().max(mark);
-        outlet.event(&socket, "room_closed", body(&RoomClosed { room_name: &name, reason }));
-        (!link.has_read_to(mark)).then_some((outlet, mark))
-    });
-    Outlet::withdraw(told.collect());
-}
-
 impl fmt::Debug for Rooms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rooms").finish_non_exhaustive()
     }
-}
-
-/// A version as its room is sent it.
-fn update(location: &Committed) -> Update {
-    let Location { id, version, updated_by, .. } = &**location;
-    let before = format!(r#"{{"userId":{updated_by},"message":"#);
-    let after = format!(r#","roomName":"{id}","version":{version}}}"#);
-    Update::new(*version, [&before, location.feature(), &after])
 }
 
 /// Somebody on the way into a room: while it lasts, the room is there, hears of updates and remembers those

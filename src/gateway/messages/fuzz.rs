@@ -24,7 +24,7 @@ pub fn read(parser: impl Parse, packet: &mut Packet) -> Result<String> {
         }
         "chat" => {
             let Object(Chat { message, room_name }) = parser.decode_value(packet, true).map_err(payload)?;
-            return Ok(relayed(UserId::DEFAULT, &message.0, room_name)?.get().to_owned());
+            return Ok(relayed(UserId::DEFAULT, &message_text(&message.0)?, room_name)?.get().to_owned());
         }
         "join" => {
             let Object(Join { user_id, user_name }) = parser.decode_value(packet, true).map_err(payload)?;
