@@ -146,8 +146,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "LIMIT_BODY_BYTES",
-        "8388608",
-        "Bytes of bodies that have not come whole from one user or address at once; all together three times as many",
+        "4194304",
+        "Bytes of bodies that have not come whole from one user or address at once; all together four times as many",
     ),
     setting("MAX_MESSAGE_BYTES", "131072", "Bytes of one message from a socket, and of its WebSocket frames"),
     setting("MAX_POLL_BYTES", "1048576", "Bytes of one long-polling request, which may hold many messages"),
