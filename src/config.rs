@@ -162,8 +162,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "LIMIT_BODY_BYTES",
-        "8388608",
-        "Bytes of bodies that have not come whole from one user or address at once; all together three times as many",
+        "4194304",
+        "Bytes of bodies that have not come whole from one user or address at once; all together four times as many",
     ),
     setting(
         "LIMIT_USER_ROOMS",

@@ -19,13 +19,12 @@ use crate::{
     net::byte_budget::{self, ByteBudget},
 };
 
-/// How many callers it takes to fill a budget. Of bodies fewer, because each connection that sends one reads ahead
-/// as well: 400 of them then let the process grow by less than 64 MiB.
-const ANSWER_SHARES: usize = 4;
-const BODY_SHARES: usize = 3;
-/// The bytes for all callers where no share is configured.
+/// How many callers it takes to fill a budget.
+const SHARES: usize = 4;
+/// The bytes for all callers where no share is configured. Of bodies there are fewer, because each connection that
+/// sends one reads ahead as well: 400 half-sent bodies then let the process grow by less than 64 MiB.
 const ALL_ANSWERS: usize = 64 * 1024 * 1024;
-const ALL_BODIES: usize = 24 * 1024 * 1024;
+const ALL_BODIES: usize = 16 * 1024 * 1024;
 /// When there may be room again; nobody knows.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A shorter answer is not counted where it cannot be refused: the connection that sends it takes as much.
@@ -55,13 +54,12 @@ pub struct Budget {
 impl Memory {
     /// With the configured shares; without limits each caller's is the whole.
     pub fn start(counts: Option<&Counts>, limits: &Limits, metrics: &Metrics) -> Self {
-        let budget = |share: Option<usize>, shares: usize, all: usize| {
-            let (all, share) = share.map_or((all, all), |share| (share.saturating_mul(shares), share));
+        let budget = |share: Option<usize>, all: usize| {
+            let (all, share) = share.map_or((all, all), |share| (share.saturating_mul(SHARES), share));
             ByteBudget::new(all, share)
         };
-        let answers =
-            budget(counts.map(|counts| counts.answer_bytes.get() as usize), ANSWER_SHARES, ALL_ANSWERS);
-        let bodies = budget(counts.map(|counts| counts.body_bytes.get() as usize), BODY_SHARES, ALL_BODIES);
+        let answers = budget(counts.map(|counts| counts.answer_bytes.get() as usize), ALL_ANSWERS);
+        let bodies = budget(counts.map(|counts| counts.body_bytes.get() as usize), ALL_BODIES);
         let look = |name, help, bytes: &ByteBudget<Whose>| {
             let bytes = bytes.clone();
             metrics.watch_bytes(name, help, move || bytes.used());
