@@ -23,9 +23,8 @@ use tower::{Service, ServiceExt};
 
 use super::connection::{Answers, Connection};
 
-/// A request line and its headers, at most. A connection also reads ahead so much of a body,
-/// in memory that no budget counts.
-const MAX_HEAD: usize = 64 * 1024;
+/// A request line and its headers, at most.
+const MAX_HEAD: usize = 128 * 1024;
 /// A pause when the process is out of file descriptors or the like: those return by themselves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// While it lasts it is said so often.

@@ -23,6 +23,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+/// Bytes of one read. HTTP reads ahead into a buffer that grows as long as reads fill it, and no budget counts that.
+const MAX_READ: usize = 16 * 1024;
 /// A client that does not take all there is takes at least so many bytes a second.
 const LOWEST_RATE: u64 = 2 * 1024;
 
@@ -93,7 +95,15 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let stream = Pin::new(&mut self.stream);
+        if buffer.remaining() <= MAX_READ {
+            return stream.poll_read(cx, buffer);
+        }
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(MAX_READ));
+        ready!(stream.poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        buffer.advance(read);
+        Poll::Ready(Ok(()))
     }
 }
 
