@@ -152,12 +152,12 @@ impl Link {
 
     /// Has the socket read enough to be sent more?
     pub fn is_open(&self) -> bool {
-        !self.is_cut() && self.state.lock().is_open(Instant::now())
+        !self.is_cut() && self.state.lock().account.is_open(Instant::now())
     }
 
     /// Has the socket read so much that it may be sent what it has missed?
     pub fn has_room(&self) -> bool {
-        !self.is_cut() && self.state.lock().has_room(Instant::now())
+        !self.is_cut() && self.state.lock().account.has_room(Instant::now())
     }
 
     /// Does something wait for the socket?
@@ -187,7 +187,7 @@ impl Link {
             return Sent::Closed;
         }
         let mut state = self.state.lock();
-        if !state.is_open(now) {
+        if !state.account.is_open(now) {
             return Sent::Closed;
         }
         let State { account, road, .. } = &mut *state;
@@ -250,9 +250,9 @@ impl Link {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         let now = Instant::now();
-        let before = (state.is_open(now), state.has_room(now));
+        let before = (state.account.is_open(now), state.account.has_room(now));
         let changed = change(&mut state);
-        if (state.is_open(now), state.has_room(now)) > before {
+        if (state.account.is_open(now), state.account.has_room(now)) > before {
             self.common.opened.notify_one();
         }
         changed
@@ -406,15 +406,6 @@ impl Link {
 }
 
 impl State {
-    /// May more be sent? Nothing while bytes of ours wait for the kernel.
-    fn is_open(&self, now: Instant) -> bool {
-        !self.road.has_pending() && self.account.is_open(now)
-    }
-
-    fn has_room(&self, now: Instant) -> bool {
-        !self.road.has_pending() && self.account.has_room(now)
-    }
-
     /// Asks for confirmation, if it is time and everything that was sent is on the wire.
     fn ask(&mut self) {
         let now = Instant::now();

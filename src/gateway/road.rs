@@ -40,7 +40,7 @@ pub struct Road {
     /// Follows what the library writes.
     frames: Frames,
     /// What the kernel did not take of our own frames, shared with every other socket that is sent the same. It goes
-    /// before anything else, and until it has gone the socket is sent nothing more: it holds one `put` at most.
+    /// before anything else, and is a part of what is unread, which the account bounds.
     pending: VecDeque<Bytes>,
     /// Whoever reads the WebSocket, to be woken when something is pending.
     reader: Option<Waker>,
@@ -214,14 +214,12 @@ impl Road {
         }
     }
 
-    /// May a frame of ours go now: between two frames of the library's, behind all that it was given, and behind all
-    /// of ours?
+    /// May a frame of ours go now: between two frames of the library's, and behind all that it was given?
     pub fn is_clear(&self) -> bool {
         self.stream.is_some()
             && self.unready == 0
             && self.packets.is_connected
             && self.packets.waiting.is_empty()
-            && self.pending.is_empty()
             && self.frames.is_between()
     }
 
@@ -229,13 +227,16 @@ impl Road {
     /// where the kernel did not take it. Only while [`Road::is_clear`].
     pub fn put(&mut self, parts: &[IoSlice<'_>], rest: impl Fn(usize, usize) -> Bytes) {
         let Some(stream) = &self.stream else { return };
-        let socket = SockRef::from(stream);
-        let sent = match parts {
-            [part] => socket.send(part),
-            parts => socket.send_vectored(parts),
-        };
-        // An end of the connection is seen by whoever reads it.
-        let mut written = sent.unwrap_or(0);
+        let mut written = 0;
+        if !self.has_pending() {
+            let socket = SockRef::from(stream);
+            let sent = match parts {
+                [part] => socket.send(part),
+                parts => socket.send_vectored(parts),
+            };
+            // An end of the connection is seen by whoever reads it.
+            written = sent.unwrap_or(0);
+        }
         for (number, part) in parts.iter().enumerate() {
             let gone = written.min(part.len());
             written -= gone;

@@ -262,7 +262,6 @@ mod tests {
             let frame = Bytes::from(text("42[]"));
             let sent = link.send(&[IoSlice::new(&frame)], |_, from| frame.slice(from..), Instant::now());
             assert!(matches!(sent, Sent::Yes(_)), "{sent:?}");
-            assert!(!link.is_open(), "something of ours waits for the kernel");
             let used = tokio::spawn(async move {
                 if is_flushed {
                     stream.flush().await.unwrap();
@@ -274,7 +273,6 @@ mod tests {
             read.expect("a ping").unwrap();
             let (own, ping) = bytes[filled..].split_at(frame.len());
             assert_eq!((own, ping[0], ping[1]), (&*frame, 0x80 | PING, NONCE_BYTES as u8));
-            assert!(link.is_open(), "nothing waits any more");
             client.write_all(&[&[0x80 | PONG, 0x88, 0, 0, 0, 0], &ping[2..]].concat()).await.unwrap();
             timeout(Duration::from_secs(5), async {
                 while !link.has_read() {

@@ -237,6 +237,9 @@ impl Store {
     async fn remove_notices(&self, too_old: u64) -> DbResult<bool> {
         let sql = "SELECT MAX(id) FROM (SELECT id FROM notice WHERE id <= ? ORDER BY id LIMIT ?) AS oldest";
         let last = self.id(sql, [too_old, STEP]).await?;
+        if last == 0 {
+            return Ok(false);
+        }
         let removed = self.removed("DELETE FROM notice WHERE id <= ?", [last]).await?;
         Ok(removed == STEP)
     }

@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What no HTTP request can bring about in open mode: faults of the server or the database, the sockets' own, and
 /// refusals of those who may not; nor one whole request alone.
-const NOT_BY_A_REQUEST: [Code; 18] = [
+const NOT_BY_A_REQUEST: [Code; 19] = [
     Code::Unauthorized,
     Code::InvalidToken,
     Code::TokenExpired,
@@ -48,6 +48,7 @@ const NOT_BY_A_REQUEST: [Code; 18] = [
     Code::TooManyShares,
     Code::StorageUnavailable,
     Code::Internal,
+    Code::Unhealthy,
     Code::RateLimited,
     Code::RequestTimeout,
     Code::MisdirectedRequest,

@@ -101,7 +101,21 @@ impl Mysqld {
     pub fn signal(&self, name: &str) {
         let pid = self.server.as_ref().expect("it runs").id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().expect("kill").success());
+        // Each thread stops when it comes to know of it.
+        while name == "STOP" && !is_stopped(&pid) {
+            std::thread::yield_now();
+        }
     }
+}
+
+/// Have all threads of a process stopped?
+fn is_stopped(pid: &str) -> bool {
+    let mut threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    threads.all(|thread| {
+        let stat = fs::read_to_string(thread.expect("a thread").path().join("stat"));
+        // One that has ended meanwhile does nothing either.
+        stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+    })
 }
 
 impl Drop for Mysqld {
