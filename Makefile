@@ -14,9 +14,13 @@ test:
 # The tests of crashes, restarts and stampedes (tests/api/crash.rs) with 20 kills a database instead of 5, and
 # those of outages (tests/api/outages.rs) ten times as often, with 10,000 slow connections; those of readers
 # that stall (tests/api/stalls.rs) with 1,000 in a crowd instead of 200; crowds that come and go (tests/api/crowd.rs) are
-# ten times as large.
+# ten times as large. Before them ten minutes of hostile strangers of every kind beside an honest fleet, on a release
+# build (tests/api/hostile.rs).
 soak:
 	tests/services/install
+	cargo build --release --locked
+	GEOROOM_BINARY=$(CURDIR)/target/release/georoom GEOROOM_HOSTILE_SECONDS=600 \
+		tests/services/run cargo test --locked --test api -- hostile:: --show-output
 	GEOROOM_KILLS=20 GEOROOM_OUTAGES=10 GEOROOM_SLOW=10000 GEOROOM_STALLED=1000 GEOROOM_STALL_SECONDS=60 \
 		GEOROOM_CROWD=1000 tests/services/run cargo test --locked --test api -- crash:: outages:: stalls:: crowd:: --show-output
 

@@ -25,7 +25,9 @@ pub struct Ended {
 
 /// The binary with these settings and no others; killed when dropped.
 pub fn command(settings: &[(&str, &str)], args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_georoom"));
+    // What is measured is measured on a release build.
+    let binary = std::env::var("GEOROOM_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_georoom").to_owned());
+    let mut command = Command::new(binary);
     command
         .env_clear()
         .envs(settings.iter().copied())
