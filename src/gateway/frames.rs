@@ -26,25 +26,28 @@ pub fn is_begun(first: u8) -> bool {
     first & 0x80 == 0
 }
 
+/// Is it a frame between those of messages (RFC 6455 §5.5)?
+pub fn is_control(first: u8) -> bool {
+    opcode(first) >= 8
+}
+
 /// Follows the frames of one direction.
 #[derive(Debug, Default)]
 pub struct Frames {
     header: [u8; 14],
     /// Bytes of the header so far.
     have: u8,
-    /// Bytes of the payload, and those still to come.
-    length: u64,
+    /// Bytes of the payload still to come.
     left: u64,
-    /// Bytes of the frames of a message that goes on in another.
-    begun: u64,
     /// The first bytes of the payload, and how many of them there are.
     start: [u8; NONCE_BYTES],
     started: u8,
 }
 
 impl Frames {
-    /// Passes over bytes; `ended` is told the first byte of each frame that ends, and how its payload starts.
-    pub fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(u8, &[u8])) {
+    /// Passes over bytes; `ended` is told the first byte of each frame that ends, how its payload starts and how long
+    /// that is.
+    pub fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(u8, &[u8], u64)) {
         while !bytes.is_empty() {
             if self.left > 0 {
                 let length = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
@@ -59,8 +62,8 @@ impl Frames {
                 self.header[usize::from(self.have)] = bytes[0];
                 self.have += 1;
                 bytes = &bytes[1..];
-                let Some(length) = self.payload() else { continue };
-                (self.length, self.left) = (length, length);
+                let Some(length) = self.payload(self.have) else { continue };
+                self.left = length;
                 self.have = 0;
             }
             if self.left == 0 && self.have == 0 {
@@ -68,13 +71,9 @@ impl Frames {
                     let mask = self.mask();
                     self.start.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
                 }
-                ended(self.header[0], &self.start[..usize::from(self.started)]);
+                let length = self.payload(self.header.len() as u8).unwrap_or_default();
+                ended(self.header[0], &self.start[..usize::from(self.started)], length);
                 self.started = 0;
-                // Control frames may come between those of a message (RFC 6455 §5.4).
-                if opcode(self.header[0]) < 8 {
-                    self.begun = if is_begun(self.header[0]) { self.begun + self.length } else { 0 };
-                }
-                self.length = 0;
             }
         }
     }
@@ -83,9 +82,10 @@ impl Frames {
         self.have == 0 && self.left == 0
     }
 
-    /// Bytes of a message that has begun and has not come to its end.
+    /// Bytes of the payload that have come of a frame that has not ended.
     pub fn unfinished(&self) -> u64 {
-        self.begun + self.length - self.left
+        let length = if self.left > 0 { self.payload(self.header.len() as u8) } else { None };
+        length.map_or(0, |length| length - self.left)
     }
 
     /// Of a client's frame, the last four bytes of its header.
@@ -98,9 +98,9 @@ impl Frames {
         [0, 1, 2, 3].map(|byte| self.header[at + byte])
     }
 
-    /// The length of the payload, once the header is complete.
-    fn payload(&self) -> Option<u64> {
-        let header = &self.header[..usize::from(self.have)];
+    /// The length of the payload, once so many bytes are the whole header.
+    fn payload(&self, have: u8) -> Option<u64> {
+        let header = &self.header[..usize::from(have)];
         let second = *header.get(1)?;
         let mask = if second & 0x80 == 0 { 0 } else { 4 };
         let (extended, length) = match second & 0x7f {
@@ -150,24 +150,23 @@ mod tests {
         let mut frame = vec![0x80 | PONG, 0x80 | 10, 1, 2, 3, 4];
         frame.extend((0..10_u8).map(|at| (b'a' + at) ^ [1, 2, 3, 4][usize::from(at) % 4]));
         let mut starts = Vec::new();
-        Frames::default().pass(&frame, |_, start| starts.push(start.to_vec()));
+        Frames::default().pass(&frame, |_, start, _| starts.push(start.to_vec()));
         assert_eq!(starts, [b"abcdefgh"]);
     }
 
     #[test]
-    fn what_has_come_of_a_message_is_counted_until_its_end() {
+    fn what_has_come_of_a_frame_is_counted_until_its_end() {
         let mut follower = Frames::default();
         let mut unfinished = |bytes: &[u8]| {
-            follower.pass(bytes, |_, _| {});
+            follower.pass(bytes, |_, _, length| assert_eq!(length, 200));
             follower.unfinished()
         };
-        let mut first = frame(TEXT, 200, true);
-        first[0] &= 0x7f;
-        let (begin, rest) = first.split_at(108);
-        assert_eq!((unfinished(begin), unfinished(rest)), (100, 200));
-        assert_eq!(unfinished(&frame(PING, 10, true)), 200);
-        let last = frame(0, 50, true);
-        assert_eq!((unfinished(&last[..26]), unfinished(&last[26..])), (220, 0));
+        let whole = frame(TEXT, 200, true);
+        assert_eq!((unfinished(&whole[..108]), unfinished(&whole[108..])), (100, 0));
+        assert_eq!(
+            (unfinished(&whole[..8]), unfinished(&whole[8..207]), unfinished(&whole[207..])),
+            (0, 199, 0)
+        );
     }
 
     proptest! {
@@ -186,7 +185,7 @@ mod tests {
             let mut pieces = pieces.iter().cycle();
             while at < bytes.len() {
                 let to = bytes.len().min(at + pieces.next().unwrap());
-                follower.pass(&bytes[at..to], |first, start| ended.push((opcode(first), start.len())));
+                follower.pass(&bytes[at..to], |first, start, _| ended.push((opcode(first), start.len())));
                 at = to;
                 prop_assert_eq!(follower.is_between(), ends.contains(&at));
             }

@@ -20,6 +20,9 @@ use crate::{domain::access::Whose, net::byte_budget::ByteBudget};
 /// user or address.
 pub const WAITING_BYTES: usize = 64 * 1024 * 1024;
 const WAITING_SHARE: usize = 16 * 1024 * 1024;
+/// Links that are created at once, and so mostly lie side by side: a room goes through those of all its members, and
+/// memory that is scattered costs more than all that is done with it.
+const AT_ONCE: usize = 64;
 /// How long what was said last may take to be read.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often it is looked whether those who poll have fetched everything.
@@ -63,12 +66,14 @@ pub struct Links {
     common: Arc<Common>,
     /// Written when a session begins and when its requests look for it.
     by_session: Mutex<HashMap<Sid, Weak<Link>>>,
+    /// Created, and nobody's yet.
+    spare: Mutex<Vec<Arc<Link>>>,
 }
 
 impl Links {
     /// Creates an empty registry.
     pub fn new(sockets: Sockets) -> Self {
-        Self { common: Arc::new(Common::new(sockets)), by_session: Mutex::default() }
+        Self { common: Arc::new(Common::new(sockets)), by_session: Mutex::default(), spare: Mutex::default() }
     }
 
     /// Told when a socket that was sent nothing more has read.
@@ -100,7 +105,11 @@ impl Links {
 
     /// Creates a link whose session is not known yet.
     pub fn create(&self) -> Arc<Link> {
-        Arc::new(Link::new(&self.common))
+        let mut spare = self.spare.lock();
+        if spare.is_empty() {
+            spare.extend(std::iter::repeat_with(|| Arc::new(Link::new(&self.common))).take(AT_ONCE));
+        }
+        spare.pop().expect("made above")
     }
 
     /// Waits until those who poll have everything.

@@ -50,15 +50,16 @@ pub struct Road {
 /// Events and acks that the library was given.
 #[derive(Debug, Default)]
 struct Packets {
-    /// The sizes of those that it has not written yet, oldest first.
-    waiting: VecDeque<u32>,
+    /// The sizes of those that it has not written yet, oldest first; `None`: none. Apart, because each delivery comes by
+    /// and nearly always finds none.
+    waiting: Option<Box<VecDeque<u32>>>,
     /// Their sum.
     bytes: usize,
     /// The client has been told that it is in the main namespace.
     is_connected: bool,
     /// What they and whatever else waits for the socket hold of the budget of whoever has the socket; until that is
     /// known, of their address.
-    held: Option<Reservation<Whose>>,
+    held: Option<Box<Reservation<Whose>>>,
 }
 
 impl Packets {
@@ -67,19 +68,16 @@ impl Packets {
         match packet {
             [b'4', b'0', ..] => self.is_connected = true,
             [b'4', b'2' | b'3', ..] => {
-                if let Some(bytes) = self.waiting.pop_front() {
-                    self.forget(bytes as usize);
-                }
-                if self.waiting.is_empty() {
-                    // A socket that keeps up keeps no memory for it.
-                    self.waiting = VecDeque::new();
-                }
+                let bytes = self.waiting.as_mut().and_then(|waiting| waiting.pop_front());
+                self.forget(bytes);
             }
             _ => {}
         }
     }
 
-    fn forget(&mut self, bytes: usize) {
+    fn forget(&mut self, bytes: Option<u32>) {
+        let bytes = bytes.unwrap_or_default() as usize;
+        self.waiting.take_if(|waiting| waiting.is_empty());
         self.bytes -= bytes;
         if let Some(held) = &mut self.held {
             held.shrink(bytes);
@@ -123,12 +121,12 @@ impl Road {
 
     /// From now on whatever waits for the socket is held against this budget.
     pub fn hold_against(&mut self, budget: Reservation<Whose>) {
-        self.packets.held = Some(budget);
+        self.packets.held = Some(Box::new(budget));
     }
 
     /// Whose budget that is.
     pub fn whose(&self) -> Option<Whose> {
-        self.packets.held.as_ref().map(Reservation::key)
+        self.packets.held.as_ref().map(|held| held.key())
     }
 
     /// Reserves room for bytes that are to wait for the socket. `false`: there is none.
@@ -145,15 +143,14 @@ impl Road {
 
     /// The library is about to be given an event or an ack of so many bytes, for which [`Road::hold`] found room.
     pub fn give(&mut self, bytes: usize) {
-        self.packets.waiting.push_back(bytes as u32);
+        self.packets.waiting.get_or_insert_default().push_back(bytes as u32);
         self.packets.bytes += bytes;
     }
 
     /// It did not take it.
     pub fn take_back(&mut self) {
-        if let Some(bytes) = self.packets.waiting.pop_back() {
-            self.packets.forget(bytes as usize);
-        }
+        let bytes = self.packets.waiting.as_mut().and_then(|waiting| waiting.pop_back());
+        self.packets.forget(bytes);
     }
 
     /// Bytes that the library was given and has not written yet.
@@ -194,7 +191,7 @@ impl Road {
         // A socket that keeps up keeps no memory for it.
         *pending = VecDeque::new();
         let written = ready!(Pin::new(stream).poll_write(cx, bytes))?;
-        frames.pass(&bytes[..written], |first, start| {
+        frames.pass(&bytes[..written], |first, start, _| {
             if opcode(first) == TEXT {
                 packets.record_written(start);
             }
@@ -219,7 +216,7 @@ impl Road {
         self.stream.is_some()
             && self.unready == 0
             && self.packets.is_connected
-            && self.packets.waiting.is_empty()
+            && self.packets.waiting.is_none()
             && self.frames.is_between()
     }
 

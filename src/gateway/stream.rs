@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    frames::{Frames, PONG, TEXT, is_begun, opcode},
+    frames::{Frames, PONG, TEXT, is_begun, is_control, opcode},
     link::{Link, Why},
     transport::ELSEWHERE,
     upgrade::LIBRARY_ANSWER_BYTES,
@@ -36,6 +36,8 @@ pub struct Stream {
     /// Read by the HTTP side already.
     first: Bytes,
     inbound: Frames,
+    /// Bytes of the frames of a message that goes on in another.
+    begun: u64,
     /// What the client's link holds for a message that has not come to its end.
     held: usize,
     /// Bytes of the library's that are not to be written: its answer to a probe, which has been answered.
@@ -71,6 +73,7 @@ impl Stream {
             link,
             first,
             inbound: Frames::default(),
+            begun: 0,
             held: 0,
             left_out,
             has_read: false,
@@ -101,7 +104,7 @@ impl Stream {
     /// Holds room for a message that has begun to come. The library keeps what it has of it for as long as the client
     /// likes, so a client for which there is no more room is cut off.
     fn hold_unfinished(&mut self) {
-        let unfinished = self.inbound.unfinished() as usize;
+        let unfinished = (self.begun + self.inbound.unfinished()) as usize;
         let wanted = if unfinished > FREE_BYTES { unfinished } else { 0 };
         if wanted > self.held {
             if !self.link.hold(wanted - self.held) {
@@ -156,16 +159,22 @@ impl AsyncRead for Stream {
             buffer.put_slice(&this.first.split_to(length));
         }
         let (mut messages, mut is_elsewhere) = (0, false);
-        this.inbound.pass(&buffer.filled()[before..], |first, start| match opcode(first) {
-            PONG => this.link.record_pong(start),
-            TEXT => {
-                messages += 1;
-                // In pieces so small that it cannot be seen what it is, counts too.
-                let is_hidden = is_begun(first) && start.len() < ELSEWHERE.len();
-                let is_other = start.starts_with(ELSEWHERE.as_bytes()) || is_hidden;
-                is_elsewhere |= is_other && !this.link.may_wander();
+        let begun = &mut this.begun;
+        this.inbound.pass(&buffer.filled()[before..], |first, start, length| {
+            if !is_control(first) {
+                *begun = if is_begun(first) { *begun + length } else { 0 };
             }
-            _ => {}
+            match opcode(first) {
+                PONG => this.link.record_pong(start),
+                TEXT => {
+                    messages += 1;
+                    // In pieces so small that it cannot be seen what it is, counts too.
+                    let is_hidden = is_begun(first) && start.len() < ELSEWHERE.len();
+                    let is_other = start.starts_with(ELSEWHERE.as_bytes()) || is_hidden;
+                    is_elsewhere |= is_other && !this.link.may_wander();
+                }
+                _ => {}
+            }
         });
         if is_elsewhere {
             this.link.cut_for(Why::Malformed);
@@ -361,7 +370,7 @@ mod tests {
                 let mut follower = Frames::default();
                 let whole = (1..=bytes.len()).find(|at| {
                     let mut ended = false;
-                    follower.pass(&bytes[at - 1..*at], |_, _| ended = true);
+                    follower.pass(&bytes[at - 1..*at], |_, _, _| ended = true);
                     ended
                 });
                 let Some(length) = whole else {

@@ -79,7 +79,7 @@ impl Dialogue {
     fn read(&mut self, bytes: &[u8]) -> Step {
         let mut step = Step::Wait;
         let has_probed = &mut self.has_probed;
-        self.frames.pass(bytes, |first, start| {
+        self.frames.pass(bytes, |first, start, _| {
             if step != Step::Wait {
                 return;
             }
