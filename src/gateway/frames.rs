@@ -85,7 +85,7 @@ impl Frames {
     /// Bytes of the payload that have come of a frame that has not ended.
     pub fn unfinished(&self) -> u64 {
         let length = if self.left > 0 { self.payload(self.header.len() as u8) } else { None };
-        length.map_or(0, |length| length - self.left)
+        length.map_or(0, |length| length.saturating_sub(self.left))
     }
 
     /// Of a client's frame, the last four bytes of its header.

@@ -140,9 +140,7 @@ impl Link {
     fn set_whose(&self, whose: Whose, place: Option<Reservation<IpAddr>>) {
         let state = &mut *self.state.lock();
         state.unidentified = place.map(Box::new);
-        if let Some(budget) = self.common.waiting.reserve(whose, 0) {
-            state.road.hold_against(budget);
-        }
+        state.road.hold_against(self.common.waiting.record(whose, state.road.held_bytes()));
     }
 
     /// Whose it is, once that is known.
@@ -213,12 +211,17 @@ impl Link {
         self.state.lock().road.hold(bytes)
     }
 
+    /// The same for what the library is to be given next.
+    pub fn may_give(&self, bytes: usize) -> bool {
+        self.state.lock().road.may_give(bytes)
+    }
+
     /// Gives back room that [`Link::hold`] has reserved.
     pub fn release(&self, bytes: usize) {
         self.state.lock().road.release(bytes);
     }
 
-    /// The library is about to be given an event or an ack of so many bytes, for which [`Link::hold`] found room.
+    /// The library is about to be given an event or an ack of so many bytes, for which [`Link::may_give`] found room.
     /// Returns a mark behind it, for [`Link::has_read_to`].
     pub fn give(&self, bytes: usize) -> u64 {
         let State { account, road, .. } = &mut *self.state.lock();
@@ -345,9 +348,10 @@ impl Link {
         state.ask();
     }
 
-    /// Has confirmation been missing for so long?
+    /// Has confirmation been missing for so long, or the library written nothing of what it was given?
     pub(super) fn is_unanswered_for(&self, time: Duration) -> bool {
-        self.state.lock().account.is_unanswered_for(time)
+        let state = self.state.lock();
+        state.account.is_unanswered_for(time) || state.road.is_stuck_for(time)
     }
 
     /// Was it ended from here?
@@ -387,8 +391,9 @@ impl Link {
             if !state.road.was_opened()
                 && let Some(polling) = &state.polling
             {
-                // There is no connection to end, only a session.
+                // There is a session to end, and what is on its way of an answer.
                 self.common.end_session(polling.session());
+                polling.abort_answer();
             }
         }
         if let Some(stream) = state.road.stream() {

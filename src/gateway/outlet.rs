@@ -181,7 +181,7 @@ impl Outlet {
     /// Sends positions by the library, as the link has said; all or none. Returns a mark behind them.
     pub fn send_positions(&self, socket: &SocketRef, updates: &[Update]) -> Option<u64> {
         let bytes = |update: &Update| update.chat().get().len() + ENVELOPE;
-        if !self.link.hold(updates.iter().map(bytes).sum()) {
+        if !self.link.may_give(updates.iter().map(bytes).sum()) {
             return None;
         }
         let mut mark = 0;
@@ -268,6 +268,19 @@ impl Outlet {
         let state = self.state.lock();
         let mark = state.unread.iter().filter(|(topic, _)| is_of(*topic)).map(|(_, mark)| *mark).max()?;
         (!self.link.has_read_to(mark)).then_some(mark)
+    }
+
+    /// Notes that positions of a location were sent up to this mark, to a socket that is no longer in its room.
+    pub fn note_unread(&self, location: LocationId, mark: u64) {
+        if !self.link.has_read_to(mark) {
+            self.note(&mut self.state.lock().unread, Some(location), mark);
+        }
+    }
+
+    fn note(&self, unread: &mut Vec<(Topic, u64)>, topic: Topic, mark: u64) {
+        let before = unread.iter().find(|(of, _)| *of == topic).map_or(0, |(_, mark)| *mark);
+        unread.retain(|(of, mark)| *of != topic && !self.link.has_read_to(*mark));
+        unread.push((topic, mark.max(before)));
     }
 
     /// A mark behind all that was sent, for [`Outlet::withdraw`].
@@ -394,8 +407,7 @@ impl Outlet {
             Sent::Library => self.give(socket, next)?,
         };
         if let Some(topic) = topic {
-            unread.retain(|(of, mark)| *of != topic && !self.link.has_read_to(*mark));
-            unread.push((topic, mark));
+            self.note(unread, topic, mark);
         }
         Ok(())
     }
@@ -406,7 +418,7 @@ impl Outlet {
     /// What was to be sent: there is no room for it.
     fn give(&self, socket: &SocketRef, next: Waiting) -> Result<u64, Waiting> {
         let bytes = next.body().get().len() + ENVELOPE;
-        if !self.link.hold(bytes) {
+        if !self.link.may_give(bytes) {
             return Err(next);
         }
         // Before it goes: it may be fetched, and the next poll be there, before this returns.

@@ -21,7 +21,10 @@ use tokio::{
 use super::link::{Link, State, Why};
 use crate::{
     domain::access::Whose,
-    net::{byte_budget::Reservation, connection::Delivery},
+    net::{
+        byte_budget::Reservation,
+        connection::{Answers, Delivery},
+    },
 };
 
 /// How long an answer may take to leave the process once the client has polled again. It has read it all by then,
@@ -45,8 +48,8 @@ pub struct Polling {
     session: Session,
     /// A mark behind what the last answer held, for the account.
     answered: u64,
-    /// Whether the last answer has left the process.
-    answer: Option<Delivery>,
+    /// Whether the last answer has left the process, and the connection it is on.
+    answer: Option<(Delivery, Answers)>,
     upgrade: Upgrade,
     /// Told when the client waits for its last poll.
     probed: Arc<Notify>,
@@ -65,6 +68,13 @@ enum Upgrade {
 impl Polling {
     pub fn session(&self) -> Session {
         self.session
+    }
+
+    /// Ends the connection of the last answer, unless that has left.
+    pub fn abort_answer(&self) {
+        if let Some((delivery, answers)) = &self.answer {
+            answers.abort(delivery);
+        }
     }
 }
 
@@ -110,8 +120,9 @@ impl Link {
     /// A poll has come: what the last answer held is read. `false`: that answer is lost, or its client has not read
     /// it; the session is ended.
     pub(super) async fn record_poll(&self) -> bool {
-        let answer = self.polling(|polling| polling.answer.take()).flatten();
-        if let Some(answer) = answer {
+        // It stays there: another poll may come meanwhile.
+        let answer = self.polling(|polling| polling.answer.clone()).flatten();
+        if let Some((answer, _)) = answer {
             match timeout(DELIVERY_TIMEOUT, answer.done()).await {
                 Ok(true) => {}
                 Ok(false) => {
@@ -142,9 +153,14 @@ impl Link {
         self.common.waiting.reserve(road.whose()?, body.len())
     }
 
-    /// `delivery` tells when the last answer has left the process.
-    pub(super) fn follow_answer(&self, delivery: Delivery) {
-        self.polling(|polling| polling.answer = Some(delivery));
+    /// `delivery` tells when the last answer has left the process, by this connection.
+    pub(super) fn follow_answer(&self, delivery: Delivery, answers: Answers) {
+        let is_cut =
+            self.polling(|polling| polling.answer = Some((delivery, answers))).is_some() && self.is_cut();
+        if is_cut {
+            // Meanwhile: nothing of it is to be handed out any more.
+            self.polling(|polling| polling.abort_answer());
+        }
     }
 
     /// Waits until a poll that has just come is to be answered with nothing, because the client waits for it.

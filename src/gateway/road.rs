@@ -10,6 +10,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
@@ -47,12 +48,24 @@ pub struct Road {
     packets: Packets,
 }
 
+/// Bytes that the library may hold for a client that polls, where that is more than one packet: all of it fits into the
+/// next answer. What does not, it may lose when the client changes to a WebSocket.
+const MAX_GIVEN: usize = 512 * 1024;
+
+/// What the library was given and has not written yet.
+#[derive(Debug)]
+struct Given {
+    sizes: VecDeque<u32>,
+    /// When it was last given something, or wrote something of that.
+    at: Instant,
+}
+
 /// Events and acks that the library was given.
 #[derive(Debug, Default)]
 struct Packets {
     /// The sizes of those that it has not written yet, oldest first; `None`: none. Apart, because each delivery comes by
     /// and nearly always finds none.
-    waiting: Option<Box<VecDeque<u32>>>,
+    waiting: Option<Box<Given>>,
     /// Their sum.
     bytes: usize,
     /// The client has been told that it is in the main namespace.
@@ -68,7 +81,10 @@ impl Packets {
         match packet {
             [b'4', b'0', ..] => self.is_connected = true,
             [b'4', b'2' | b'3', ..] => {
-                let bytes = self.waiting.as_mut().and_then(|waiting| waiting.pop_front());
+                let bytes = self.waiting.as_mut().and_then(|waiting| {
+                    waiting.at = Instant::now();
+                    waiting.sizes.pop_front()
+                });
                 self.forget(bytes);
             }
             _ => {}
@@ -77,7 +93,7 @@ impl Packets {
 
     fn forget(&mut self, bytes: Option<u32>) {
         let bytes = bytes.unwrap_or_default() as usize;
-        self.waiting.take_if(|waiting| waiting.is_empty());
+        self.waiting.take_if(|waiting| waiting.sizes.is_empty());
         self.bytes -= bytes;
         if let Some(held) = &mut self.held {
             held.shrink(bytes);
@@ -134,6 +150,23 @@ impl Road {
         self.packets.held.as_mut().is_none_or(|held| held.grow(bytes))
     }
 
+    /// The same for what the library is to be given next.
+    pub fn may_give(&mut self, bytes: usize) -> bool {
+        let given = self.packets.bytes;
+        let fits = self.was_opened || given == 0 || given + bytes <= MAX_GIVEN;
+        fits && self.hold(bytes)
+    }
+
+    /// Bytes that are held.
+    pub fn held_bytes(&self) -> usize {
+        self.packets.held.as_ref().map_or(0, |held| held.bytes())
+    }
+
+    /// Has the library written nothing for so long, though it was given something?
+    pub fn is_stuck_for(&self, time: Duration) -> bool {
+        self.was_opened && self.packets.waiting.as_ref().is_some_and(|given| given.at.elapsed() > time)
+    }
+
     /// Gives back room that [`Road::hold`] has reserved.
     pub fn release(&mut self, bytes: usize) {
         if let Some(held) = &mut self.packets.held {
@@ -141,15 +174,16 @@ impl Road {
         }
     }
 
-    /// The library is about to be given an event or an ack of so many bytes, for which [`Road::hold`] found room.
+    /// The library is about to be given an event or an ack of so many bytes, for which [`Road::may_give`] found room.
     pub fn give(&mut self, bytes: usize) {
-        self.packets.waiting.get_or_insert_default().push_back(bytes as u32);
+        let new = || Box::new(Given { sizes: VecDeque::new(), at: Instant::now() });
+        self.packets.waiting.get_or_insert_with(new).sizes.push_back(bytes as u32);
         self.packets.bytes += bytes;
     }
 
     /// It did not take it.
     pub fn take_back(&mut self) {
-        let bytes = self.packets.waiting.as_mut().and_then(|waiting| waiting.pop_back());
+        let bytes = self.packets.waiting.as_mut().and_then(|waiting| waiting.sizes.pop_back());
         self.packets.forget(bytes);
     }
 

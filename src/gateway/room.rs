@@ -277,7 +277,9 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
             Entry::Closed | Entry::Unknown => unreachable!("nobody enters so"),
         };
         let is_behind = replaying.is_none();
-        let mut member = Member { sink, sent, mark: 0, is_behind, replaying };
+        // Somebody who joins again may not have read what they were sent before.
+        let mark = self.members.get(&key).map_or(0, |before| before.mark);
+        let mut member = Member { sink, sent, mark, is_behind, replaying };
         let is_current = member.send(self.recent.make_contiguous(), now, &mut self.tally);
         self.is_replaying |= !is_current;
         self.pass.is_replaying |= !is_current;
@@ -286,11 +288,11 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         is_current
     }
 
-    /// Takes a member out.
-    pub fn leave(&mut self, member: K) -> Option<S> {
+    /// Takes a member out; with it a mark behind what it was sent last.
+    pub fn leave(&mut self, member: K) -> Option<(S, u64)> {
         let gone = self.members.swap_remove(&member)?;
         self.resume_pass();
-        Some(gone.sink)
+        Some((gone.sink, gone.mark))
     }
 
     /// Takes out whoever may no longer be in it; with each a mark behind what it was sent last.
@@ -403,7 +405,7 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
             self.pass.next += 1;
             self.pass.left -= 1;
         }
-        let stalled: Vec<_> = stalled.into_iter().filter_map(|key| self.leave(key)).collect();
+        let stalled: Vec<_> = stalled.into_iter().filter_map(|key| Some(self.leave(key)?.0)).collect();
         let is_done = self.pass.left == 0 || self.members.is_empty();
         let mut came_at = Vec::new();
         if is_done {

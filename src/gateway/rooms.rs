@@ -288,8 +288,9 @@ impl Rooms {
         session.leave(id);
         let Some(shared) = self.room(id) else { return false };
         let was_in = shared.room.lock().leave(socket);
-        if let Some(member) = &was_in {
+        if let Some((member, mark)) = &was_in {
             self.moved(&shared, Some(member.user), None, how);
+            member.outlet.note_unread(id, *mark);
         }
         self.drop_if_empty(&shared);
         was_in.is_some()

@@ -104,7 +104,7 @@ impl Stream {
     /// Holds room for a message that has begun to come. The library keeps what it has of it for as long as the client
     /// likes, so a client for which there is no more room is cut off.
     fn hold_unfinished(&mut self) {
-        let unfinished = (self.begun + self.inbound.unfinished()) as usize;
+        let unfinished = self.begun.saturating_add(self.inbound.unfinished()) as usize;
         let wanted = if unfinished > FREE_BYTES { unfinished } else { 0 };
         if wanted > self.held {
             if !self.link.hold(wanted - self.held) {
@@ -162,7 +162,7 @@ impl AsyncRead for Stream {
         let begun = &mut this.begun;
         this.inbound.pass(&buffer.filled()[before..], |first, start, length| {
             if !is_control(first) {
-                *begun = if is_begun(first) { *begun + length } else { 0 };
+                *begun = if is_begun(first) { begun.saturating_add(length) } else { 0 };
             }
             match opcode(first) {
                 PONG => this.link.record_pong(start),

@@ -235,7 +235,7 @@ where
             return Ok(refused(StatusCode::BAD_REQUEST, "this session has ended"));
         };
         let (followed, delivery) = answers.follow(Bytes::from_owner(Held(body, held)));
-        link.follow_answer(delivery);
+        link.follow_answer(delivery, answers);
         Ok(Response::from_parts(parts, followed.map_err(Into::into).boxed_unsync()))
     }
 
@@ -258,6 +258,10 @@ where
                 debug!("a WebSocket came to nothing; its session goes on polling");
                 return;
             };
+            // A client changes over when it has read the answer to its last poll.
+            if !link.record_poll().await {
+                return;
+            }
             let stream = Box::new(Stream::new(stream, said, link, true, patience));
             if let Err(error) = library.oneshot((stream, request)).await {
                 debug!(%error, "WebSocket");

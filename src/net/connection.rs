@@ -7,9 +7,9 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -43,7 +43,7 @@ struct LastAnswer(Answers);
 
 impl Drop for LastAnswer {
     fn drop(&mut self) {
-        if let Some(delivery) = self.0.0.lock().take() {
+        if let Some(delivery) = self.0.0.last.lock().take() {
             delivery.0.lose();
         }
     }
@@ -75,17 +75,27 @@ impl Connection {
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
+                self.answers.0.wake_on_abort(cx.waker());
                 let patience = self.patience;
                 let (end, taken) = self.slow.get_or_insert_with(|| (Box::pin(sleep(patience)), 0));
                 ready!(end.as_mut().poll(cx));
                 if *taken < LOWEST_RATE * patience.as_secs().max(1) {
-                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                    return self.end(io::ErrorKind::TimedOut);
                 }
                 self.slow = None;
                 return self.check(cx, Poll::Pending);
             }
         }
         written
+    }
+}
+
+impl Connection {
+    /// Ends the connection, and with it what the kernel has not sent.
+    fn end(&self, why: io::ErrorKind) -> Poll<io::Result<usize>> {
+        // Gone already, if it fails.
+        let _ = self.stream.set_zero_linger();
+        Poll::Ready(Err(why.into()))
     }
 }
 
@@ -109,6 +119,9 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.answers.0.is_aborted() {
+            return self.end(io::ErrorKind::ConnectionAborted);
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.check(cx, written)
     }
@@ -118,6 +131,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.answers.0.is_aborted() {
+            return self.end(io::ErrorKind::ConnectionAborted);
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
         self.check(cx, written)
     }
@@ -140,18 +156,47 @@ impl AsyncWrite for Connection {
 
 /// The answers of one connection, of which one is under way at a time. In the extensions of its requests.
 #[derive(Clone, Debug, Default)]
-pub struct Answers(Arc<Mutex<Option<Delivery>>>);
+pub struct Answers(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// The answer under way. Written when one begins and when it has gone.
+    last: Mutex<Option<Delivery>>,
+    /// What is under way is not to be handed out any more.
+    is_aborted: AtomicBool,
+    /// Whoever waits for the kernel, to be woken then.
+    writer: Mutex<Option<Waker>>,
+}
 
 impl Answers {
     /// Follows an answer with this body.
     pub fn follow(&self, body: Bytes) -> (FollowedBody, Delivery) {
         let delivery = Delivery(Arc::new(Progress { state: AtomicU8::new(WAITING), changed: Notify::new() }));
-        *self.0.lock() = Some(delivery.clone());
+        *self.0.last.lock() = Some(delivery.clone());
         (FollowedBody { body: Some(body), delivery: delivery.clone() }, delivery)
     }
 
     fn record_flush(&self) {
-        self.0.lock().take_if(|delivery| delivery.0.advance(TAKEN, DELIVERED));
+        self.0.last.lock().take_if(|delivery| delivery.0.advance(TAKEN, DELIVERED));
+    }
+
+    /// Ends the connection if this answer is still under way on it.
+    pub fn abort(&self, answer: &Delivery) {
+        let is_last = self.0.last.lock().as_ref().is_some_and(|last| Arc::ptr_eq(&last.0, &answer.0));
+        if is_last {
+            self.0.is_aborted.store(true, Ordering::Release);
+            if let Some(writer) = self.0.writer.lock().take() {
+                writer.wake();
+            }
+        }
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.0.is_aborted.load(Ordering::Acquire)
+    }
+
+    fn wake_on_abort(&self, writer: &Waker) {
+        *self.0.writer.lock() = Some(writer.clone());
     }
 }
 

@@ -129,6 +129,27 @@ async fn status(stream: &mut TcpStream) -> u16 {
     str::from_utf8(&head[9..]).expect("a status").parse().expect("a status")
 }
 
+/// Polls until an answer is large, of which only the head is read.
+async fn ask_for_much(addr: std::net::SocketAddr, path: &str) -> TcpStream {
+    loop {
+        let mut stream = ask_narrowly(addr, path).await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(timeout(PATIENCE, stream.read_u8()).await.expect("an answer").expect("an answer"));
+        }
+        let head = String::from_utf8(head).expect("text").to_lowercase();
+        assert!(head.starts_with("http/1.1 200 "), "{head}");
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+        let length: usize = length.expect("a length").parse().expect("a length");
+        if length > 500_000 {
+            // The rest of it stays where it is.
+            return stream;
+        }
+        // Something else went before it.
+        stream.read_exact(&mut vec![0; length]).await.expect("an answer");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_polls_anew_without_reading_the_last_answer_has_no_session() {
     let server = locked().await;
@@ -139,27 +160,61 @@ async fn who_polls_anew_without_reading_the_last_answer_has_no_session() {
     poller.chat().await;
     mv_large(&owner, &server, id, 0.5).await;
     let path = format!("/socket.io/?EIO=4&transport=polling&sid={}", poller.session);
-    let _unread = loop {
-        let mut first = ask_narrowly(server.addrs.1, &path).await;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(timeout(PATIENCE, first.read_u8()).await.expect("an answer").expect("an answer"));
-        }
-        let head = String::from_utf8(head).expect("text").to_lowercase();
-        assert!(head.starts_with("http/1.1 200 "), "{head}");
-        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
-        let length: usize = length.expect("a length").parse().expect("a length");
-        if length > 500_000 {
-            // The rest of it stays where it is.
-            break first;
-        }
-        // Something else went before it.
-        first.read_exact(&mut vec![0; length]).await.expect("an answer");
-    };
+    let _unread = ask_for_much(server.addrs.1, &path).await;
     let mut second = ask_narrowly(server.addrs.1, &path).await;
     assert_eq!(status(&mut second).await, 400);
     let (status, _) = poller.poll().await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "the session has ended");
+    server.stop().await;
+}
+
+/// Whatever they did before: joined again, polled, polled twice at once, or changed the transport.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_is_handed_nothing_once_the_right_has_ended() {
+    let server = locked().await;
+    let owner = Pass::user(OWNER);
+    let id = create_large(&owner, &server).await;
+    let members = 20..24_u64;
+    for member in members.clone() {
+        owner.grant(&server, id, member, "viewer").await;
+    }
+    let mut rejoins = WebSocket::connect_with(&server.gateway, "/socket.io/", true, &auth(20)).await;
+    rejoins.emit("join_room", &json!({"locationId": id})).await;
+    rejoins.emit("join_room", &json!({"locationId": id})).await;
+    let mut unread = Vec::new();
+    let mut paths = Vec::new();
+    for member in members.clone().skip(1) {
+        let mut poller = Polling::connect_with(&server.gateway, "/socket.io/", &auth(member)).await;
+        poller.ask("join_room", &json!({"locationId": id})).await;
+        poller.chat().await;
+        paths.push((format!("/socket.io/?EIO=4&transport=polling&sid={}", poller.session), poller));
+    }
+    mv_large(&owner, &server, id, 0.5).await;
+    for (path, _) in &paths {
+        unread.push(ask_for_much(server.addrs.1, path).await);
+    }
+    let _twice =
+        (ask_narrowly(server.addrs.1, &paths[1].0).await, ask_narrowly(server.addrs.1, &paths[1].0).await);
+    let mut upgraded =
+        WebSocket::open(&server.gateway, "/socket.io/", Some(&paths[2].1.session), false).await;
+    upgraded.send("2probe").await;
+    upgraded.send("5").await;
+    for member in members {
+        owner.must(&server, Method::DELETE, &format!("/location/{id}/members/{member}"), None).await;
+    }
+    // A second is what the contract gives it; none of them reads before three.
+    sleep(Duration::from_secs(3)).await;
+    for mut stream in unread {
+        let mut read = Vec::new();
+        // A reset is an end too.
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut read)).await.expect("an end");
+        assert!(read.len() < 300_000, "{} bytes were handed out", read.len());
+    }
+    let mut positions = 0;
+    while let Ok(Some(_)) = timeout(Duration::from_secs(1), rejoins.text()).await {
+        positions += 1;
+    }
+    assert!(positions <= 1, "{positions} packets were handed out");
     server.stop().await;
 }
 
