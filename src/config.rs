@@ -158,7 +158,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "LIMIT_ANSWER_BYTES",
         "16777216",
-        "Bytes of answers with locations that one user or address may leave unread at once; all together four times as many",
+        "Bytes of answers of 16 KiB and more that one user or address may leave unread at once; all together four times as many",
     ),
     setting(
         "LIMIT_BODY_BYTES",

@@ -140,9 +140,12 @@ impl Link {
     fn set_whose(&self, whose: Whose, place: Option<Reservation<IpAddr>>) {
         let state = &mut *self.state.lock();
         state.unidentified = place.map(Box::new);
-        if let Some(budget) = self.common.waiting.reserve(whose, 0) {
-            state.road.hold_against(budget);
-        }
+        state.road.hold_against(self.common.waiting.record(whose, 0));
+    }
+
+    /// Is it not known yet who its client is? Without limits nobody asks.
+    pub fn is_unidentified(&self) -> bool {
+        self.state.lock().unidentified.is_some()
     }
 
     /// Whose it is, once that is known.

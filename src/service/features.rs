@@ -74,7 +74,7 @@ impl Features {
     }
 
     fn new(service: &Arc<Service>, by: Caller, whose: Whose, rest: Rest, bytes: usize) -> Result<Self> {
-        let held = Arc::new(service.memory.answers.reserve(whose, bytes)?);
+        let held = Arc::new(service.memory.answers.reserve_piece(whose, bytes)?);
         Ok(Self { service: service.clone(), by, whose, rest, has_begun: false, needs_comma: false, held })
     }
 
