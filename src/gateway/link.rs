@@ -143,6 +143,11 @@ impl Link {
         state.road.hold_against(self.common.waiting.record(whose, state.road.held_bytes()));
     }
 
+    /// Is it not known yet who its client is? Without limits nobody asks.
+    pub fn is_unidentified(&self) -> bool {
+        self.state.lock().unidentified.is_some()
+    }
+
     /// Whose it is, once that is known.
     pub fn whose(&self) -> Option<Whose> {
         self.state.lock().road.whose()

@@ -14,10 +14,10 @@ use tokio::{
 };
 
 use super::{counts::Sockets, link::Link, polling::Session};
-use crate::{domain::access::Whose, net::byte_budget::ByteBudget};
+use crate::{domain::access::Whose, net::byte_budget::ByteBudget, service::memory::fair};
 
 /// Bytes that may wait for sockets in this process besides what a room keeps for all its members, and those of one
-/// user or address.
+/// user or address, which shrink as it fills.
 pub const WAITING_BYTES: usize = 64 * 1024 * 1024;
 const WAITING_SHARE: usize = 16 * 1024 * 1024;
 /// Links that are created at once, and so mostly lie side by side: a room goes through those of all its members, and
@@ -49,7 +49,7 @@ impl Default for Common {
 
 impl Common {
     fn new(sockets: Sockets) -> Self {
-        let waiting = ByteBudget::new(WAITING_BYTES, WAITING_SHARE);
+        let waiting = fair(WAITING_BYTES, WAITING_SHARE);
         Self { opened: Arc::default(), sockets, waiting, ending: OnceLock::new() }
     }
 

@@ -143,14 +143,14 @@ impl Link {
         true
     }
 
-    /// A poll is answered with these packets. Returns what they hold of the budget until they have left; `None`: there
-    /// is no room for them.
+    /// A poll is answered with these packets. Returns what they hold of the budget until they have left: they were
+    /// held before, as packets that wait, so they are not refused here.
     pub(super) fn record_answer(&self, body: &[u8]) -> Option<Reservation<Whose>> {
         let State { account, road, polling, .. } = &mut *self.state.lock();
         let polling = polling.as_deref_mut()?;
         road.record_answer(body, polling.session.has_lengths);
         polling.answered = account.sent() - road.given_bytes() as u64;
-        self.common.waiting.reserve(road.whose()?, body.len())
+        Some(self.common.waiting.record(road.whose()?, body.len()))
     }
 
     /// `delivery` tells when the last answer has left the process, by this connection.

@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     frames::{Frames, PONG, TEXT, is_begun, is_control, opcode},
     link::{Link, Why},
-    transport::ELSEWHERE,
+    transport::{ELSEWHERE, UNIDENTIFIED_BYTES},
     upgrade::LIBRARY_ANSWER_BYTES,
 };
 
@@ -107,7 +107,8 @@ impl Stream {
         let unfinished = self.begun.saturating_add(self.inbound.unfinished()) as usize;
         let wanted = if unfinished > FREE_BYTES { unfinished } else { 0 };
         if wanted > self.held {
-            if !self.link.hold(wanted - self.held) {
+            let is_too_long = wanted > UNIDENTIFIED_BYTES && self.link.is_unidentified();
+            if is_too_long || !self.link.hold(wanted - self.held) {
                 self.link.cut_for(Why::TooMuchWaits);
                 return;
             }

@@ -41,6 +41,8 @@ use crate::{
     service::{Service, limits::whose},
 };
 
+/// How large a body or a message may be while nobody knows its client: it holds at most a token.
+pub const UNIDENTIFIED_BYTES: usize = 128 * 1024;
 /// How much a body's buffer grows at a time.
 const BODY_STEP: usize = 64 * 1024;
 
@@ -60,6 +62,8 @@ pub struct Transport<L> {
 struct Bodies {
     body: usize,
     message: usize,
+    /// How long it may take of a session whose client is not known yet.
+    handshake_timeout: Duration,
     service: Arc<Service>,
 }
 
@@ -97,8 +101,12 @@ where
         service: &Arc<Service>,
     ) -> Self {
         let Service { metrics, tasks, .. } = &**service;
-        let bodies =
-            Bodies { body: limits.poll_bytes, message: limits.message_bytes, service: service.clone() };
+        let bodies = Bodies {
+            body: limits.poll_bytes,
+            message: limits.message_bytes,
+            handshake_timeout: limits.handshake_timeout,
+            service: service.clone(),
+        };
         let handshakes = Handshakes::new(limits, metrics);
         let (ending, ended) = mpsc::unbounded_channel();
         links.end_sessions_with(ending);
@@ -230,10 +238,7 @@ where
             return Ok(refused(StatusCode::INTERNAL_SERVER_ERROR, "no connection"));
         };
         // It was held as long as it waited; from here on until it has left.
-        let Some(held) = link.record_answer(&body) else {
-            link.cut_for(Why::TooMuchWaits);
-            return Ok(refused(StatusCode::BAD_REQUEST, "this session has ended"));
-        };
+        let held = link.record_answer(&body);
         let (followed, delivery) = answers.follow(Bytes::from_owner(Held(body, held)));
         link.follow_answer(delivery, answers);
         Ok(Response::from_parts(parts, followed.map_err(Into::into).boxed_unsync()))
@@ -341,7 +346,11 @@ impl Bodies {
     async fn read(&self, request: &Request<()>, link: &Link, body: Incoming) -> Result<Bytes, Refusal> {
         let whose = link.whose().unwrap_or_else(|| whose(None, Client::address(request.extensions().get())));
         let limits = &self.service.limits;
-        let body = match timeout(limits.body_timeout, self.collect(whose, body)).await {
+        let (most, time) = match link.is_unidentified() {
+            true => (self.body.min(UNIDENTIFIED_BYTES), limits.body_timeout.min(self.handshake_timeout)),
+            false => (self.body, limits.body_timeout),
+        };
+        let body = match timeout(time, self.collect(whose, body, most)).await {
             Ok(Ok(body)) => body,
             Ok(Err(Unread::TooLarge)) => return Err(self.too_large()),
             Ok(Err(Unread::Full(error))) => {
@@ -377,9 +386,9 @@ impl Bodies {
         Ok(body)
     }
 
-    /// The bytes of a body. One that comes whole at once is passed on as it is; others hold a part of the budget.
-    async fn collect(&self, whose: Whose, mut body: Incoming) -> Result<Bytes, Unread> {
-        if body.size_hint().lower() > self.body as u64 {
+    /// The bytes of a body, `most` at most. One that comes whole at once is passed on as it is; others hold a part of the budget.
+    async fn collect(&self, whose: Whose, mut body: Incoming, most: usize) -> Result<Bytes, Unread> {
+        if body.size_hint().lower() > most as u64 {
             return Err(Unread::TooLarge);
         }
         let budget = &self.service.memory.bodies;
@@ -388,14 +397,14 @@ impl Bodies {
         while let Some(frame) = body.frame().await {
             let Ok(chunk) = frame.map_err(|_| Unread::BrokenOff)?.into_data() else { continue };
             let length = bytes.len() + chunk.len();
-            if length > self.body {
+            if length > most {
                 return Err(Unread::TooLarge);
             }
             if bytes.is_empty() && body.is_end_stream() {
                 return Ok(chunk);
             }
             if bytes.capacity() < length {
-                let more = BODY_STEP.max(chunk.len()).min(self.body - bytes.len());
+                let more = BODY_STEP.max(chunk.len()).min(most - bytes.len());
                 let new = bytes.len() + more - bytes.capacity();
                 budget.grow(whose, &mut held, new).map_err(Unread::Full)?;
                 bytes.reserve_exact(more);
@@ -412,7 +421,7 @@ impl Bodies {
 }
 
 /// An answer, and what it holds of its client's budget until the connection has sent it.
-struct Held(Bytes, #[expect(dead_code, reason = "given back when dropped")] Reservation<Whose>);
+struct Held(Bytes, #[expect(dead_code, reason = "given back when dropped")] Option<Reservation<Whose>>);
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {

@@ -59,19 +59,21 @@ async fn list(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         query::user(&call.query)?;
-        Ok(members(call.service.members(&by, call.whose(&by), known(&id)?).await?))
+        let whose = call.whose(&by);
+        let members = members(call.service.members(&by, whose, known(&id)?).await?);
+        reply::json(&call.service.memory.answers, whose, &members)
     };
     respond(act.await)
 }
 
-fn members(members: Vec<service::members::Member>) -> impl Reply {
+fn members(members: Vec<service::members::Member>) -> Members {
     let members = members.into_iter().map(|member| Member {
         user_id: member.user,
         user_name: member.name,
         role: member.role.as_str(),
         added_at: member.added_at,
     });
-    reply::json(&Members { members: members.collect() })
+    Members { members: members.collect() }
 }
 
 async fn set(id: String, user: String, call: Call, body: impl Body) -> Response {
@@ -80,7 +82,10 @@ async fn set(id: String, user: String, call: Call, body: impl Body) -> Response 
         let role = Role::from_body(&body)?;
         let (by, id) = (Caller::of_body(by, &body)?, known(&id)?);
         let whose = call.whose(&by);
-        Ok(members(call.service.set_member(by, whose, id, user.parse()?, role).await?))
+        let answers = &call.service.memory.answers;
+        answers.check(whose)?;
+        let members = members(call.service.set_member(by, whose, id, user.parse()?, role).await?);
+        Ok(reply::json_anyway(answers, whose, &members))
     };
     respond(act.await)
 }

@@ -101,7 +101,8 @@ async fn list(call: Call) -> Response {
         let by = call.caller().await?;
         let asked = query::notifications(&call.query)?;
         let by = by.labelled(asked.user);
-        answer(&call, &by, asked).await
+        let answers = &call.service.memory.answers;
+        reply::json(answers, call.whose(&by), &page(&call, &by, asked).await?)
     };
     respond(act.await)
 }
@@ -111,8 +112,8 @@ async fn read(id: String, call: Call, body: impl Body) -> Response {
         let (by, body) = call.with_body(body).await?;
         read_from_body(&body)?;
         let by = by.unwrap_or_default().labelled(query::user(&call.query)?);
-        let notification = call.service.read_notification(&by, known(&id)?).await?;
-        Ok(reply::json(&Notification::try_from(notification)?))
+        let notification = Notification::try_from(call.service.read_notification(&by, known(&id)?).await?)?;
+        Ok(reply::json_anyway(&call.service.memory.answers, call.whose(&by), &notification))
     };
     respond(act.await)
 }
@@ -126,22 +127,24 @@ async fn read_all(call: Call, body: impl Body) -> Response {
             true => by.unwrap_or_default().labelled(asked.user),
             false => Caller::of_body(by, &body)?,
         };
+        let (answers, whose) = (&call.service.memory.answers, call.whose(&by));
+        answers.check(whose)?;
         call.service.read_notifications(&by).await?;
-        answer(&call, &by, asked).await
+        Ok(reply::json_anyway(answers, whose, &page(&call, &by, asked).await?))
     };
     respond(act.await)
 }
 
-async fn answer(call: &Call, by: &Caller, asked: query::Notifications) -> Result<impl Reply + use<>> {
+async fn page(call: &Call, by: &Caller, asked: query::Notifications) -> Result<Notifications> {
     let found = call.service.notifications(by, asked.unread, asked.rows).await?;
     let notifications = found.page.into_iter().map(Notification::try_from);
-    Ok(reply::json(&Notifications {
+    Ok(Notifications {
         notifications: notifications.collect::<Result<_>>()?,
         page: asked.page,
         per_page: asked.per_page,
         total: found.total,
         unread: found.unread,
-    }))
+    })
 }
 
 /// An id that cannot be is an unknown one.

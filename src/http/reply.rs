@@ -1,7 +1,7 @@
 //! Answers made of JSON text that is already there: a Feature is written once and not parsed again.
 //!
 //! All of them are somebody's, so no cache keeps one, but for that of a reader who asks each time whether a Feature is
-//! still the same (RFC 9111 §5.2.2). What answers with locations hold in memory, [`crate::service::memory`] counts.
+//! still the same (RFC 9111 §5.2.2). What answers hold in memory, [`crate::service::memory`] counts.
 
 use std::{
     pin::Pin,
@@ -16,8 +16,11 @@ use serde::Serialize;
 use warp::{Reply, reply};
 
 use crate::{
-    domain::error::{Error, Result},
-    service::features::Features,
+    domain::{
+        access::Whose,
+        error::{Code, Error, Result},
+    },
+    service::{features::Features, memory::Budget},
 };
 
 const GEO_JSON: HeaderValue = HeaderValue::from_static("application/geo+json");
@@ -65,9 +68,7 @@ pub async fn collection(mut features: Features, members: &str) -> Result<reply::
         let Some((mut features, end)) = state else { return Ok(None) };
         let mut text = String::new();
         while text.is_empty() && !features.is_done() {
-            features.write_piece(&mut text).await.inspect_err(|error| {
-                tracing::error!(%error, cause = std::error::Error::source(error), "an answer was broken off");
-            })?;
+            features.write_piece(&mut text).await.inspect_err(log_broken_off)?;
         }
         let is_done = features.is_done();
         if is_done {
@@ -84,15 +85,36 @@ pub async fn collection(mut features: Features, members: &str) -> Result<reply::
     Ok(reply)
 }
 
-/// Any other JSON.
-pub fn json<T: Serialize>(body: &T) -> impl Reply + use<T> {
-    let body = serde_json::to_string(body).expect("answers are of strings and numbers");
-    of(body.into(), JSON, NO_STORE)
+/// Any other JSON, counted for its caller until it is sent.
+///
+/// # Errors
+/// `rate_limited`, `storage_unavailable`.
+pub fn json(answers: &Budget, whose: Whose, body: &impl Serialize) -> Result<Response<Bytes>> {
+    Ok(of(answers.hold(whose, text(body))?, JSON, NO_STORE))
+}
+
+/// The same of an answer that must be given, see [`Budget::hold_anyway`].
+pub fn json_anyway(answers: &Budget, whose: Whose, body: &impl Serialize) -> Response<Bytes> {
+    of(answers.hold_anyway(whose, text(body)), JSON, NO_STORE)
+}
+
+fn text(body: &impl Serialize) -> String {
+    serde_json::to_string(body).expect("answers are of strings and numbers")
 }
 
 /// `{"status":"ok"}`.
 pub fn ok() -> impl Reply {
     of(Bytes::from_static(br#"{"status":"ok"}"#), JSON, NO_STORE)
+}
+
+fn log_broken_off(error: &Error) {
+    let cause = std::error::Error::source(error);
+    match error.code {
+        Code::NotFound | Code::Forbidden => {
+            tracing::info!(%error, "the right to an answer ended; it was broken off")
+        }
+        _ => tracing::error!(%error, cause, "an answer was broken off"),
+    }
 }
 
 fn of(text: Bytes, content_type: HeaderValue, cache_control: HeaderValue) -> Response<Bytes> {

@@ -75,7 +75,8 @@ async fn list(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         query::user(&call.query)?;
-        let shares = call.service.shares(&by, call.whose(&by), known(&id)?).await?.into_iter();
+        let whose = call.whose(&by);
+        let shares = call.service.shares(&by, whose, known(&id)?).await?.into_iter();
         let shares = shares.map(|share| Share {
             id: share.id,
             label: share.label,
@@ -85,7 +86,7 @@ async fn list(id: String, call: Call) -> Response {
             uses: share.uses,
             last_used_at: share.last_used_at,
         });
-        Ok(reply::json(&Shares { shares: shares.collect() }))
+        reply::json(&call.service.memory.answers, whose, &Shares { shares: shares.collect() })
     };
     respond(act.await)
 }

@@ -27,7 +27,8 @@ async fn list(call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         query::user(&call.query)?;
-        Ok(reply::json(&call.service.active_users(&by)?))
+        let users = call.service.active_users(&by)?;
+        reply::json(&call.service.memory.answers, call.whose(&by), &users)
     };
     respond(act.await)
 }

@@ -2,6 +2,12 @@
 //!
 //! Each request and each socket is bounded by itself; this bounds their sum. Nobody waits here: whoever gets no
 //! room answers at once that there is none, so a caller who holds bytes cannot hold up the others.
+//!
+//! A fair budget cannot be filled by a few callers: what one may hold falls with the cube of what is left (a dynamic
+//! threshold after Choudhury and Hahne, 1998, but steeper, because a caller of ours need not ever give back what they
+//! hold). With a share of a quarter, one caller alone reaches it; four who take what they can, one after the other,
+//! leave 46 % and the fifth gets a 25th; forty leave 14 %. Beside that each caller may always hold a little, even
+//! beyond the total.
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
@@ -15,8 +21,11 @@ pub struct ByteBudget<K: Hash + Eq + Copy>(Arc<Inner<K>>);
 struct Inner<K> {
     total: usize,
     share: usize,
+    /// How much a caller may hold whatever the others hold; `None`: the budget is not fair, and first come is first
+    /// served.
+    guaranteed: Option<fn(K) -> usize>,
     /// Written whenever bytes are reserved or given back; held for one look-up. Callers who hold nothing have no
-    /// entry, so it is bounded by `total`.
+    /// entry, so it is bounded by `total` and by the callers who hold what they are guaranteed.
     held: Mutex<Held<K>>,
 }
 
@@ -35,10 +44,19 @@ pub struct Reservation<K: Hash + Eq + Copy> {
 }
 
 impl<K: Hash + Eq + Copy> ByteBudget<K> {
-    /// A budget of `total` bytes, of which one caller may hold `share`.
+    /// A budget of `total` bytes, of which one caller may hold `share`: `usize::MAX` for as much as there is.
     pub fn new(total: usize, share: usize) -> Self {
+        Self::create(total, share, None)
+    }
+
+    /// The same, fair: `guaranteed` says what each caller may hold whatever the others hold.
+    pub fn fair(total: usize, share: usize, guaranteed: fn(K) -> usize) -> Self {
+        Self::create(total, share, Some(guaranteed))
+    }
+
+    fn create(total: usize, share: usize, guaranteed: Option<fn(K) -> usize>) -> Self {
         let held = Mutex::new(Held { all: 0, by: HashMap::new() });
-        Self(Arc::new(Inner { total, share: share.min(total), held }))
+        Self(Arc::new(Inner { total, share, guaranteed, held }))
     }
 
     /// Reserves bytes for a caller. `None`: the caller's share or the total is spent.
@@ -64,6 +82,12 @@ impl<K: Hash + Eq + Copy> ByteBudget<K> {
         theirs.saturating_add(more) > self.0.share
     }
 
+    /// Is there room for so many bytes more of this caller?
+    pub fn has_room(&self, key: K, more: usize) -> bool {
+        let Held { all, by } = &*self.0.held.lock();
+        self.0.fits(key, by.get(&key).copied().unwrap_or_default(), *all, more)
+    }
+
     /// The bytes that are reserved now, of all callers.
     pub fn used(&self) -> usize {
         self.0.held.lock().all
@@ -75,17 +99,37 @@ impl<K: Hash + Eq + Copy> ByteBudget<K> {
     }
 }
 
+impl<K: Hash + Eq + Copy> Inner<K> {
+    /// May a caller hold `more` bytes beside `theirs`, while all callers hold `all`?
+    fn fits(&self, key: K, theirs: usize, all: usize, more: usize) -> bool {
+        let (Some(theirs), Some(all)) = (theirs.checked_add(more), all.checked_add(more)) else {
+            return false;
+        };
+        if theirs > self.share {
+            return false;
+        }
+        let Some(guaranteed) = self.guaranteed else { return all <= self.total };
+        theirs <= guaranteed(key) || theirs <= self.threshold(self.total.saturating_sub(all))
+    }
+
+    /// How much a caller may hold of a fair budget of which so much is left: all of the share while nobody else holds
+    /// anything.
+    fn threshold(&self, left: usize) -> usize {
+        let without_share = self.total.saturating_sub(self.share).max(1);
+        (self.share as f64 * (left as f64 / without_share as f64).powi(3)) as usize
+    }
+}
+
 impl<K: Hash + Eq + Copy> Reservation<K> {
     /// Reserves more bytes. `false`: the caller's share or the total is spent, and nothing has changed.
     pub fn grow(&mut self, more: usize) -> bool {
         if more == 0 {
             return true;
         }
-        let Inner { total, share, held } = &*self.budget.0;
-        let Held { all, by } = &mut *held.lock();
+        let inner = &*self.budget.0;
+        let Held { all, by } = &mut *inner.held.lock();
         let theirs = by.get(&self.key).copied().unwrap_or_default();
-        let fits = |now: usize, most: usize| now.checked_add(more).is_some_and(|sum| sum <= most);
-        if !fits(*all, *total) || !fits(theirs, *share) {
+        if !inner.fits(self.key, theirs, *all, more) {
             return false;
         }
         *all += more;
@@ -153,6 +197,54 @@ mod tests {
         assert_eq!(budget.used(), 0);
         assert!(budget.0.held.lock().by.is_empty(), "nobody is remembered who holds nothing");
         assert!(budget.reserve(1, usize::MAX).is_none());
+    }
+
+    /// The most that a caller gets in steps of 16 KiB.
+    fn take_all(budget: &ByteBudget<u32>, key: u32) -> Reservation<u32> {
+        let mut held = budget.reserve(key, 0).unwrap();
+        while held.grow(16 << 10) {}
+        held
+    }
+
+    #[test]
+    fn one_caller_alone_reaches_the_share_of_a_fair_budget() {
+        let budget = ByteBudget::fair(64 << 20, 16 << 20, |_| 256 << 10);
+        let held = take_all(&budget, 1);
+        assert_eq!(held.bytes(), 16 << 20);
+        assert!(budget.exceeds_share(1, 1) && !budget.has_room(1, 1));
+    }
+
+    #[test]
+    fn greedy_callers_leave_room_for_those_who_come_later() {
+        for (greedy, most, least) in [(4, 35 << 20, 2 << 20), (40, 56 << 20, 96 << 10)] {
+            let budget = ByteBudget::fair(64 << 20, 16 << 20, |_| 32 << 10);
+            let held = Vec::from_iter((0..greedy).map(|key| take_all(&budget, key)));
+            assert!(budget.used() <= most, "{greedy} callers hold {}", budget.used());
+            let later = take_all(&budget, greedy);
+            assert!(later.bytes() >= least, "the next after {greedy} gets {}", later.bytes());
+            drop(held);
+            assert_eq!(budget.used(), later.bytes());
+        }
+    }
+
+    #[test]
+    fn greedy_callers_who_come_at_once_get_the_same() {
+        let budget = ByteBudget::fair(64 << 20, 16 << 20, |_| 32 << 10);
+        let mut held = Vec::from_iter((0..40).map(|key| budget.reserve(key, 0).unwrap()));
+        while held.iter_mut().filter_map(|held| held.grow(16 << 10).then_some(())).count() > 0 {}
+        assert!(held.iter().all(|held| held.bytes() >= 1 << 20), "{held:?}");
+        assert!(take_all(&budget, 40).bytes() >= 900 << 10);
+    }
+
+    #[test]
+    fn who_holds_little_is_never_refused_by_a_fair_budget() {
+        let budget = ByteBudget::fair(1 << 20, 1 << 20, |key| if key < 2 { 256 << 10 } else { 32 << 10 });
+        let _full = budget.record(9, 8 << 20);
+        let mut small = budget.reserve(1, 200 << 10).unwrap();
+        assert!(small.grow(56 << 10) && !small.grow(1));
+        assert!(budget.has_room(2, 32 << 10) && !budget.has_room(2, 33 << 10));
+        assert!(!budget.exceeds_share(2, 33 << 10), "the others hold too much, not this one");
+        assert!(!budget.has_room(1, usize::MAX));
     }
 
     #[test]

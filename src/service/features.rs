@@ -74,7 +74,7 @@ impl Features {
     }
 
     fn new(service: &Arc<Service>, by: Caller, whose: Whose, rest: Rest, bytes: usize) -> Result<Self> {
-        let held = Arc::new(service.memory.answers.reserve(whose, bytes)?);
+        let held = Arc::new(service.memory.answers.reserve_piece(whose, bytes)?);
         Ok(Self { service: service.clone(), by, whose, rest, has_begun: false, needs_comma: false, held })
     }
 
@@ -130,6 +130,7 @@ impl Features {
 
     /// Text of this answer as bytes that are counted until they are sent.
     pub fn hold(&self, text: String) -> Bytes {
+        self.service.limits.read_text(self.whose, text.len());
         self.service.memory.answers.hold_piece(self.whose, text, &self.held)
     }
 }

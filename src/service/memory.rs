@@ -1,8 +1,9 @@
 //! What requests and answers hold in memory while a client sends or reads, with a bound on the sum.
 //!
 //! Each body and each answer is bounded by itself. Their number is not, so the bytes of all of them are counted
-//! here, with a share for each user or address. Who finds no room is refused at once and nobody waits: with
-//! `rate_limited` where it is the caller's own share, else with `storage_unavailable`.
+//! here, with a share for each user or address that shrinks as the budget fills ([`ByteBudget::fair`]). Who finds no
+//! room is refused at once and nobody waits: with `rate_limited` where it is the caller's own share, else with
+//! `storage_unavailable`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,15 +20,18 @@ use crate::{
     net::byte_budget::{self, ByteBudget},
 };
 
-/// How many callers it takes to fill a budget.
+/// The bytes for all callers are so many times what one may hold.
 const SHARES: usize = 4;
+/// What each user may hold, and each address without a token, even while others hold all there is.
+const GUARANTEED_TO_USER: usize = 256 * 1024;
+const GUARANTEED_TO_ADDRESS: usize = 32 * 1024;
 /// The bytes for all callers where no share is configured. Of bodies there are fewer, because each connection that
 /// sends one reads ahead as well: 400 half-sent bodies then let the process grow by less than 64 MiB.
 const ALL_ANSWERS: usize = 64 * 1024 * 1024;
 const ALL_BODIES: usize = 16 * 1024 * 1024;
 /// When there may be room again; nobody knows.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// A shorter answer is not counted where it cannot be refused: the connection that sends it takes as much.
+/// A shorter answer is neither counted nor refused: the connection that sends it takes as much.
 const SMALL_ANSWER: usize = 16 * 1024;
 
 /// Bytes that are counted for a caller until this is dropped.
@@ -52,11 +56,13 @@ pub struct Budget {
 }
 
 impl Memory {
-    /// With the configured shares; without limits each caller's is the whole.
+    /// With the configured shares; without limits first come is first served, and nobody is told of a limit.
     pub fn start(counts: Option<&Counts>, limits: &Limits, metrics: &Metrics) -> Self {
         let budget = |share: Option<usize>, all: usize| {
-            let (all, share) = share.map_or((all, all), |share| (share.saturating_mul(SHARES), share));
-            ByteBudget::new(all, share)
+            share.map_or_else(
+                || ByteBudget::new(all, usize::MAX),
+                |share| fair(share.saturating_mul(SHARES), share),
+            )
         };
         let answers = budget(counts.map(|counts| counts.answer_bytes.get() as usize), ALL_ANSWERS);
         let bodies = budget(counts.map(|counts| counts.body_bytes.get() as usize), ALL_BODIES);
@@ -72,6 +78,14 @@ impl Memory {
             bodies: budget(bodies, "bodies that have not come whole yet", &limits.too_many_bodies),
         }
     }
+}
+
+/// A budget that no few callers can fill, see [`ByteBudget::fair`].
+pub fn fair(total: usize, share: usize) -> ByteBudget<Whose> {
+    ByteBudget::fair(total, share, |whose| match whose {
+        Whose::User(_) => GUARANTEED_TO_USER,
+        Whose::Address(_) => GUARANTEED_TO_ADDRESS,
+    })
 }
 
 impl Budget {
@@ -94,21 +108,31 @@ impl Budget {
     /// Has the caller anything left? Asked before something is done whose answer cannot be refused afterwards.
     ///
     /// # Errors
-    /// `rate_limited`.
+    /// `rate_limited`, `storage_unavailable`.
     pub fn check(&self, whose: Whose) -> Result<()> {
-        match self.bytes.exceeds_share(whose, 1) {
-            true => Err(self.refusal(whose, 1)),
-            false => Ok(()),
+        match self.bytes.has_room(whose, 1) {
+            true => Ok(()),
+            false => Err(self.refusal(whose, 1)),
         }
     }
 
-    /// An answer that is counted until it has been sent.
+    /// An answer that is counted until it has been sent, unless it is small.
     ///
     /// # Errors
     /// `rate_limited`, `storage_unavailable`.
     pub fn hold(&self, whose: Whose, text: String) -> Result<Bytes> {
-        let held = self.reserve(whose, text.len())?;
-        Ok(counted(text, held))
+        match text.len() {
+            0..SMALL_ANSWER => Ok(text.into()),
+            len => Ok(counted(text, self.reserve(whose, len)?)),
+        }
+    }
+
+    /// Counts the largest piece of a longer answer, unless it is small.
+    ///
+    /// # Errors
+    /// `rate_limited`, `storage_unavailable`.
+    pub(super) fn reserve_piece(&self, whose: Whose, bytes: usize) -> Result<Reservation> {
+        self.reserve(whose, if bytes < SMALL_ANSWER { 0 } else { bytes })
     }
 
     /// The same of an answer that must be given: what it tells of is done. It counts beyond the caller's share, so
@@ -122,6 +146,9 @@ impl Budget {
 
     /// One piece of a longer answer, which `held` counts as far as it reaches.
     pub(super) fn hold_piece(&self, whose: Whose, text: String, held: &Arc<Reservation>) -> Bytes {
+        if text.len() < SMALL_ANSWER && held.bytes() == 0 {
+            return text.into();
+        }
         let more = self.bytes.record(whose, text.len().saturating_sub(held.bytes()));
         counted(text, (held.clone(), more))
     }

@@ -32,8 +32,10 @@ use crate::{
 
 /// Searches that run at once; one caller may have half of them. They take a processor each, or the database's.
 const SEARCHES_AT_ONCE: usize = 2;
-/// Searches of all callers that wait or run at once. Full: 503.
+/// Searches of all callers that wait or run at once, beyond which nobody gets a second one. Full: 503.
 const MAX_SEARCHES: usize = 64;
+/// Callers who have one that waits or runs. A caller who has none gets one up to here, however many others have.
+const MAX_CALLERS: usize = 1_024;
 /// How long one may wait for its turn.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
@@ -49,7 +51,7 @@ struct Inner {
     turns_of_one: usize,
     /// Those that wait or run.
     all: AtomicUsize,
-    /// Those of each caller who has any: written when one comes or goes, and bounded by [`MAX_SEARCHES`].
+    /// Those of each caller who has any: written when one comes or goes, and bounded by [`MAX_CALLERS`].
     by: Mutex<HashMap<Whose, Theirs>>,
     /// How many of one caller may wait or run; `None`: no limit, and nobody is too long in line.
     most: Option<usize>,
@@ -118,7 +120,8 @@ impl Searches {
                 let detail = "too many lists of this caller are being searched for";
                 return Err(Error::limited(detail, Duration::from_secs(1)));
             }
-            if inner.all.load(Ordering::Relaxed) >= MAX_SEARCHES {
+            let most = if there == 0 { MAX_CALLERS } else { MAX_SEARCHES };
+            if inner.all.load(Ordering::Relaxed) >= most {
                 return Err(full());
             }
         }
@@ -146,4 +149,31 @@ impl Drop for Place {
 fn full() -> Error {
     let detail = "too many lists are being searched for; try again";
     Error::new(Code::StorageUnavailable, detail).after(MAX_WAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::UserId;
+
+    #[test]
+    fn a_caller_who_has_none_in_line_is_always_taken() {
+        let searches = Searches(Arc::new(Inner {
+            turns: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),
+            turns_of_one: 1,
+            all: AtomicUsize::new(0),
+            by: Mutex::default(),
+            most: Some(16),
+            limited: Counter::default(),
+        }));
+        let user = |id: usize| Whose::User(UserId::new(id as u64).expect("an id"));
+        let place = |id: usize| searches.place(user(id)).map(|(place, _)| place);
+        let greedy = Vec::from_iter((1..=5).flat_map(|id| (0..14).map_while(move |_| place(id).ok())));
+        assert_eq!(greedy.len(), MAX_SEARCHES, "as many as a few callers get");
+        let others = Vec::from_iter((100..).map_while(|id| place(id).ok()));
+        assert_eq!(greedy.len() + others.len(), MAX_CALLERS);
+        assert!(place(100).is_err_and(|error| error.code == Code::StorageUnavailable));
+        drop((greedy, others));
+        assert!(place(100).is_ok() && searches.0.by.lock().is_empty());
+    }
 }

@@ -425,6 +425,15 @@ async fn nobody_holds_much_before_it_is_known_who_they_are() {
     assert!(count(StatusCode::TOO_MANY_REQUESTS) > 1_000, "{} were let in", count(StatusCode::OK));
     assert!(count(StatusCode::OK) >= 1_000, "{} were let in", count(StatusCode::OK));
     assert_eq!(open("198.51.100.8", 1).await, [StatusCode::OK]);
+    // Such a session sends its token, and nothing large.
+    let url = format!("{}/socket.io/?EIO=4&transport=polling", server.gateway);
+    let opened =
+        server.http.get(&url).header("X-Forwarded-For", "198.51.100.9").send().await.expect("an answer");
+    let opened = opened.text().await.expect("a packet");
+    let opened: serde_json::Value = serde_json::from_str(&opened[1..]).expect("a session");
+    let url = format!("{url}&sid={}", opened["sid"].as_str().expect("an id"));
+    let large = server.http.post(&url).body("4".repeat(200_000)).send().await.expect("an answer");
+    assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
     let more = resident(&server).await.saturating_sub(before);
     assert!(more < MEMORY, "{more} bytes more");
     let mut honest = WebSocket::connect_with(&server.gateway, "/socket.io/", false, &auth(OWNER)).await;
