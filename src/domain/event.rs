@@ -60,8 +60,8 @@ pub enum Listed {
     Deleted {
         /// Which one.
         id: LocationId,
-        /// They were given it only a moment ago, by the caller who has taken it away: what they have not read of
-        /// it yet is not worth their connection.
-        is_fresh: bool,
+        /// Only their right to see it has ended, and they were not given that a moment ago by the caller who has
+        /// taken it away: what they have not read of it yet is worth their connection.
+        is_withdrawn: bool,
     },
 }

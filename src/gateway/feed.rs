@@ -54,11 +54,11 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
         _ if ways.is_empty() => return,
         Listed::Created(location) => (location, Item::Created(location.id, location.version)),
         Listed::Updated(location) => (location, Item::Updated(location.id, location.version)),
-        Listed::Deleted { id, is_fresh } => {
+        Listed::Deleted { id, is_withdrawn } => {
             if let Some(payer) = payer {
                 limits.delivered(payer, ways.len(), 0);
             }
-            return unlisted(ways, *id, *is_fresh);
+            return unlisted(ways, *id, *is_withdrawn);
         }
     };
     let feature = location.feature();
@@ -87,12 +87,12 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
     }
 }
 
-/// A location is gone, or only their right to see it: then what is on its way may not stay there for long, unless
-/// it was given to them only a moment ago.
-fn unlisted(ways: &[Way], id: LocationId, is_fresh: bool) {
+/// A location is gone, or only their right to see it. Where it `is_withdrawn`, what is on its way may not stay there for
+/// long.
+fn unlisted(ways: &[Way], id: LocationId, is_withdrawn: bool) {
     let Some(text) = Item::Deleted(id).named() else { return };
     let told = ways.iter().filter_map(|Way { socket, outlet, .. }| {
-        let mark = outlet.unlist(socket, id, LOCATIONS, text.clone()).filter(|_| !is_fresh);
+        let mark = outlet.unlist(socket, id, LOCATIONS, text.clone()).filter(|_| is_withdrawn);
         Some((outlet.clone(), mark?))
     });
     Outlet::withdraw(told.collect());

@@ -220,7 +220,7 @@ impl Store {
                     .inspect(|location| {
                         let name = location.properties.name();
                         beside.happened(number, (by, account(by)), location, name, Deed::Deleted, now);
-                        let change = Listed::Deleted { id: *id, is_fresh: false };
+                        let change = Listed::Deleted { id: *id, is_withdrawn: false };
                         beside.listed(number, account(by), location, change);
                         rows.remove(id);
                         removed.insert(*id);

@@ -220,6 +220,40 @@ async fn a_removal_ends_no_connection_that_was_told_nothing() {
     server.stop().await;
 }
 
+/// A deletion takes away nobody's right to what is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_ends_no_connection() {
+    let (server, _log) = Process::serve(Db::Sqlite, &[KEY]).await;
+    let owner = Pass::user(OWNER);
+    let member = auth(&Pass::user(MEMBER));
+    let connect = async || WebSocket::connect_with(&server.gateway, "/socket.io/", false, &member).await;
+    let id = owner.create(&server).await;
+    let mut told = connect().await;
+    owner.grant(&server, id, MEMBER, "viewer").await;
+    let mut joined = connect().await;
+    joined.join(&[id]).await;
+    // Neither reads from here on.
+    patch(&owner, &server, id, json!({"n": 1})).await;
+    delete(&owner, &server, id).await;
+    settle(&server).await;
+    // As long as it takes where a right is withdrawn.
+    sleep(Duration::from_millis(1_200)).await;
+    for (socket, is_in_room) in [(&mut told, false), (&mut joined, true)] {
+        let ack = socket.emit("leave_room", &json!({"locationId": id})).await;
+        let mut is_closed = false;
+        loop {
+            match socket.next().await {
+                Seen::Position(position) => assert!(!is_closed, "{position:?}"),
+                Seen::RoomClosed(_) => is_closed = true,
+                Seen::Ack(number, _) if number == ack => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(is_closed, is_in_room);
+    }
+    server.stop().await;
+}
+
 /// What a list shows of each location besides where it is: the version it was last told, and the name.
 type List = BTreeMap<u64, (u64, Value)>;
 
