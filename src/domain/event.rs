@@ -57,11 +57,17 @@ pub enum Listed {
     /// A PUT without geometry, or of another name: those who want to see it move are in its room.
     Updated(Arc<Committed>),
     /// It is gone, or they may no longer see it.
-    Deleted {
-        /// Which one.
-        id: LocationId,
-        /// They were given it only a moment ago, by the caller who has taken it away: what they have not read of
-        /// it yet is not worth their connection.
-        is_fresh: bool,
-    },
+    Deleted(LocationId, Ending),
+}
+
+/// Why a location is no longer in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It is gone.
+    Deleted,
+    /// Their right to see it was taken away a moment after it was given, by the same caller: they asked for nothing
+    /// that the list told them of it.
+    TakenBack,
+    /// Their right to see it has ended: what they have not read of it yet is worth their connection.
+    Withdrawn,
 }

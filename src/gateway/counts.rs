@@ -88,6 +88,8 @@ pub struct Sockets {
     polling: Gauge,
     /// Connections that were ended because nobody read from them.
     pub given_up: Counter,
+    /// Events of lists that gave way, because too much waited for the socket.
+    pub unlisted: Counter,
 }
 
 impl Sockets {
@@ -99,7 +101,11 @@ impl Sockets {
             "given_up_sockets",
             "Connections that were ended because their client did not read what it was sent",
         );
-        Self { websocket: over("websocket"), polling: over("polling"), given_up }
+        let unlisted = metrics.counter(
+            "list_events_dropped",
+            "Events of lists that a socket was not sent, because it did not read and too much waited for it",
+        );
+        Self { websocket: over("websocket"), polling: over("polling"), given_up, unlisted }
     }
 
     /// Those over WebSocket, or those who poll.

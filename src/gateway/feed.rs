@@ -15,7 +15,7 @@ use super::{
 };
 use crate::domain::{
     access::Whose,
-    event::Listed,
+    event::{Ending, Listed},
     id::{LocationId, UserId},
     notification::Told,
     time::Timestamp,
@@ -25,16 +25,6 @@ const LOCATIONS: &str = "locations";
 const NOTIFICATION: &str = "notification";
 /// A larger Feature is not sent into lists.
 const WHOLE_BYTES: usize = 16 * 1024;
-
-/// The body of `locations` that names a location without showing it: it is gone from a list, or too large.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Named {
-    action: &'static str,
-    location_id: LocationId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u64>,
-}
 
 /// Who has changed a list.
 #[derive(Clone, Copy)]
@@ -60,22 +50,22 @@ struct Notification<'a> {
 /// Feature, or where that is too large for a list the location's id and version, which whoever wants more asks for.
 pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_bounded }: Account) {
     let limits = &rooms.service.limits;
-    let (action, location, item) = match change {
+    let (location, item) = match change {
         _ if ways.is_empty() => return,
-        Listed::Created(location) => ("create", location, Item::Location(location.id)),
-        Listed::Updated(location) => ("update", location, Item::Update(location.id)),
-        Listed::Deleted { id, is_fresh } => {
+        Listed::Created(location) => (location, Item::Created(location.id, location.version)),
+        Listed::Updated(location) => (location, Item::Updated(location.id, location.version)),
+        Listed::Deleted(id, ending) => {
             if let Some(payer) = payer {
                 limits.delivered(payer, ways.len(), 0);
             }
-            return unlisted(ways, *id, *is_fresh);
+            return unlisted(ways, *id, *ending);
         }
     };
     let feature = location.feature();
     let whole = (feature.len() <= WHOLE_BYTES)
-        .then(|| json([r#"{"action":""#, action, r#"","location":"#, feature, "}"].concat()))
+        .then(|| json([r#"{"action":""#, item.action(), r#"","location":"#, feature, "}"].concat()))
         .flatten();
-    let named = body(&Named { action, location_id: location.id, version: Some(location.version) });
+    let Some(named) = item.named() else { return };
     // Others did not ask for it.
     let hand = payer.filter(|_| is_bounded);
     let is_other = |user: &UserId| *user != location.updated_by && payer != Some(Whose::User(*user));
@@ -97,14 +87,12 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
     }
 }
 
-/// A location is gone, or only their right to see it: then what is on its way may not stay there for long, unless
-/// it was given to them only a moment ago.
-fn unlisted(ways: &[Way], id: LocationId, is_fresh: bool) {
-    let text = body(&Named { action: "delete", location_id: id, version: None });
+/// A location is gone, or only their right to see it: then what is on its way may not stay there for long.
+fn unlisted(ways: &[Way], id: LocationId, ending: Ending) {
+    let Some(text) = Item::Deleted(id).named() else { return };
     let told = ways.iter().filter_map(|Way { socket, outlet, .. }| {
-        let mark = outlet.withhold(Some(id)).filter(|_| !is_fresh);
-        outlet.event(socket, LOCATIONS, text.clone());
-        Some((outlet.clone(), mark?))
+        let mark = outlet.unlist(socket, id, LOCATIONS, text.clone(), ending)?;
+        Some((outlet.clone(), mark))
     });
     Outlet::withdraw(told.collect());
 }

@@ -226,6 +226,11 @@ impl Link {
         self.state.lock().road.release(bytes);
     }
 
+    /// Counts events of lists that the socket will not be sent: too much waited for it.
+    pub fn record_unlisted(&self, dropped: u64) {
+        self.sockets().unlisted.inc_by(dropped);
+    }
+
     /// The library is about to be given an event or an ack of so many bytes, for which [`Link::may_give`] found room.
     /// Returns a mark behind it, for [`Link::has_read_to`].
     pub fn give(&self, bytes: usize) -> u64 {

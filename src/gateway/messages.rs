@@ -338,7 +338,7 @@ impl Client {
                 }
                 if is_other && !is_admin {
                     let withhold = || {
-                        let unread = self.outlet.withhold(None).map(|mark| (self.outlet.clone(), mark));
+                        let unread = self.outlet.withhold().map(|mark| (self.outlet.clone(), mark));
                         Outlet::withdraw(Vec::from_iter(unread));
                     };
                     withhold();

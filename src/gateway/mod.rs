@@ -19,6 +19,7 @@ mod outlet;
 mod people;
 mod polling;
 mod presence;
+mod queue;
 mod reply;
 mod road;
 mod room;

@@ -3,37 +3,25 @@
 //!
 //! Positions never wait: a room sends the newest one as soon as the outlet takes it (`room.rs`).
 
-use std::{
-    collections::VecDeque,
-    io::{IoSlice, Write as _},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io::IoSlice, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
-use socketioxide::{
-    SendError, SocketError,
-    extract::{AckSender, SocketRef},
-};
+use serde_json::value::RawValue;
+use socketioxide::{SendError, SocketError, extract::SocketRef};
 use tokio::time::{Instant, sleep};
 
+pub use super::queue::{Ack, CHAT, Item, body};
 use super::{
-    frames,
     link::{Link, Sent, Why},
+    queue::{Event, Queue, TAIL, TooMuch, Topic, Waiting},
     room::Update,
 };
-use crate::domain::id::{LocationId, UserId};
+use crate::domain::{
+    event::Ending,
+    id::{LocationId, UserId},
+};
 
-/// Events and acks that may wait; one more ends the connection.
-const CAPACITY: usize = 256;
-/// Bytes of their bodies, where there are several. Those of rooms do not count: each is small, and one for all members.
-const CAPACITY_BYTES: usize = 1024 * 1024;
-/// Chats that may wait: of all senders, and of one. Older ones give way, so that chats alone end no connection.
-const CHATS: usize = 128;
-const CHATS_OF_ONE: usize = 32;
 /// What a packet has besides its body, about.
 const ENVELOPE: usize = 16;
 /// How long what a socket may no longer see may be on its way to it. Within a second nothing more may leave.
@@ -51,118 +39,14 @@ pub struct Outlet {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Waiting>,
-    /// Which locations the socket was sent something of that it may not have read, each once, with a mark behind it
-    /// for the link; `None` is the list of all users. Cleared of what was read whenever one is added, so the window of
+    waiting: Queue,
+    /// The outlet is among those of [`Blocked`].
+    is_blocked: bool,
+    /// What the socket was sent something of that it may not have read, each once, with a mark behind it for the
+    /// link. Cleared of what was read whenever one is added, so the window of
     /// the link bounds it.
     unread: Vec<(Topic, u64)>,
 }
-
-/// What somebody may lose the right to see.
-type Topic = Option<LocationId>;
-
-/// An event or an ack.
-enum Waiting {
-    Event(Event),
-    /// Nothing to be sent once the socket is out of the room. Of whom it is.
-    InRoom(LocationId, Option<UserId>, Event),
-    /// Nothing to be sent once whose socket it is may not see that.
-    OfList(Item, Event),
-    Ack(Ack, Arc<RawValue>),
-}
-
-/// An event and its body, which many may share.
-struct Event {
-    name: &'static str,
-    body: Arc<RawValue>,
-}
-
-/// Where an ack goes.
-pub struct Ack {
-    /// Its number in the packet.
-    pub id: i64,
-    /// The library's way.
-    pub sender: AckSender,
-}
-
-/// What of a list is told. Who may see it may lose that right.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Item {
-    /// A location has come into the list.
-    Location(LocationId),
-    /// It is in the list, and now is this; nobody needs to know what it was before.
-    Update(LocationId),
-    /// All who are connected; nobody needs an older list.
-    Users,
-}
-
-/// The event of a relayed message, of which only the newest few of each sender wait.
-pub const CHAT: &str = "chat";
-
-impl Waiting {
-    /// Does it make what waits unnecessary?
-    fn replaces(&self, earlier: &Self) -> bool {
-        match (self, earlier) {
-            (Self::OfList(Item::Location(_), ..), _) => false,
-            (Self::OfList(item, ..), Self::OfList(before, ..)) => item == before,
-            // Whether somebody is there, or how many are: nobody needs to know what was before.
-            (Self::InRoom(room, person, event), Self::InRoom(of, whose, before)) => {
-                event.name != CHAT && event.name == before.name && room == of && person == whose
-            }
-            _ => false,
-        }
-    }
-
-    /// The sender of a chat.
-    fn is_chat_of(&self) -> Option<Option<UserId>> {
-        match self {
-            Self::InRoom(_, sender, event) if event.name == CHAT => Some(*sender),
-            _ => None,
-        }
-    }
-
-    /// What it tells something of that the right to see may end.
-    fn topic(&self) -> Option<Topic> {
-        match self {
-            Self::InRoom(id, ..) | Self::OfList(Item::Location(id) | Item::Update(id), _) => Some(Some(*id)),
-            Self::OfList(Item::Users, _) => Some(None),
-            Self::Event(_) | Self::Ack(..) => None,
-        }
-    }
-
-    fn body(&self) -> &Arc<RawValue> {
-        match self {
-            Self::Event(event) | Self::InRoom(_, _, event) | Self::OfList(_, event) => &event.body,
-            Self::Ack(_, body) => body,
-        }
-    }
-
-    /// What it adds to [`CAPACITY_BYTES`].
-    fn bytes(&self) -> usize {
-        match self {
-            Self::InRoom(..) => 0,
-            _ => self.body().get().len(),
-        }
-    }
-
-    /// The beginning of its frame, up to the body.
-    fn head(&self) -> Vec<u8> {
-        let mut packet = Vec::with_capacity(48);
-        let written = match self {
-            Self::Event(Event { name, .. })
-            | Self::InRoom(_, _, Event { name, .. })
-            | Self::OfList(_, Event { name, .. }) => write!(packet, "42[\"{name}\","),
-            Self::Ack(Ack { id, .. }, _) => write!(packet, "43{id}["),
-        };
-        written.expect("a Vec takes everything");
-        let mut frame = frames::header(packet.len() + self.body().get().len() + TAIL.len());
-        frame.append(&mut packet);
-        frame
-    }
-}
-
-/// The end of a packet, after its body.
-const TAIL: &[u8] = b"]";
 
 /// Sockets for which something waits. Written when something begins to, emptied by [`flush`].
 pub type Blocked = Mutex<Vec<(SocketRef, Arc<Outlet>)>>;
@@ -229,37 +113,44 @@ impl Outlet {
         self.send(socket, Waiting::OfList(item, Event { name, body }));
     }
 
-    /// Drops what waits about a location that may no longer be seen, or of all lists; what is of rooms, see
-    /// [`Outlet::forget`]. A mark behind what was sent of it, for [`Outlet::withdraw`], unless it was read.
+    /// Tells that a location is no longer in the list, and drops what else waits of the list about it. Returns a mark
+    /// behind what was sent of it that may no longer be seen, for [`Outlet::withdraw`], unless it was read.
+    pub fn unlist(
+        self: &Arc<Self>,
+        socket: &SocketRef,
+        location: LocationId,
+        name: &'static str,
+        body: Arc<RawValue>,
+        ending: Ending,
+    ) -> Option<u64> {
+        self.event_of(socket, Item::Deleted(location), name, body);
+        self.unread_of(|topic| match topic {
+            Topic::Room(id) => id == location && ending != Ending::Deleted,
+            Topic::Listed(id) => id == location && ending == Ending::Withdrawn,
+            Topic::Users => false,
+        })
+    }
+
+    /// Drops what waits of all lists, which may no longer be seen; what is of rooms, see [`Outlet::forget`]. Returns a
+    /// mark behind what was sent of them, for [`Outlet::withdraw`], unless it was read.
     #[must_use]
-    pub fn withhold(&self, location: Option<LocationId>) -> Option<u64> {
-        let is_of = |waiting: &Waiting| match (location, waiting) {
-            (_, Waiting::OfList(Item::Location(of) | Item::Update(of), _)) => {
-                location.is_none_or(|location| *of == location)
-            }
-            (None, Waiting::OfList(Item::Users, _)) => true,
-            _ => false,
-        };
-        self.drop_waiting(is_of);
-        self.unread_of(|topic| location.is_none() || topic == location)
+    pub fn withhold(&self) -> Option<u64> {
+        self.drop_waiting(|waiting| waiting.is_of_list() && waiting.topic().is_some());
+        self.unread_of(|_| true)
     }
 
     /// Drops what waits of a room that the socket may no longer see. A mark behind what was sent of it besides
     /// positions, unless it was read.
     pub fn forget(&self, room: LocationId) -> Option<u64> {
         self.drop_waiting(|waiting| matches!(waiting, Waiting::InRoom(of, ..) if *of == room));
-        self.unread_of(|topic| topic == Some(room))
+        self.unread_of(|topic| topic == Topic::Room(room))
     }
 
     fn drop_waiting(&self, is_dropped: impl Fn(&Waiting) -> bool) {
         let State { waiting, .. } = &mut *self.state.lock();
-        waiting.retain(|waiting| {
-            let is_dropped = is_dropped(waiting);
-            if is_dropped {
-                self.link.release(waiting.bytes());
-            }
-            !is_dropped
-        });
+        let before = waiting.bytes();
+        waiting.retain(|waiting| !is_dropped(waiting));
+        self.link.release(before - waiting.bytes());
         self.link.owe(!waiting.is_empty());
     }
 
@@ -273,7 +164,7 @@ impl Outlet {
     /// Notes that positions of a location were sent up to this mark, to a socket that is no longer in its room.
     pub fn note_unread(&self, location: LocationId, mark: u64) {
         if !self.link.has_read_to(mark) {
-            self.note(&mut self.state.lock().unread, Some(location), mark);
+            self.note(&mut self.state.lock().unread, Topic::Room(location), mark);
         }
     }
 
@@ -312,75 +203,74 @@ impl Outlet {
     }
 
     fn send(self: &Arc<Self>, socket: &SocketRef, next: Waiting) {
-        let State { waiting, unread } = &mut *self.state.lock();
-        let is_first = waiting.is_empty();
-        let next = match is_first {
+        let State { waiting, is_blocked, unread } = &mut *self.state.lock();
+        let next = match waiting.is_empty() {
             true => match self.hand_out(socket, next, unread) {
                 Ok(()) => return,
                 Err(next) => next,
             },
             false => next,
         };
-        self.make_room(waiting, &next);
-        let bytes = waiting.iter().chain([&next]).map(Waiting::bytes).sum::<usize>();
-        let is_too_much = waiting.len() >= CAPACITY || !waiting.is_empty() && bytes > CAPACITY_BYTES;
-        if is_too_much || !self.link.hold(next.bytes()) {
+        if self.add(waiting, next).is_err() {
             self.clear(waiting);
             self.cut(Why::TooMuchWaits);
             return;
         }
-        waiting.push_back(next);
-        self.link.owe(true);
-        if is_first {
+        self.link.owe(!waiting.is_empty());
+        if !waiting.is_empty() && !std::mem::replace(is_blocked, true) {
             self.blocked.lock().push((socket.clone(), self.clone()));
         }
     }
 
-    /// Drops what the next makes unnecessary, and of chats the oldest.
-    fn make_room(&self, waiting: &mut VecDeque<Waiting>, next: &Waiting) {
-        waiting.retain(|earlier| {
-            let is_replaced = next.replaces(earlier);
-            if is_replaced {
-                self.link.release(earlier.bytes());
-            }
-            !is_replaced
-        });
-        let Some(sender) = next.is_chat_of() else { return };
-        let chats = |of: Option<Option<UserId>>| {
-            let chats =
-                waiting.iter().enumerate().filter_map(|(at, waiting)| Some((at, waiting.is_chat_of()?)));
-            Vec::from_iter(chats.filter(|(_, by)| of.is_none_or(|of| of == *by)).map(|(at, _)| at))
-        };
-        let (theirs, all) = (chats(Some(sender)), chats(None));
-        let oldest = match theirs.len() >= CHATS_OF_ONE {
-            true => theirs.first(),
-            false => all.first().filter(|_| all.len() >= CHATS),
-        };
-        if let Some(oldest) = oldest {
-            waiting.remove(*oldest);
+    /// Adds what has to wait, and holds it against the budget of whoever has the socket. An event of a list for which
+    /// there is no room is dropped.
+    ///
+    /// # Errors
+    /// [`TooMuch`].
+    fn add(&self, waiting: &mut Queue, next: Waiting) -> Result<(), TooMuch> {
+        let (before, is_of_list) = (waiting.bytes(), next.is_of_list());
+        waiting.push(next)?;
+        let is_held = self.hold_instead(before, waiting.bytes());
+        if !is_held {
+            waiting.drop_last();
+            self.link.release(before - waiting.bytes());
         }
+        match waiting.take_dropped() {
+            0 => {}
+            dropped => self.link.record_unlisted(dropped),
+        }
+        if is_held || is_of_list { Ok(()) } else { Err(TooMuch) }
+    }
+
+    /// Holds so many bytes instead of those before. `false`: there is no room for them, and nothing has changed.
+    fn hold_instead(&self, before: usize, now: usize) -> bool {
+        self.link.release(before.saturating_sub(now));
+        self.link.hold(now.saturating_sub(before))
     }
 
     /// Sends what waits, as far as the socket takes it; `true` if nothing is left.
     pub fn flush(&self, socket: &SocketRef) -> bool {
-        let State { waiting, unread } = &mut *self.state.lock();
+        let State { waiting, is_blocked, unread } = &mut *self.state.lock();
         if !socket.connected() || self.link.is_cut() {
             self.clear(waiting);
         }
-        while let Some(next) = waiting.pop_front() {
-            let bytes = next.bytes();
+        let mut before = waiting.bytes();
+        while let Some((number, next)) = waiting.pop() {
             if let Err(next) = self.hand_out(socket, next, unread) {
-                waiting.push_front(next);
+                waiting.put_back(number, next);
                 break;
             }
-            self.link.release(bytes);
+            self.link.release(before - waiting.bytes());
+            before = waiting.bytes();
         }
-        self.link.owe(!waiting.is_empty());
-        waiting.is_empty()
+        *is_blocked = !waiting.is_empty();
+        self.link.owe(*is_blocked);
+        !*is_blocked
     }
 
-    fn clear(&self, waiting: &mut VecDeque<Waiting>) {
-        self.link.release(waiting.drain(..).map(|waiting| waiting.bytes()).sum());
+    fn clear(&self, waiting: &mut Queue) {
+        self.link.release(waiting.bytes());
+        waiting.clear();
         self.link.owe(false);
     }
 
@@ -480,11 +370,6 @@ impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
         self.0.get().as_bytes()
     }
-}
-
-/// A body as JSON text, which many may share.
-pub fn body<T: Serialize + ?Sized>(value: &T) -> Arc<RawValue> {
-    to_raw_value(value).expect("bodies are of strings, numbers and JSON text").into()
 }
 
 /// Sends what waits for sockets that have read again.

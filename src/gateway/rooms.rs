@@ -331,7 +331,8 @@ impl Rooms {
         // What was committed before is theirs.
         self.serve(&shared, &mut room, WHOLE_TURN);
         let gone = room.close().collect();
-        tell_closed(id, gone, |_| "deleted");
+        // What is on its way to them they had a right to, and nobody else has lost one: it ends no connection.
+        let _ = tell_closed(id, gone, |_| "deleted");
     }
 
     /// Compares with the database every [`SWEEP`], so that a room recovers also from what it never heard of:

@@ -19,7 +19,7 @@ use super::{
 use crate::domain::{
     access::{Access, Action, Caller, Role, ShareId, Whose, may},
     error::{Error, Result},
-    event::{Event, Listed},
+    event::{Ending, Event, Listed},
     id::{LocationId, UserId},
     location::{Committed, Location},
     notification::{Deed, News},
@@ -29,8 +29,9 @@ use crate::domain::{
 /// A membership that lasted no longer and that the same caller has begun and ended is taken back: the member is
 /// told neither, unless they have read of the first.
 const TAKEN_BACK_MS: i64 = 60_000;
-/// One that lasted no longer than this is ended without ending a connection that has not read of it yet.
-const FRESH_MS: i64 = 2_000;
+/// One that lasted no longer than this, and that the same caller has begun and ended, is ended without ending a
+/// connection that has not read of it yet: nobody has asked for what was sent of it. Phones take seconds to read.
+const FRESH_MS: i64 = 10_000;
 
 /// Why a change was not made.
 pub enum Fault {
@@ -207,7 +208,8 @@ impl Store {
                 };
                 except = beginning.is_taken_back.then_some(user);
                 let is_fresh = beginning.is_by_the_same && lasted_ms < FRESH_MS;
-                Some((user, Listed::Deleted { id, is_fresh }))
+                let ending = if is_fresh { Ending::TakenBack } else { Ending::Withdrawn };
+                Some((user, Listed::Deleted(id, ending)))
             }
             _ => None,
         };

@@ -31,7 +31,7 @@ use crate::domain::{
     access::{Action, Caller, Role, Whose, may},
     area::{covers, roomy},
     error::{Code, Error, Result},
-    event::{Event, Listed},
+    event::{Ending, Event, Listed},
     id::{LocationId, UserId},
     location::{Committed, Location, NewLocation, Update},
     notification::Deed,
@@ -220,7 +220,7 @@ impl Store {
                     .inspect(|location| {
                         let name = location.properties.name();
                         beside.happened(number, (by, account(by)), location, name, Deed::Deleted, now);
-                        let change = Listed::Deleted { id: *id, is_fresh: false };
+                        let change = Listed::Deleted(*id, Ending::Deleted);
                         beside.listed(number, account(by), location, change);
                         rows.remove(id);
                         removed.insert(*id);

@@ -1,6 +1,9 @@
 //! The `locations` feed: a list that is kept by it alone stays right.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -99,6 +102,12 @@ async fn create_large(pass: &Pass, server: &TestServer, bytes: usize) -> u64 {
     made["data"]["location"]["id"].as_u64().expect("an id")
 }
 
+/// The bodies of `locations` in an answer to a poll; it may have others.
+fn listed(answer: &str) -> Vec<Value> {
+    let packets = answer.split('\u{1e}').filter_map(|packet| packet.strip_prefix(r#"42["locations","#));
+    packets.map(|body| serde_json::from_str(body.strip_suffix(']').expect("one")).expect("JSON")).collect()
+}
+
 /// As the handshake's `auth`.
 fn auth(pass: &Pass) -> String {
     pass.opts(("4", "polling"))["auth"].to_string()
@@ -106,14 +115,11 @@ fn auth(pass: &Pass) -> String {
 
 /// What `update`s of an answer to a poll say; it may have others.
 fn updates(answer: &str) -> Vec<u64> {
-    let packets = answer.split('\u{1e}').filter_map(|packet| packet.strip_prefix(r#"42["locations","#));
-    let bodies =
-        packets.map(|body| serde_json::from_str(body.strip_suffix(']').expect("one")).expect("JSON"));
-    let updates = bodies.filter(|body: &Value| body["action"] == "update");
+    let updates = listed(answer).into_iter().filter(|body| body["action"] == "update");
     updates.map(|body| body["location"]["properties"]["n"].as_u64().expect("n")).collect()
 }
 
-/// What more may wait is bounded in bytes.
+/// What more may wait is bounded in bytes: beyond that the others are named, and no connection ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn for_who_does_not_read_only_the_newest_of_each_location_waits_and_not_too_much() {
     // About a quarter of what a socket may have unread; what is larger is not sent into lists.
@@ -143,10 +149,20 @@ async fn for_who_does_not_read_only_the_newest_of_each_location_waits_and_not_to
     for id in &large {
         patch(&owner, &server, *id, json!({"n": 20})).await;
     }
-    Exposition::until(&server, "georoom_given_up_sockets_total", 1.0).await;
-    let polling = connect().await;
-    patch(&owner, &server, large[0], json!({"n": 21})).await;
-    while updates(&polling.poll().await.1) != [21] {}
+    settle(&server).await;
+    let (mut told, mut named) = (HashSet::new(), 0);
+    while told.len() < large.len() {
+        for body in listed(&polling.poll().await.1) {
+            named += usize::from(body["locationId"].is_u64());
+            let id = body["locationId"].as_u64().or(body["location"]["id"].as_u64());
+            assert!(told.insert(id.expect("an id")), "{body}");
+        }
+    }
+    assert!((1..large.len()).contains(&named), "{named}");
+    let metrics = Exposition::scrape(&server).await;
+    for none in ["georoom_given_up_sockets_total", "georoom_list_events_dropped_total"] {
+        assert_eq!(metrics.value(none), 0.0, "{none}");
+    }
     server.stop().await;
 }
 
@@ -201,6 +217,40 @@ async fn a_removal_ends_no_connection_that_was_told_nothing() {
     assert!(matches!(told.next().await, Seen::End));
     let ack = untold.emit("leave_room", &json!({"locationId": id})).await;
     assert!(matches!(untold.next().await, Seen::Ack(number, _) if number == ack));
+    server.stop().await;
+}
+
+/// A deletion takes away nobody's right to what is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_ends_no_connection() {
+    let (server, _log) = Process::serve(Db::Sqlite, &[KEY]).await;
+    let owner = Pass::user(OWNER);
+    let member = auth(&Pass::user(MEMBER));
+    let connect = async || WebSocket::connect_with(&server.gateway, "/socket.io/", false, &member).await;
+    let id = owner.create(&server).await;
+    let mut told = connect().await;
+    owner.grant(&server, id, MEMBER, "viewer").await;
+    let mut joined = connect().await;
+    joined.join(&[id]).await;
+    // Neither reads from here on.
+    patch(&owner, &server, id, json!({"n": 1})).await;
+    delete(&owner, &server, id).await;
+    settle(&server).await;
+    // As long as it takes where a right is withdrawn.
+    sleep(Duration::from_millis(1_200)).await;
+    for (socket, is_in_room) in [(&mut told, false), (&mut joined, true)] {
+        let ack = socket.emit("leave_room", &json!({"locationId": id})).await;
+        let mut is_closed = false;
+        loop {
+            match socket.next().await {
+                Seen::Position(position) => assert!(!is_closed, "{position:?}"),
+                Seen::RoomClosed(_) => is_closed = true,
+                Seen::Ack(number, _) if number == ack => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(is_closed, is_in_room);
+    }
     server.stop().await;
 }
 

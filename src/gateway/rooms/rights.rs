@@ -135,10 +135,11 @@ impl Rooms {
         for (member, _) in &gone {
             self.moved(shared, Some(member.user), None, Leaving::ForGood);
         }
-        tell_closed(id, gone, |caller| match caller {
+        let withdrawn = tell_closed(id, gone, |caller| match caller {
             Caller::Guest(guest) if guest.expires_at <= Timestamp::now() => "expired",
             _ => "revoked",
         });
+        Outlet::withdraw(withdrawn);
         drop(door);
         self.drop_if_empty(shared);
     }
@@ -151,14 +152,15 @@ impl Rooms {
 }
 
 /// Those who were taken out of a room learn it, and nothing more of the room. Each comes with a mark behind the last
-/// position it was sent.
+/// position it was sent. Returns who has not read all of it, for [`Outlet::withdraw`].
+#[must_use]
 pub(super) fn tell_closed(
     id: LocationId,
     gone: Vec<(Member, u64)>,
     reason: impl Fn(&Caller) -> &'static str,
-) {
+) -> Vec<(Arc<Outlet>, u64)> {
     let name = id.to_string();
-    let told = gone.into_iter().filter_map(|(Member { link, socket, outlet, session, .. }, mark)| {
+    let unread = gone.into_iter().filter_map(|(Member { link, socket, outlet, session, .. }, mark)| {
         let reason = reason(&session.caller());
         info!(socket = log_name(&socket), room = %id, user = %session.name(), reason, "room closed");
         session.leave(id);
@@ -167,5 +169,5 @@ pub(super) fn tell_closed(
         outlet.event(&socket, "room_closed", body(&RoomClosed { room_name: &name, reason }));
         (!link.has_read_to(mark)).then_some((outlet, mark))
     });
-    Outlet::withdraw(told.collect());
+    unread.collect()
 }
