@@ -193,7 +193,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "LIMIT_USER_ROWS",
         "20000",
-        "Rows that may be read a second for one user's lists of members and joins of rooms; ten times as many at once; for an address without a token five times as many",
+        "Rows that may be read a second for one user's lists of members and joins of rooms, and for large Features; ten times as many at once; for an address without a token five times as many",
     ),
     setting(
         "LIMIT_PAIR_NOTICES",

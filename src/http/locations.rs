@@ -119,19 +119,20 @@ async fn get(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         query::user(&call.query)?;
-        let location = call.service.location(&by, known(&id)?).await?;
-        let etag = format!("\"{}\"", location.version);
-        let reply = match matches(call.headers(), &etag) {
-            true => {
+        let (id, whose) = (known(&id)?, call.whose(&by));
+        if call.headers().contains_key(header::IF_NONE_MATCH) {
+            // Before anything large is read.
+            let etag = etag(call.service.version(&by, id).await?);
+            if matches(call.headers(), &etag) {
                 let reply = StatusCode::NOT_MODIFIED.into_response();
-                warp::reply::with_header(reply, header::CACHE_CONTROL, reply::REVALIDATE).into_response()
+                let reply = warp::reply::with_header(reply, header::CACHE_CONTROL, reply::REVALIDATE);
+                return Ok(warp::reply::with_header(reply.into_response(), header::ETAG, etag));
             }
-            false => {
-                let text = call.service.memory.answers.hold(call.whose(&by), location.feature)?;
-                reply::feature(text).into_response()
-            }
-        };
-        Ok(warp::reply::with_header(reply, header::ETAG, etag))
+        }
+        let location = call.service.location((&by, whose), id).await?;
+        let text = call.service.memory.answers.hold(whose, location.feature)?;
+        let reply = reply::feature(text).into_response();
+        Ok(warp::reply::with_header(reply, header::ETAG, etag(location.version)))
     };
     respond(act.await)
 }
@@ -179,6 +180,11 @@ pub(super) fn respond(result: Result<impl Reply>) -> Response {
 
 pub(super) fn known(id: &str) -> Result<LocationId> {
     id.parse().map_err(|()| Error::no_location(id.chars().take(40).collect::<String>()))
+}
+
+/// The tag of a version of a location.
+fn etag(version: u64) -> String {
+    format!("\"{version}\"")
 }
 
 /// `If-None-Match` (RFC 9110 §13.1.2): `*`, or a list with this tag in it, weak or strong.

@@ -122,7 +122,7 @@ impl Service {
             }
             Caller::Anyone(user) | Caller::User { id: user, .. } => {
                 let standing = self.store.standing(id, *user).await?;
-                Ok(standing.and_then(|(owner, member)| by.role(id, owner, now).or(member)))
+                Ok(standing.and_then(|standing| by.role(id, standing.owner, now).or(standing.member)))
             }
         }
     }
@@ -140,16 +140,28 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub(super) async fn permit(&self, by: &Caller, id: LocationId, action: Action) -> Result<()> {
+        self.look_up(by, id, action).await.map(drop)
+    }
+
+    /// The same; also the newest version of the location, where the same row tells it.
+    ///
+    /// # Errors
+    /// As [`Service::permit`].
+    pub(super) async fn look_up(&self, by: &Caller, id: LocationId, action: Action) -> Result<Option<u64>> {
+        let mut version = None;
         let role = match by {
             // Whether it is there is said by what comes next.
             Caller::Anyone(_) | Caller::User { is_admin: true, .. } => Some(Role::Owner),
             // Looked up a moment ago.
             Caller::Guest(guest) => (guest.location == id).then_some(Role::Guest),
             Caller::User { id: user, .. } => match self.store.standing(id, *user).await? {
-                Some((owner, member)) => by.role(id, owner, Timestamp::now()).or(member),
+                Some(standing) => {
+                    version = Some(standing.version);
+                    by.role(id, standing.owner, Timestamp::now()).or(standing.member)
+                }
                 None => None,
             },
         };
-        may(role, action, id)
+        may(role, action, id).map(|()| version)
     }
 }

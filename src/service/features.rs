@@ -130,6 +130,7 @@ impl Features {
 
     /// Text of this answer as bytes that are counted until they are sent.
     pub fn hold(&self, text: String) -> Bytes {
+        self.service.limits.read_text(self.whose, text.len());
         self.service.memory.answers.hold_piece(self.whose, text, &self.held)
     }
 }

@@ -56,6 +56,10 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 const TOLD: u64 = 25;
 /// Bytes sent to one member for the price of one delivery.
 const DELIVERY_BYTES: usize = 16 * 1024;
+/// Text that costs nothing beside the request that asks for it, and bytes beyond it for the price of one row: of
+/// the largest Features ten a second may be read by one user, and a hundred at once.
+const FREE_TEXT: usize = 16 * 1024;
+const ROW_BYTES: usize = 512;
 /// Of an IPv6 address, what one customer has at least.
 const NETWORK: u32 = 64;
 
@@ -288,6 +292,14 @@ impl Limits {
         self.rows.charge(whose, rows as u64);
     }
 
+    /// Text of so many bytes was read for a caller. Beyond the first 16 KiB it costs as many rows.
+    pub fn read_text(&self, whose: Whose, bytes: usize) {
+        let rows = text_rows(bytes);
+        if rows > 0 {
+            self.read(whose, rows);
+        }
+    }
+
     /// May a caller have a changed location sent to a person whole? Otherwise only its id is.
     pub fn may_show(&self, whose: Whose, person: UserId) -> bool {
         // Nobody is refused anything.
@@ -467,6 +479,11 @@ fn limited(count: &Counter, detail: &'static str, wait: Duration) -> Error {
 /// What it costs to send something to so many.
 fn deliveries(members: usize, bytes: usize) -> u64 {
     members as u64 * bytes.div_ceil(DELIVERY_BYTES).max(1) as u64
+}
+
+/// What it costs to read so much text.
+fn text_rows(bytes: usize) -> usize {
+    bytes.saturating_sub(FREE_TEXT).div_ceil(ROW_BYTES)
 }
 
 /// Whose budgets a caller draws on: the user of a valid token, or else the address.

@@ -55,14 +55,33 @@ impl Service {
     /// A location as last committed; without the database, as its live room has it.
     ///
     /// # Errors
-    /// `not_found`, `storage_unavailable`, `internal`.
-    pub async fn location(&self, by: &Caller, id: LocationId) -> Result<Current> {
+    /// `not_found`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn location(&self, (by, whose): (&Caller, Whose), id: LocationId) -> Result<Current> {
+        self.limits.may_read(whose)?;
         let stored = async {
             self.permit(by, id, Action::See).await?;
             let location = self.store.location(id).await?.ok_or_else(|| Error::no_location(id))?;
             Ok(Current { version: location.version, feature: location.to_feature() })
         };
-        self.or_live(by, id, stored).await
+        let current = self.or_live(by, id, stored).await?;
+        self.limits.read_text(whose, current.feature.len());
+        Ok(current)
+    }
+
+    /// The newest version of a location that the caller may see: one or two rows by an index, and no geometry.
+    ///
+    /// # Errors
+    /// `not_found`, `storage_unavailable`, `internal`.
+    pub async fn version(&self, by: &Caller, id: LocationId) -> Result<u64> {
+        let stored = async {
+            let version = match self.look_up(by, id, Action::See).await? {
+                None => self.store.versions(&[id]).await?.pop().map(|head| head.version),
+                known => known,
+            };
+            let version = version.ok_or_else(|| Error::no_location(id))?;
+            Ok(Current { version, feature: String::new() })
+        };
+        Ok(self.or_live(by, id, stored).await?.version)
     }
 
     /// A page of locations; and how many there are in all if nothing is filtered.
@@ -78,6 +97,7 @@ impl Service {
             let detail = format!("the share link is of location {} and of no list", guest.location);
             return Err(Error::new(Code::Forbidden, detail));
         }
+        self.limits.may_read(whose)?;
         let Query { page, filter } = query;
         let turn = match filter.is_some() || page.is_deep() {
             true => Some(self.searches.turn(whose).await?),

@@ -39,20 +39,32 @@ pub struct Member {
     pub added_at: Timestamp,
 }
 
+/// What a user is to a location, and where that stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// Whose it is.
+    pub owner: UserId,
+    /// What the user is as a member of it.
+    pub member: Option<Role>,
+    /// Its newest version.
+    pub version: u64,
+}
+
 impl Store {
-    /// Whose a location is, and what a user is to it as a member of it. `None`: there is no such location.
+    /// What a user is to a location. `None`: there is no such location.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn standing(&self, id: LocationId, of: UserId) -> Result<Option<(UserId, Option<Role>)>> {
-        let sql = "SELECT owner_id, (SELECT role FROM member WHERE location_id = ? AND user_id = ?) \
+    pub async fn standing(&self, id: LocationId, of: UserId) -> Result<Option<Standing>> {
+        let sql = "SELECT owner_id, version, (SELECT role FROM member WHERE location_id = ? AND user_id = ?) \
                    FROM location WHERE id = ?";
         let read = || async {
             let db = self.reader()?;
             let row = db.query_one_raw(statement(&db, sql, [id.get(), of.get(), id.get()])).await?;
             row.map(|row| {
-                let (owner, role): (i64, Option<i16>) = row.try_get_many_by_index()?;
-                Ok((user(owner)?, role.map(from_number).transpose()?))
+                let (owner, version, role): (i64, i64, Option<i16>) = row.try_get_many_by_index()?;
+                let member = role.map(from_number).transpose()?;
+                Ok(Standing { owner: user(owner)?, member, version: version as u64 })
             })
             .transpose()
         };

@@ -1,7 +1,8 @@
 //! How many locations a list has in all, without counting very many of them for every page.
 //!
-//! MySQL keeps no number of rows: it counts them. Up to [`COUNTED`] that takes a few milliseconds and is done each
-//! time; a larger count is kept for a while, in proportion to what it took.
+//! MySQL keeps no number of rows: it counts them. Up to [`COUNTED_ANEW`] that takes no time and is done each time. A
+//! larger count is kept for a second; above [`COUNTED`] one list is counted at a time, and its count is kept for longer,
+//! in proportion to what it took.
 
 use std::{
     collections::HashMap,
@@ -19,6 +20,8 @@ use super::{
 use crate::domain::{access::Caller, error::Result};
 
 /// Up to so many locations are counted anew for every page.
+const COUNTED_ANEW: u64 = 1_000;
+/// Up to so many are counted by whoever asks, without a turn.
 const COUNTED: u64 = 10_000;
 /// How long a count of more is kept at least.
 const KEPT: Duration = Duration::from_secs(1);
@@ -29,7 +32,7 @@ const KEPT_TIMES: u32 = 20;
 #[derive(Debug, Default)]
 pub struct Totals {
     /// Written after each count. Those that are not good any more are removed then, so it is bounded by how many
-    /// counts of over [`COUNTED`] rows fit into the time they are kept.
+    /// counts of over [`COUNTED_ANEW`] rows fit into the time they are kept.
     kept: Mutex<HashMap<Option<i64>, Total>>,
     /// Held while a long list is counted: one at a time, and whoever waits finds the count of who was before.
     turn: tokio::sync::Mutex<()>,
@@ -56,7 +59,7 @@ impl Totals {
 }
 
 impl Store {
-    /// How many locations somebody sees in lists. Exact up to 10,000, from there as it was a moment ago.
+    /// How many locations somebody sees in lists. Exact up to 1,000, from there as it was a moment ago.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
@@ -67,10 +70,13 @@ impl Store {
         if let Some(total) = self.totals.kept(key) {
             return Ok(total);
         }
-        let few = count_of(list, Some(COUNTED + 1));
+        let (few, started) = (count_of(list, Some(COUNTED + 1)), Instant::now());
         let few =
             self.listed(|| async { access::count(&self.lister()?, self.statement(&few)).await }).await?;
         if few <= COUNTED {
+            if few > COUNTED_ANEW {
+                self.totals.keep(key, few, started.elapsed());
+            }
             return Ok(few);
         }
         let _turn = self.totals.turn.lock().await;

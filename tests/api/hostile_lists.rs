@@ -478,6 +478,40 @@ async fn a_row_that_cannot_be_read_is_missing_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reading_large_features_has_a_price_and_asking_for_changes_has_none() {
+    let server = TestServer::start_with(Db::Sqlite, &[ON, KEY, ("LIMIT_USER_ROWS", "1000")]).await;
+    let (owner, other) = (Pass::user(1), Pass::user(2));
+    let body = json!({"geometry": large(900_000)});
+    let created = owner.send(&server, Method::POST, "/location", Some(&body)).await;
+    let id = created.json::<Value>().await.expect("JSON")["data"]["location"]["id"].as_u64().expect("an id");
+    let one = format!("/location/{id}");
+    let read = async |path: &str| owner.send(&server, Method::GET, path, None).await;
+    let mut reads = 0;
+    let refused = loop {
+        let answer = read(&one).await;
+        if answer.status() != StatusCode::OK {
+            break answer;
+        }
+        reads += 1;
+        answer.bytes().await.expect("a Feature");
+        assert!(reads < 100, "a second's worth is one, and ten at once");
+    };
+    assert_eq!((refused.status(), reads > 3), (StatusCode::TOO_MANY_REQUESTS, true), "after {reads}");
+    assert!(refused.headers().contains_key(RETRY_AFTER));
+    for path in ["/location".to_owned(), format!("{one}/history")] {
+        assert_eq!(read(&path).await.status(), StatusCode::TOO_MANY_REQUESTS, "{path}");
+    }
+    let unchanged = async |pass: &Pass, tag: &str| {
+        let request = pass.on(server.http.get(format!("{}{one}", server.api))).header(IF_NONE_MATCH, tag);
+        request.send().await.expect("an answer").status()
+    };
+    assert_eq!(unchanged(&owner, "\"1\"").await, StatusCode::NOT_MODIFIED);
+    assert_eq!(unchanged(&owner, "\"7\"").await, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(unchanged(&other, "\"1\"").await, StatusCode::NOT_FOUND);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_cache_keeps_a_location() {
     let settings = [ON, KEY, ("CORS_ORIGINS", "https://map.example:443,http://map.example:8080")];
     let server = TestServer::start_with(Db::Sqlite, &settings).await;
