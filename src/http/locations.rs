@@ -122,7 +122,7 @@ async fn get(id: String, call: Call) -> Response {
         let (id, whose) = (known(&id)?, call.whose(&by));
         if call.headers().contains_key(header::IF_NONE_MATCH) {
             // Before anything large is read.
-            let etag = etag(call.service.version(&by, id).await?);
+            let etag = etag(call.service.version((&by, whose), id).await?);
             if matches(call.headers(), &etag) {
                 let reply = StatusCode::NOT_MODIFIED.into_response();
                 let reply = warp::reply::with_header(reply, header::CACHE_CONTROL, reply::REVALIDATE);

@@ -136,7 +136,7 @@ async fn read_all(call: Call, body: impl Body) -> Response {
 }
 
 async fn page(call: &Call, by: &Caller, asked: query::Notifications) -> Result<Notifications> {
-    let found = call.service.notifications(by, asked.unread, asked.rows).await?;
+    let found = call.service.notifications((by, call.whose(by)), asked.unread, asked.rows).await?;
     let notifications = found.page.into_iter().map(Notification::try_from);
     Ok(Notifications {
         notifications: notifications.collect::<Result<_>>()?,

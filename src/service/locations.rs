@@ -59,6 +59,7 @@ impl Service {
     pub async fn location(&self, (by, whose): (&Caller, Whose), id: LocationId) -> Result<Current> {
         self.limits.may_read(whose)?;
         let stored = async {
+            let _turn = self.reads.turn(whose).await?;
             self.permit(by, id, Action::See).await?;
             let location = self.store.location(id).await?.ok_or_else(|| Error::no_location(id))?;
             Ok(Current { version: location.version, feature: location.to_feature() })
@@ -72,8 +73,9 @@ impl Service {
     ///
     /// # Errors
     /// `not_found`, `storage_unavailable`, `internal`.
-    pub async fn version(&self, by: &Caller, id: LocationId) -> Result<u64> {
+    pub async fn version(&self, (by, whose): (&Caller, Whose), id: LocationId) -> Result<u64> {
         let stored = async {
+            let _turn = self.reads.turn(whose).await?;
             let version = match self.look_up(by, id, Action::See).await? {
                 None => self.store.versions(&[id]).await?.pop().map(|head| head.version),
                 known => known,

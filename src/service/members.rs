@@ -20,6 +20,7 @@ impl Service {
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn members(&self, by: &Caller, whose: Whose, id: LocationId) -> Result<Vec<Member>> {
         self.limits.may_read(whose)?;
+        let _turn = self.reads.turn(whose).await?;
         self.permit(by, id, Action::Meet).await?;
         self.list_members(whose, id).await
     }

@@ -14,6 +14,7 @@ pub mod members;
 pub mod memory;
 pub mod notifications;
 mod passwords;
+mod reads;
 pub mod refusals;
 mod searches;
 pub mod shares;
@@ -36,6 +37,7 @@ use ledger::Ledger;
 use limits::Limits;
 use memory::Memory;
 use passwords::Passwords;
+use reads::Reads;
 use searches::Searches;
 
 use crate::{
@@ -75,6 +77,7 @@ pub struct Service {
     pinged: tokio::sync::Mutex<Option<(Instant, bool)>>,
     searches: Searches,
     pieces: Pieces,
+    reads: Reads,
     /// On every caller.
     pub limits: Arc<Limits>,
     /// What requests and answers hold in memory.
@@ -127,6 +130,7 @@ impl Service {
             pinged: tokio::sync::Mutex::default(),
             searches,
             pieces: Pieces::default(),
+            reads: Reads::new(counts.is_some()),
             limits,
             memory,
             metrics,

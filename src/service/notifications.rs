@@ -3,7 +3,7 @@
 use super::Service;
 use crate::{
     domain::{
-        access::Caller,
+        access::{Caller, Whose},
         error::{Code, Error, Result},
         id::UserId,
     },
@@ -17,7 +17,13 @@ impl Service {
     ///
     /// # Errors
     /// `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn notifications(&self, by: &Caller, unread_only: bool, page: Page) -> Result<Notifications> {
+    pub async fn notifications(
+        &self,
+        (by, whose): (&Caller, Whose),
+        unread_only: bool,
+        page: Page,
+    ) -> Result<Notifications> {
+        let _turn = self.reads.turn(whose).await?;
         self.store.notifications(person(by)?, unread_only, page).await
     }
 

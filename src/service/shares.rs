@@ -61,6 +61,7 @@ impl Service {
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn shares(&self, by: &Caller, whose: Whose, id: LocationId) -> Result<Vec<storage::Share>> {
         self.limits.may_read(whose)?;
+        let _turn = self.reads.turn(whose).await?;
         self.permit(by, id, Action::Manage).await?;
         if let Err(error) = self.ledger.write(&self.store).await {
             tracing::debug!(%error, "uses not counted yet");
