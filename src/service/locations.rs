@@ -28,7 +28,7 @@ impl Service {
     /// # Errors
     /// `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_location(&self, new: NewLocation) -> Result<Arc<Committed>> {
-        new.whose.map_or(Ok(()), |whose| self.limits.deliver(whose, 0, 0))?;
+        new.whose.map_or(Ok(()), |whose| self.limits.deliver(whose, 0, new.size))?;
         self.writer.create(new).await
     }
 
