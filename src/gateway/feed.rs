@@ -11,6 +11,7 @@ use tracing::error;
 use super::{
     outlet::{Item, Outlet, body},
     people::{People, Way},
+    presence::PAID_SOCKETS,
     rooms::Rooms,
 };
 use crate::domain::{
@@ -66,7 +67,7 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
         Listed::Updated(location) => ("update", location, Item::Update(location.id)),
         Listed::Deleted { id, is_fresh } => {
             if let Some(payer) = payer {
-                limits.delivered(payer, ways.len(), 0);
+                limits.delivered(payer, paid_sockets(ways), 0);
             }
             return unlisted(ways, *id, *is_fresh);
         }
@@ -93,8 +94,20 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
         outlet.event_of(socket, item, LOCATIONS, text.clone());
     }
     if let Some(payer) = payer {
-        limits.delivered(payer, ways.len(), whole.map_or(0, |whole| whole.get().len()));
+        limits.delivered(payer, paid_sockets(ways), whole.map_or(0, |whole| whole.get().len()));
     }
+}
+
+/// How many sockets whoever changes lists pays for: of one user [`PAID_SOCKETS`] at most.
+fn paid_sockets(ways: &[Way]) -> usize {
+    let mut counts: HashMap<Option<UserId>, usize> = HashMap::new();
+    let is_paid = |way: &&Way| {
+        let count = counts.entry(way.user).or_default();
+        *count += 1;
+        // In open mode nobody need have said who they are.
+        way.user.is_none() || *count <= PAID_SOCKETS
+    };
+    ways.iter().filter(is_paid).count()
 }
 
 /// A location is gone, or only their right to see it: then what is on its way may not stay there for long, unless

@@ -316,7 +316,8 @@ impl Rooms {
         let role = if user.is_none() { Role::Guest } else { Role::Viewer };
         may(Some(role), Action::Meet, id)?;
         // Not before: nobody spends what a room has who is not in it.
-        self.service.limits.chat(whose, id, room.len(), chat.get().len())?;
+        let paid = shared.presence.lock().paid_sockets();
+        self.service.limits.chat(whose, id, paid, chat.get().len())?;
         for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
             outlet.event_in(socket, id, user, CHAT, chat.clone());
         }
@@ -502,8 +503,9 @@ impl Live for Weak<Rooms> {
     fn audience(&self, id: LocationId) -> (usize, usize) {
         let shared = self.upgrade().and_then(|rooms| rooms.room(id));
         // Not the room's own lock: it is held while an update is sent.
-        shared
-            .map_or((0, 0), |shared| (shared.presence.lock().sockets(), shared.bytes.load(Ordering::Relaxed)))
+        shared.map_or((0, 0), |shared| {
+            (shared.presence.lock().paid_sockets(), shared.bytes.load(Ordering::Relaxed))
+        })
     }
 
     fn active(&self) -> ActiveUsers {

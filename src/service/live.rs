@@ -30,7 +30,7 @@ pub trait Live: std::fmt::Debug + Send + Sync {
     /// A location somebody is listening to, as they were last told; whether the caller may see it is known too.
     fn current(&self, by: &Caller, id: LocationId) -> Option<Result<Current>>;
 
-    /// How many sockets are told of updates of a location, and how many bytes the last one had for each. Asked at
+    /// How many sockets whoever updates a location pays for, and how many bytes the last one had for each. Asked at
     /// every PUT.
     fn audience(&self, id: LocationId) -> (usize, usize);
 
