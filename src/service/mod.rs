@@ -17,6 +17,7 @@ mod passwords;
 pub mod refusals;
 mod searches;
 pub mod shares;
+pub mod turns;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -37,6 +38,7 @@ use limits::Limits;
 use memory::Memory;
 use passwords::Passwords;
 use searches::Searches;
+use turns::CallerTurns;
 
 use crate::{
     config::{self, History, Notifications},
@@ -53,6 +55,8 @@ use crate::{
 
 /// Events on their way to the rooms. Full: the writer waits, and with it new commits.
 const EVENTS: usize = 1_024;
+/// Lists of members or of share links that are read for one caller at once. Each is paid for before the next begins.
+const LISTS_OF_A_CALLER: usize = 2;
 /// How long it is believed that the database is there, or is not.
 const PINGED: Duration = Duration::from_millis(200);
 /// How long an answer waits for the rooms.
@@ -75,6 +79,8 @@ pub struct Service {
     pinged: tokio::sync::Mutex<Option<(Instant, bool)>>,
     searches: Searches,
     pieces: Pieces,
+    /// Of lists of members and of share links.
+    lists: CallerTurns,
     /// On every caller.
     pub limits: Arc<Limits>,
     /// What requests and answers hold in memory.
@@ -127,6 +133,7 @@ impl Service {
             pinged: tokio::sync::Mutex::default(),
             searches,
             pieces: Pieces::default(),
+            lists: CallerTurns::new(LISTS_OF_A_CALLER),
             limits,
             memory,
             metrics,
