@@ -260,6 +260,8 @@ impl Limits {
     /// `rate_limited`.
     pub fn chat(&self, whose: Whose, room: LocationId, members: usize, bytes: usize) -> Result<()> {
         self.user_chats.take(whose)?;
+        // Who is refused for what they owe takes nothing from the room.
+        self.deliveries.is_paid(whose)?;
         self.room_chats.take(room, "too many messages in this room")?;
         self.deliver(whose, members, bytes)
     }
