@@ -11,6 +11,7 @@ use tracing::error;
 use super::{
     outlet::{Item, Outlet, body},
     people::{People, Way},
+    presence::PAID_SOCKETS,
     rooms::Rooms,
 };
 use crate::domain::{
@@ -56,7 +57,7 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
         Listed::Updated(location) => (location, Item::Updated(location.id, location.version)),
         Listed::Deleted(id, ending) => {
             if let Some(payer) = payer {
-                limits.delivered(payer, ways.len(), 0);
+                limits.delivered(payer, paid_sockets(ways), 0);
             }
             return unlisted(ways, *id, *ending);
         }
@@ -83,8 +84,20 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
         outlet.event_of(socket, item, LOCATIONS, text.clone());
     }
     if let Some(payer) = payer {
-        limits.delivered(payer, ways.len(), whole.map_or(0, |whole| whole.get().len()));
+        limits.delivered(payer, paid_sockets(ways), whole.map_or(0, |whole| whole.get().len()));
     }
+}
+
+/// How many sockets whoever changes lists pays for: of one user [`PAID_SOCKETS`] at most.
+fn paid_sockets(ways: &[Way]) -> usize {
+    let mut counts: HashMap<Option<UserId>, usize> = HashMap::new();
+    let is_paid = |way: &&Way| {
+        let count = counts.entry(way.user).or_default();
+        *count += 1;
+        // In open mode nobody need have said who they are.
+        way.user.is_none() || *count <= PAID_SOCKETS
+    };
+    ways.iter().filter(is_paid).count()
 }
 
 /// A location is gone, or only their right to see it: then what is on its way may not stay there for long.

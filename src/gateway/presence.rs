@@ -19,6 +19,10 @@ pub const GRACE: Duration = Duration::from_secs(3);
 const MANY: usize = 50;
 /// and no more often.
 const EVERY: Duration = Duration::from_secs(1);
+/// Sockets of one user, and of all guests of a room, that whoever sends to it pays for: nobody can make others pay for
+/// more by connecting more often.
+pub const PAID_SOCKETS: usize = 5;
+const PAID_GUESTS: usize = 1_000;
 
 /// Who is in a room.
 #[derive(Debug, Default)]
@@ -27,6 +31,10 @@ pub struct Presence {
     users: HashMap<UserId, Here>,
     /// Of everybody, guests included.
     sockets: usize,
+    /// Guests' sockets among them.
+    guests: usize,
+    /// Users' sockets among them, of each user [`PAID_SOCKETS`] at most.
+    paid: usize,
     /// How many were told last instead of names, and when.
     told: (Option<usize>, Option<Instant>),
 }
@@ -61,26 +69,35 @@ impl Presence {
     /// A socket is in; `None`: a guest's.
     pub fn enter(&mut self, user: Option<UserId>) {
         self.sockets += 1;
-        let Some(user) = user else { return };
+        let Some(user) = user else {
+            self.guests += 1;
+            return;
+        };
         let new = Here { sockets: 0, until: None, is_known: false };
         let here = self.users.entry(user).or_insert(new);
         here.sockets += 1;
         here.until = None;
+        self.paid += usize::from(here.sockets <= PAID_SOCKETS);
     }
 
     /// A socket that was in is out.
     pub fn leave(&mut self, user: Option<UserId>, how: Leaving, now: Instant) {
         self.sockets -= 1;
-        let Some(here) = user.and_then(|user| self.users.get_mut(&user)) else { return };
+        let Some(user) = user else {
+            self.guests -= 1;
+            return;
+        };
+        let Some(here) = self.users.get_mut(&user) else { return };
+        self.paid -= usize::from(here.sockets <= PAID_SOCKETS);
         here.sockets -= 1;
         if here.sockets == 0 {
             here.until = Some(if how == Leaving::ForGood { now } else { now + GRACE });
         }
     }
 
-    /// How many sockets are in, guests' included.
-    pub fn sockets(&self) -> usize {
-        self.sockets
+    /// How many sockets whoever sends to the room pays for.
+    pub fn paid_sockets(&self) -> usize {
+        self.paid + self.guests.min(PAID_GUESTS)
     }
 
     /// What is to be told by now, each once, and how many sockets there are. With it whether there will be more
@@ -166,6 +183,22 @@ mod tests {
         room.leave(Some(user(1)), Leaving::ForGood, now);
         assert_eq!(room.news(now), (vec![gone(1)], 0, false));
         assert_eq!(room.news(now), (vec![], 0, false));
+    }
+
+    #[test]
+    fn of_one_user_and_of_guests_only_so_many_sockets_are_paid_for() {
+        let (mut room, now) = (Presence::default(), Instant::now());
+        (0..1_000).for_each(|_| room.enter(Some(user(1))));
+        room.enter(Some(user(2)));
+        assert_eq!(room.paid_sockets(), PAID_SOCKETS + 1);
+        (0..997).for_each(|_| room.leave(Some(user(1)), Leaving::Lost, now));
+        assert_eq!(room.paid_sockets(), 3 + 1);
+        (0..2 * PAID_GUESTS).for_each(|_| room.enter(None));
+        assert_eq!(room.paid_sockets(), 3 + 1 + PAID_GUESTS);
+        (0..2 * PAID_GUESTS).for_each(|_| room.leave(None, Leaving::ForGood, now));
+        (0..3).for_each(|_| room.leave(Some(user(1)), Leaving::ForGood, now));
+        room.leave(Some(user(2)), Leaving::ForGood, now);
+        assert_eq!(room.paid_sockets(), 0);
     }
 
     #[test]

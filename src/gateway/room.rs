@@ -197,11 +197,6 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         self.members.is_empty() && self.visitors.is_empty()
     }
 
-    /// How many are in it.
-    pub fn len(&self) -> usize {
-        self.members.len()
-    }
-
     pub fn member(&self, key: K) -> Option<&S> {
         self.members.get(&key).map(|member| &member.sink)
     }

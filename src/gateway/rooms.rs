@@ -317,7 +317,8 @@ impl Rooms {
         let role = if user.is_none() { Role::Guest } else { Role::Viewer };
         may(Some(role), Action::Meet, id)?;
         // Not before: nobody spends what a room has who is not in it.
-        self.service.limits.chat(whose, id, room.len(), chat.get().len())?;
+        let paid = shared.presence.lock().paid_sockets();
+        self.service.limits.chat(whose, id, paid, chat.get().len())?;
         for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
             outlet.event_in(socket, id, user, CHAT, chat.clone());
         }
@@ -501,11 +502,15 @@ impl Live for Weak<Rooms> {
         Some(seen.map(|()| Current { version: current.version, feature: current.message().to_owned() }))
     }
 
-    fn audience(&self, id: LocationId) -> (usize, usize) {
-        let shared = self.upgrade().and_then(|rooms| rooms.room(id));
-        // Not the room's own lock: it is held while an update is sent.
-        shared
-            .map_or((0, 0), |shared| (shared.presence.lock().sockets(), shared.bytes.load(Ordering::Relaxed)))
+    fn audience(&self, by: &Caller, id: LocationId) -> (usize, usize) {
+        let Some(shared) = self.upgrade().and_then(|rooms| rooms.room(id)) else { return (0, 0) };
+        // Not if somebody is just entering, who may wait for the room's own lock, which is held while an update is sent.
+        let role = shared.door.try_lock().and_then(|door| door.role(by, id));
+        match role.map(|role| may(role, Action::Move, id)) {
+            // It will be refused, so nobody is told.
+            Some(Err(_)) => (0, 0),
+            _ => (shared.presence.lock().paid_sockets(), shared.bytes.load(Ordering::Relaxed)),
+        }
     }
 
     fn active(&self) -> ActiveUsers {

@@ -30,9 +30,9 @@ pub trait Live: std::fmt::Debug + Send + Sync {
     /// A location somebody is listening to, as they were last told; whether the caller may see it is known too.
     fn current(&self, by: &Caller, id: LocationId) -> Option<Result<Current>>;
 
-    /// How many sockets are told of updates of a location, and how many bytes the last one had for each. Asked at
-    /// every PUT.
-    fn audience(&self, id: LocationId) -> (usize, usize);
+    /// How many sockets whoever updates a location pays for, and how many bytes the last update had for each. None for
+    /// a caller of whom it is known that they may not update it. Asked at every PUT.
+    fn audience(&self, by: &Caller, id: LocationId) -> (usize, usize);
 
     /// Everybody who is connected, or was a moment ago.
     fn active(&self) -> ActiveUsers;
@@ -64,8 +64,8 @@ impl Service {
     ///
     /// # Errors
     /// `rate_limited`.
-    pub(super) fn pay(&self, whose: Whose, id: LocationId, bytes: usize) -> Result<()> {
-        let (members, last_bytes) = self.live.get().map_or((0, 0), |live| live.audience(id));
+    pub(super) fn pay(&self, by: &Caller, whose: Whose, id: LocationId, bytes: usize) -> Result<()> {
+        let (members, last_bytes) = self.live.get().map_or((0, 0), |live| live.audience(by, id));
         // A change of properties has a small body, and all of the Feature is sent.
         self.limits.deliver(whose, members, bytes.max(last_bytes))
     }

@@ -28,7 +28,7 @@ impl Service {
     /// # Errors
     /// `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_location(&self, new: NewLocation) -> Result<Arc<Committed>> {
-        new.whose.map_or(Ok(()), |whose| self.limits.deliver(whose, 0, 0))?;
+        new.whose.map_or(Ok(()), |whose| self.limits.deliver(whose, 0, new.size))?;
         self.writer.create(new).await
     }
 
@@ -37,7 +37,7 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `properties_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn update_location(&self, update: Update) -> Result<Arc<Committed>> {
-        update.whose.map_or(Ok(()), |whose| self.pay(whose, update.id, update.size))?;
+        update.whose.map_or(Ok(()), |whose| self.pay(&update.by, whose, update.id, update.size))?;
         self.writer.update(update).await
     }
 
@@ -46,7 +46,7 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn delete_location(&self, by: Caller, whose: Whose, id: LocationId) -> Result<()> {
-        self.pay(whose, id, 0)?;
+        self.pay(&by, whose, id, 0)?;
         self.writer.delete(by, Some(whose), id).await?;
         self.taken_in().await;
         Ok(())

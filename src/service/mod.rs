@@ -18,6 +18,7 @@ mod reads;
 pub mod refusals;
 mod searches;
 pub mod shares;
+pub mod turns;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -39,6 +40,7 @@ use memory::Memory;
 use passwords::Passwords;
 use reads::Reads;
 use searches::Searches;
+use turns::CallerTurns;
 
 use crate::{
     config::{self, History, Notifications},
@@ -55,6 +57,8 @@ use crate::{
 
 /// Events on their way to the rooms. Full: the writer waits, and with it new commits.
 const EVENTS: usize = 1_024;
+/// Lists of members or of share links that are read for one caller at once. Each is paid for before the next begins.
+const LISTS_OF_A_CALLER: usize = 2;
 /// How long it is believed that the database is there, or is not.
 const PINGED: Duration = Duration::from_millis(200);
 /// How long an answer waits for the rooms.
@@ -78,6 +82,8 @@ pub struct Service {
     searches: Searches,
     pieces: Pieces,
     reads: Reads,
+    /// Of lists of members and of share links.
+    lists: CallerTurns,
     /// On every caller.
     pub limits: Arc<Limits>,
     /// What requests and answers hold in memory.
@@ -131,6 +137,7 @@ impl Service {
             searches,
             pieces: Pieces::default(),
             reads: Reads::new(counts.is_some()),
+            lists: CallerTurns::new(LISTS_OF_A_CALLER),
             limits,
             memory,
             metrics,

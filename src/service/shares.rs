@@ -63,11 +63,15 @@ impl Service {
         self.limits.may_read(whose)?;
         let _turn = self.reads.turn(whose).await?;
         self.permit(by, id, Action::Manage).await?;
+        let _turn = self.lists.wait(whose).await?;
+        // Again: the lists that were before it in line are paid for now.
+        self.limits.may_read(whose)?;
         if let Err(error) = self.ledger.write(&self.store).await {
             tracing::debug!(%error, "uses not counted yet");
         }
-        let shares = self.store.shares(id).await;
-        shares.inspect(|shares| self.limits.read(whose, shares.len()))
+        let shares = self.store.shares(id).await?;
+        self.limits.read(whose, shares.len());
+        Ok(shares)
     }
 
     /// Ends a share link; once this returns, whoever came by it is out of the room.

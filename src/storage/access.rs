@@ -203,7 +203,7 @@ impl Store {
             Deed::Removed(user, added_at) => {
                 let lasted_ms = held.now.as_millis() - added_at.as_millis();
                 let beginning = match user != by && lasted_ms < TAKEN_BACK_MS {
-                    true => notices::take_back(tx, id, by, user, added_at).await?,
+                    true => notices::take_back(tx, id, (by, held.hand), user, added_at).await?,
                     false => Beginning::default(),
                 };
                 except = beginning.is_taken_back.then_some(user);

@@ -22,6 +22,7 @@ mod members;
 mod notices;
 mod notifications;
 mod pieces;
+mod queue;
 mod retention;
 mod rows;
 mod search;

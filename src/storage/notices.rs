@@ -5,7 +5,7 @@ use std::{
     fmt::Debug,
 };
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement, Value};
 
 use super::{
     access::{statement, user},
@@ -147,17 +147,17 @@ impl Store {
             for (notice, mut to) in news.notices(of(news.location), name) {
                 to.retain(may_be_told);
                 if !to.is_empty() {
-                    all.push((number, notice, to));
+                    all.push((number, notice, actor(news.by, news.hand), to));
                 }
             }
         }
-        if news.len() > 1 && all.iter().map(|(_, _, to)| to.len()).sum::<usize>() > MOST {
+        if news.len() > 1 && all.iter().map(|(.., to)| to.len()).sum::<usize>() > MOST {
             return Err(too_many());
         }
         let mut told = Vec::with_capacity(all.len());
         let mut rows = Recipients::new(tx);
-        for (number, notice, to) in all {
-            let first = insert(tx, &notice).await? * OF_ONE_NOTICE;
+        for (number, notice, actor, to) in all {
+            let first = insert(tx, &notice, actor).await? * OF_ONE_NOTICE;
             let to: Vec<_> = to.into_iter().zip(first..).collect();
             for (user, id) in &to {
                 rows.push(*user, *id).await?;
@@ -191,13 +191,19 @@ pub async fn is_stored(tx: &DatabaseTransaction, id: u64, notice: &Notice) -> Db
     Ok(there == (kind.to_string(), location.get() as i64, fields.clone(), at.as_millis()))
 }
 
+/// Of whose deeds a notice is counted as one, where only a share of a person's notifications may be about the deeds of one
+/// user. Nobody's if an admin's token did it: that is the app's own backend, which acts for everybody.
+fn actor(by: UserId, hand: Option<Whose>) -> Option<u64> {
+    hand.map(|_| by.get())
+}
+
 /// Stores a notice; returns its id.
-async fn insert(tx: &DatabaseTransaction, notice: &Notice) -> DbResult<u64> {
+async fn insert(tx: &DatabaseTransaction, notice: &Notice, actor: Option<u64>) -> DbResult<u64> {
     let sql = "INSERT INTO notice (kind, actor_id, location_id, message, fields, created_at) \
                VALUES (?, ?, ?, ?, ?, ?)";
     let values = [
         notice.kind.into(),
-        (notice.by.get() as i64).into(),
+        actor.map(|actor| actor as i64).into(),
         (notice.location.get() as i64).into(),
         notice.message.as_str().into(),
         notice.fields.as_str().into(),
@@ -222,22 +228,28 @@ pub struct Beginning {
 pub async fn take_back(
     tx: &DatabaseTransaction,
     id: LocationId,
-    by: UserId,
+    (by, hand): (UserId, Option<Whose>),
     member: UserId,
     added_at: Timestamp,
 ) -> DbResult<Beginning> {
-    let join = match tx.get_database_backend() {
-        DatabaseBackend::MySql => "STRAIGHT_JOIN",
-        _ => "CROSS JOIN",
+    let (join, is_actor) = match tx.get_database_backend() {
+        DatabaseBackend::MySql => ("STRAIGHT_JOIN", "notice.actor_id <=> ?"),
+        _ => ("CROSS JOIN", "notice.actor_id IS ?"),
     };
+    let actor = actor(by, hand);
+    let values =
+        |numbers: [Option<u64>; 4]| numbers.map(|number| Value::from(number.map(|number| number as i64)));
     let sql = format!(
         "SELECT told.id, told.read_at FROM notice {join} notification AS told \
            ON told.id >= notice.id * {OF_ONE_NOTICE} AND told.id < (notice.id + 1) * {OF_ONE_NOTICE} \
-         WHERE notice.created_at = ? AND notice.location_id = ? AND notice.actor_id = ? \
+         WHERE notice.created_at = ? AND notice.location_id = ? AND {is_actor} \
            AND notice.kind = 'member_added' AND told.user_id = ?"
     );
     let at = added_at.as_millis() as u64;
-    let told = tx.query_one_raw(statement(tx, &sql, [at, id.get(), by.get(), member.get()])).await?;
+    let told = {
+        let values = values([Some(at), Some(id.get()), actor, Some(member.get())]);
+        tx.query_one_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, values)).await?
+    };
     let Some(told) = told else { return Ok(Beginning::default()) };
     let (first, read_at): (i64, Option<i64>) = told.try_get_many_by_index()?;
     if read_at.is_some() {
@@ -245,12 +257,15 @@ pub async fn take_back(
     }
     let sql = notifications::select(
         tx,
-        "AND told.id >= ? AND told.read_at IS NULL AND notice.location_id = ? AND notice.actor_id = ? \
-         AND notice.kind IN ('member_added', 'role_changed')",
+        &format!(
+            "AND told.id >= ? AND told.read_at IS NULL AND notice.location_id = ? AND {is_actor} \
+             AND notice.kind IN ('member_added', 'role_changed')"
+        ),
     );
-    let values = [member.get(), first as u64, id.get(), by.get()];
+    let values = values([Some(member.get()), Some(first as u64), Some(id.get()), actor]);
+    let later = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
     let delete = "DELETE FROM notification WHERE user_id = ? AND id = ?";
-    for row in tx.query_all_raw(statement(tx, &sql, values)).await? {
+    for row in tx.query_all_raw(later).await? {
         let told: i64 = row.try_get_by_index(0)?;
         tx.execute_raw(statement(tx, delete, [member.get(), told as u64])).await?;
     }

@@ -4,13 +4,12 @@
 //! a commit. Versions are counted under the rows' locks, in the transaction that changes them. Because one
 //! task commits and then publishes, nobody can be told of version 7 before version 6.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use sea_orm::DbErr;
 use tokio::{
     sync::{
-        OwnedSemaphorePermit, Semaphore,
         mpsc::{self, error::TrySendError},
         oneshot,
     },
@@ -22,9 +21,10 @@ use tracing::warn;
 use super::{
     batch::{Act, Failure, Fate, Locked, Outcome, Outcomes},
     connect::Store,
-    counts::{Counts, watch_channel},
+    counts::Counts,
     error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, is_silence, may_try_again},
     expiry::Expiry,
+    queue::{BATCH, Full, Place, Places, TOTAL, Weight, take_batch},
     retention::Retention,
 };
 use crate::domain::{
@@ -35,30 +35,22 @@ use crate::domain::{
     location::{Committed, NewLocation, Update},
 };
 use crate::{
-    metrics::Metrics,
+    metrics::{Counter, Metrics},
     supervise::{Supervisor, Task},
 };
 
-/// Changes that may wait, and the KiB of all their bodies; one more is refused with 503.
-const QUEUE: usize = 4_096;
-const QUEUE_KIB: usize = 64 * 1024;
-/// Changes of one transaction, and the bytes of their bodies, the last apart: bounds its locks and how long
-/// the last of them waits.
-const BATCH: usize = 512;
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// New locations of one transaction: each takes a round trip of its own, and all together must not take longer
-/// than [`STATEMENT_TIMEOUT`], over a slow network either.
-const BATCH_CREATED: usize = 64;
 /// How often a database that is away is asked what became of a COMMIT.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// When there may be room again for a caller who has too much waiting; nobody knows.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// An act, and whoever waits for its outcome.
 #[derive(Debug)]
 struct Change {
     act: Act,
     reply: Reply,
-    /// Its part of the queue's KiB, until it is settled.
-    space: OwnedSemaphorePermit,
+    /// Its place in the queue, until it is settled.
+    place: Place,
 }
 
 type Reply = oneshot::Sender<Outcome>;
@@ -67,8 +59,9 @@ type Reply = oneshot::Sender<Outcome>;
 #[derive(Clone, Debug)]
 pub struct Writer {
     changes: mpsc::Sender<Change>,
-    /// The queue's KiB.
-    space: Arc<Semaphore>,
+    places: Places,
+    /// Refusals of callers who have too much waiting.
+    limited: Counter,
 }
 
 impl Writer {
@@ -81,35 +74,33 @@ impl Writer {
         metrics: &Metrics,
         tasks: &Supervisor,
     ) -> Self {
-        let (changes, queue) = mpsc::channel(QUEUE);
+        let (changes, queue) = mpsc::channel(TOTAL.changes);
         let (watched, counts) = (tasks.task("writer"), Counts::start(metrics));
         let committing = Committing {
             store,
             events,
             retention,
             expiry,
+            waiting: VecDeque::new(),
             unsure: None,
             most: BATCH,
             counts,
             watched: watched.clone(),
         };
         watched.spawn((committing, queue), |(committing, queue)| committing.run(queue).boxed());
-        let writer = Self { changes, space: Arc::new(Semaphore::new(QUEUE_KIB)) };
-        writer.watch(metrics);
-        writer
-    }
-
-    fn watch(&self, metrics: &Metrics) {
-        watch_channel(metrics, "writer", &self.changes);
-        let space = self.space.clone();
-        let help = "Bodies of changes that wait for the writer or are being committed, in whole KiB each";
-        metrics.watch_bytes("writer_queue", help, move || (QUEUE_KIB - space.available_permits()) * 1024);
+        let places = Places::default();
+        let held = places.clone();
+        metrics.queue("writer", TOTAL.changes, move || held.held().changes);
+        let held = places.clone();
+        let help = "Bodies of changes that wait for the writer or are being committed";
+        metrics.watch_bytes("writer_queue", help, move || held.held().bytes);
+        Self { changes, places, limited: metrics.limited("waiting_changes") }
     }
 
     /// Commits a new location.
     ///
     /// # Errors
-    /// `storage_unavailable`, `internal`.
+    /// `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create(&self, new: NewLocation) -> Result<Arc<Committed>> {
         self.send(Act::Create(new)).await
     }
@@ -133,10 +124,15 @@ impl Writer {
     async fn send(&self, act: Act) -> Result<Arc<Committed>> {
         let full =
             || Error::new(Code::StorageUnavailable, "too many writes wait for the database; try again");
-        let space = self.space.clone().try_acquire_many_owned((act.size() / 1024 + 1) as u32);
-        let space = space.map_err(|_| full())?;
+        let place = self.places.take(act.whose(), act.size()).map_err(|why| match why {
+            Full::Queue => full(),
+            Full::Share => {
+                self.limited.inc();
+                Error::limited("too many changes of this caller wait for the database", RETRY_AFTER)
+            }
+        })?;
         let (reply, answer) = oneshot::channel();
-        self.changes.try_send(Change { act, reply, space }).map_err(|e| match e {
+        self.changes.try_send(Change { act, reply, place }).map_err(|e| match e {
             TrySendError::Full(_) => full(),
             TrySendError::Closed(_) => Error::internal("the writer has ended"),
         })?;
@@ -149,7 +145,7 @@ impl Writer {
 struct Batch {
     acts: Vec<Act>,
     replies: Vec<Reply>,
-    space: Vec<OwnedSemaphorePermit>,
+    places: Vec<Place>,
 }
 
 /// The state of the task.
@@ -158,6 +154,8 @@ struct Committing {
     events: mpsc::Sender<Event>,
     retention: Retention,
     expiry: Expiry,
+    /// Changes that the last batches had no room for, in the order in which they came; at most [`TOTAL`].
+    waiting: VecDeque<Change>,
     /// Acts whose COMMIT was sent and never confirmed, and their outcomes if it was carried out. Their
     /// callers have been refused.
     unsure: Option<(Vec<Act>, Outcomes)>,
@@ -172,29 +170,36 @@ struct Away;
 
 impl Committing {
     async fn run(&mut self, queue: &mut mpsc::Receiver<Change>) {
-        loop {
+        while self.gather(queue).await {
+            let mut batch = Batch::default();
+            take_batch(&mut self.waiting, self.most, Change::weight).for_each(|change| batch.push(change));
+            if let Err(Away) = self.commit(batch).await {
+                // What waits would find that out too, batch by batch and each after a timeout.
+                while let Ok(change) = queue.try_recv() {
+                    self.waiting.push_back(change);
+                }
+                for Change { reply, .. } in self.waiting.drain(..) {
+                    let _ = reply.send(Err(Error::database_away()));
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to do, and takes over all changes that have come. `false`: there will be none.
+    async fn gather(&mut self, queue: &mut mpsc::Receiver<Change>) -> bool {
+        if self.waiting.is_empty() {
             // The rooms must hear of unsure acts even if no further change comes.
             let first = match &self.unsure {
                 None => queue.recv().await.map(Some),
                 Some(_) => timeout(ASK_AGAIN, queue.recv()).await.map_or(Some(None), |first| first.map(Some)),
             };
-            let Some(mut next) = first else { return };
-            let (mut batch, mut bytes, mut created) = (Batch::default(), 0, 0);
-            while let Some(change) = next {
-                bytes += change.act.size();
-                created += usize::from(matches!(change.act, Act::Create(_)));
-                batch.push(change);
-                next = (batch.acts.len() < self.most && created < BATCH_CREATED && bytes < BATCH_BYTES)
-                    .then(|| queue.try_recv().ok())
-                    .flatten();
-            }
-            if let Err(Away) = self.commit(batch).await {
-                // What waits would find that out too, batch by batch and each after a timeout.
-                while let Ok(Change { reply, .. }) = queue.try_recv() {
-                    let _ = reply.send(Err(Error::database_away()));
-                }
-            }
+            let Some(first) = first else { return false };
+            self.waiting.extend(first);
         }
+        while let Ok(change) = queue.try_recv() {
+            self.waiting.push_back(change);
+        }
+        true
     }
 
     /// Commits a batch and answers its callers. Where the database refuses it, it is halved until the act
@@ -343,19 +348,26 @@ impl Committing {
     }
 }
 
+impl Change {
+    fn weight(&self) -> Weight {
+        let is_creation = matches!(self.act, Act::Create(_));
+        Weight { whose: self.act.whose(), bytes: self.act.size(), is_creation }
+    }
+}
+
 impl Batch {
-    fn push(&mut self, Change { act, reply, space }: Change) {
+    fn push(&mut self, Change { act, reply, place }: Change) {
         // Whoever has gone away may be trying again.
         if !reply.is_closed() {
             self.acts.push(act);
             self.replies.push(reply);
-            self.space.push(space);
+            self.places.push(place);
         }
     }
 
     fn split_off(&mut self, at: usize) -> Self {
-        let Self { acts, replies, space } = self;
-        Self { acts: acts.split_off(at), replies: replies.split_off(at), space: space.split_off(at) }
+        let Self { acts, replies, places } = self;
+        Self { acts: acts.split_off(at), replies: replies.split_off(at), places: places.split_off(at) }
     }
 
     /// Answers every caller with a refusal; the first one's goes into the log with its cause.
