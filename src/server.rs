@@ -14,7 +14,7 @@ use crate::{
     config::{Config, Invalid},
     gateway::Gateway,
     http,
-    net::accept,
+    net::{accept, heads::Heads},
     service::Service,
     storage::{ConnectError, Store, is_in_use},
     supervise::{Supervisor, Task},
@@ -120,7 +120,8 @@ impl Server {
             Service::start(store.clone(), config.history, config.notifications, config.keys, &config.limits);
         let tasks = service.tasks.clone();
         let preparing = watch_preparing(preparing, &tasks);
-        let help = "Log lines that were dropped because nobody read the log fast enough";
+        let help =
+            "Log lines that were dropped because the log was not read fast enough or could not be written";
         service.metrics.watch_counter("log_lines_dropped", help, telemetry::dropped_lines);
         let (mut forwarding, sockets) = Gateway::start(
             service.clone(),
@@ -131,7 +132,11 @@ impl Server {
             &config.limits,
         );
         let requests = http::service(service.clone(), &config.origins, config.trusted_proxies);
-        let (header_timeout, body_timeout) = (config.limits.header_timeout, config.limits.body_timeout);
+        let timeouts = (config.limits.header_timeout, config.limits.body_timeout);
+        let heads = Heads::default();
+        let incomplete = heads.clone();
+        let help = "Bytes over 8 KiB of each request head that has not come whole";
+        service.metrics.watch_bytes("heads", help, move || incomplete.used());
 
         // The API first: once it is done every acknowledged write has been published. The sockets go
         // on meanwhile; told to go they come back elsewhere, or here after the restart.
@@ -146,7 +151,7 @@ impl Server {
         };
         let accepting = tasks.task("accept");
         let api = async {
-            let connections = accept::serve(api, requests, header_timeout, body_timeout, stop);
+            let connections = accept::serve(api, requests, heads.clone(), timeouts, stop);
             if let Some(connections) = watched(&accepting, connections).await {
                 connections.drain(GRACE).await;
             }
@@ -158,7 +163,7 @@ impl Server {
                 drop(api_is_done.await);
                 forwarding.flush().await;
             };
-            let connections = accept::serve(gateway, sockets, header_timeout, body_timeout, stop);
+            let connections = accept::serve(gateway, sockets, heads.clone(), timeouts, stop);
             let connections = watched(&accepting, connections).await;
             let drained = async {
                 if let Some(connections) = connections {

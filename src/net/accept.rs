@@ -21,10 +21,11 @@ use tokio::{
 };
 use tower::{Service, ServiceExt};
 
-use super::connection::{Answers, Connection};
+use super::{
+    connection::{Answers, Connection},
+    heads::{Heads, MAX_HEAD},
+};
 
-/// A request line and its headers, at most.
-const MAX_HEAD: usize = 128 * 1024;
 /// A pause when the process is out of file descriptors or the like: those return by themselves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// While it lasts it is said so often.
@@ -45,12 +46,12 @@ pub struct Peer {
 
 /// Accepts and serves until `stop`; what is returned still holds the connections. A request line and its headers
 /// may take `header_timeout`, as may the time until the next; a client that takes nothing of an answer for
-/// `answer_timeout`, or less than a lowest rate, is given up.
+/// `answer_timeout`, or less than a lowest rate, is given up. One whose head finds no room among `heads` is closed.
 pub async fn serve<S, B>(
     listener: TcpListener,
     service: S,
-    header_timeout: Duration,
-    answer_timeout: Duration,
+    heads: Heads,
+    (header_timeout, answer_timeout): (Duration, Duration),
     stop: impl Future<Output = ()>,
 ) -> Connections
 where
@@ -86,11 +87,18 @@ where
             }
         };
         prepare(&stream, answer_timeout);
-        let stream = Connection::new(stream, answer_timeout);
+        let head = heads.follow(peer.ip());
+        let stream = Connection::new(stream, answer_timeout, head.clone());
         let peer = Peer { addr: peer, answers: stream.answers() };
+        let next_head = head.clone();
         let service = service.clone().map_request(move |mut request: Request<Incoming>| {
+            head.complete();
             request.extensions_mut().insert(peer.clone());
             request
+        });
+        let service = service.map_response(move |response| {
+            next_head.begin();
+            response
         });
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let mut stopped = stopped.clone();

@@ -23,6 +23,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::heads::Head;
+
 /// Bytes of one read. HTTP reads ahead into a buffer that grows as long as reads fill it, and no budget counts that.
 const MAX_READ: usize = 16 * 1024;
 /// A client that does not take all there is takes at least so many bytes a second.
@@ -36,6 +38,8 @@ pub struct Connection {
     /// Runs while there is more than the client takes: its end, and what it has taken since.
     slow: Option<(Pin<Box<Sleep>>, u64)>,
     answers: LastAnswer,
+    /// Counts what has come of a request's head.
+    head: Head,
 }
 
 /// The answer under way, which is lost when the connection ends.
@@ -51,8 +55,8 @@ impl Drop for LastAnswer {
 
 impl Connection {
     /// Takes a stream over; its client may take too little of an answer for as long as `patience`.
-    pub fn new(stream: TcpStream, patience: Duration) -> Self {
-        Self { stream, patience, slow: None, answers: LastAnswer(Answers::default()) }
+    pub fn new(stream: TcpStream, patience: Duration, head: Head) -> Self {
+        Self { stream, patience, slow: None, answers: LastAnswer(Answers::default()), head }
     }
 
     /// What follows the answers that are sent over it.
@@ -106,14 +110,19 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let stream = Pin::new(&mut self.stream);
+        let before = buffer.filled().len();
         if buffer.remaining() <= MAX_READ {
-            return stream.poll_read(cx, buffer);
+            ready!(stream.poll_read(cx, buffer))?;
+        } else {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(MAX_READ));
+            ready!(stream.poll_read(cx, &mut part))?;
+            let read = part.filled().len();
+            buffer.advance(read);
         }
-        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(MAX_READ));
-        ready!(stream.poll_read(cx, &mut part))?;
-        let read = part.filled().len();
-        buffer.advance(read);
-        Poll::Ready(Ok(()))
+        match self.head.record_read(buffer.filled().len() - before) {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Ready(Err(io::Error::other("too many request heads that have not come whole"))),
+        }
     }
 }
 

@@ -7,4 +7,5 @@ pub mod bearer;
 pub mod byte_budget;
 pub mod client;
 pub mod connection;
+pub mod heads;
 pub mod origins;

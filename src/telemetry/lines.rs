@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,8 @@ use tracing_subscriber::fmt::MakeWriter;
 const MAX_WAITING: usize = 2 * 1024 * 1024;
 /// Memory that the buffer keeps after a burst.
 const KEPT: usize = 64 * 1024;
+/// The pause before a write is tried again that found the output full.
+const RETRY: Duration = Duration::from_millis(20);
 /// The pause between two writes. What is logged meanwhile is written together and wakes nobody.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -70,7 +73,7 @@ impl Lines {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes lines as they come, until [`Lines::finish`]. A line that cannot be written is lost.
+    /// Writes lines as they come, until [`Lines::finish`]. Lines that cannot be written are dropped and counted.
     pub fn write_to(&self, mut out: impl Write) {
         let mut batch = Vec::new();
         loop {
@@ -87,13 +90,18 @@ impl Lines {
             std::mem::swap(&mut batch, &mut state.waiting);
             let dropped = std::mem::take(&mut state.unreported);
             drop(state);
-            let _ = out.write_all(&batch).and_then(|()| out.flush());
+            let lost = write_lines(&mut out, &batch);
             batch.clear();
             batch.shrink_to(KEPT);
-            if dropped > 0 {
-                warn!(lines = dropped, "log lines were dropped: they were written faster than read");
+            if dropped > 0 && lost == 0 {
+                warn!(lines = dropped, "log lines were dropped: they came faster than they could be written");
             }
             let mut state = self.0.state.lock();
+            if lost > 0 {
+                // A line about it would be lost too, and so on: it is said once something can be written.
+                state.unreported += dropped + lost;
+                self.0.dropped.fetch_add(lost, Ordering::Relaxed);
+            }
             if !state.is_finishing {
                 self.0.changed.wait_for(&mut state, PAUSE);
             }
@@ -109,6 +117,21 @@ impl Lines {
         self.0.changed.notify_all();
         while !state.has_finished && !self.0.changed.wait_until(&mut state, until).timed_out() {}
     }
+}
+
+/// Writes lines, and waits for an output that is full for now. Returns how many of them it does not take.
+fn write_lines(out: &mut impl Write, mut rest: &[u8]) -> u64 {
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(0) => break,
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
+            Err(_) => break,
+        }
+    }
+    let _ = out.flush();
+    rest.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 impl MakeWriter<'_> for Lines {
@@ -133,7 +156,7 @@ impl Write for Lines {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, thread};
+    use std::sync::mpsc;
 
     use super::*;
 
@@ -170,6 +193,61 @@ mod tests {
         drop(allow);
         thread.join().unwrap();
         assert_eq!(written.lock().len(), 3 * MAX_WAITING - dropped * line.len());
+    }
+
+    /// An output that answers as told, one byte at a time; then it takes everything.
+    struct Faulty(Vec<io::ErrorKind>, Vec<u8>);
+
+    impl Write for Faulty {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.0.pop() {
+                Some(fault) => Err(fault.into()),
+                None => {
+                    self.1.push(bytes[0]);
+                    Ok(1)
+                }
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_output_that_is_full_for_now_loses_nothing_and_lines_it_refuses_are_counted() {
+        use io::ErrorKind::{BrokenPipe, Interrupted, StorageFull, WouldBlock};
+        for (faults, lost) in [
+            (vec![], 0),
+            (vec![Interrupted, WouldBlock, WouldBlock], 0),
+            (vec![StorageFull], 2),
+            (vec![BrokenPipe, WouldBlock], 2),
+        ] {
+            let mut out = Faulty(faults.clone(), Vec::new());
+            assert_eq!(write_lines(&mut out, b"one\ntwo\n"), lost, "{faults:?}");
+            assert_eq!(out.1.len(), if lost == 0 { 8 } else { 0 }, "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn lines_that_nobody_can_write_are_counted_once_each() {
+        struct Broken;
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let writing = lines.clone();
+        let thread = thread::spawn(move || writing.write_to(Broken));
+        (0..100).for_each(|_| lines.push(b"line\n"));
+        lines.finish(Duration::from_secs(60));
+        thread.join().unwrap();
+        assert_eq!(lines.dropped(), 100);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
@@ -465,5 +465,30 @@ async fn idle_sockets_and_one_large_feature_cost_little() {
         most = most.max(resident(&server).await);
     }
     assert!(most - before < MEMORY, "{} bytes more", most - before);
+    server.stop().await;
+}
+
+/// Nobody has said yet who they are, and nothing else bounds them.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_sent_heads_of_one_address_take_little_memory() {
+    const SHARE: f64 = 4.0 * 1024.0 * 1024.0;
+    let server = locked().await;
+    let head = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Pad: {}", "a".repeat(64 * 1024));
+    let mut ends = FuturesUnordered::new();
+    for n in 0..200 {
+        let addr = if n % 2 == 0 { server.addrs.0 } else { server.addrs.1 };
+        let mut stream = TcpStream::connect(addr).await.expect("a connection");
+        // The server may have closed it.
+        let _ = stream.write_all(head.as_bytes()).await;
+        ends.push(async move { stream.read(&mut [0; 1]).await });
+    }
+    for _ in 0..100 {
+        let end = timeout(PATIENCE, ends.next()).await.expect("it is closed").expect("one of them");
+        assert!(end.is_err() || matches!(end, Ok(0)), "{end:?}");
+    }
+    let held = Exposition::scrape(&server).await.value("georoom_heads_bytes");
+    assert!(held > SHARE / 2.0 && held <= SHARE, "{held}");
+    drop(ends);
+    Exposition::until(&server, "georoom_heads_bytes", 0.0).await;
     server.stop().await;
 }
