@@ -211,7 +211,8 @@ impl Link {
         Sent::Yes(account.sent())
     }
 
-    /// Reserves room for bytes that are to wait for the socket, or that have come of a message. `false`: whoever has it has no more.
+    /// Reserves room for bytes that are to wait for the socket, or that have come of a message. `false`: whoever has
+    /// it has no more.
     pub fn hold(&self, bytes: usize) -> bool {
         self.state.lock().road.hold(bytes)
     }

@@ -63,8 +63,8 @@ struct Given {
 /// Events and acks that the library was given.
 #[derive(Debug, Default)]
 struct Packets {
-    /// The sizes of those that it has not written yet, oldest first; `None`: none. Apart, because each delivery comes by
-    /// and nearly always finds none.
+    /// The sizes of those that it has not written yet, oldest first; `None`: none. Apart, because each delivery comes
+    /// by and nearly always finds none.
     waiting: Option<Box<Given>>,
     /// Their sum.
     bytes: usize,

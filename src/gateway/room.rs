@@ -33,8 +33,8 @@ const RUN_BYTES: usize = 8 * 1024;
 const REMEMBERED: Duration = Duration::from_secs(5);
 /// How long a socket that is owed what it missed may take none of it.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a room sends in one turn, about half a millisecond's work; then it is another room's turn. Members that are owed
-/// nothing cost next to nothing.
+/// What a room sends in one turn, about half a millisecond's work; then it is another room's turn. Members that are
+/// owed nothing cost next to nothing.
 pub const TURN: Turn = Turn { versions: 64, bytes: 512 * 1024, visits: 8_192 };
 /// A turn that goes through all members, whatever that takes.
 pub const WHOLE_TURN: Turn = Turn { versions: u64::MAX, bytes: u64::MAX, visits: usize::MAX };

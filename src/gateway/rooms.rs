@@ -504,7 +504,8 @@ impl Live for Weak<Rooms> {
 
     fn audience(&self, by: &Caller, id: LocationId) -> (usize, usize) {
         let Some(shared) = self.upgrade().and_then(|rooms| rooms.room(id)) else { return (0, 0) };
-        // Not if somebody is just entering, who may wait for the room's own lock, which is held while an update is sent.
+        // Not if somebody is just entering, who may wait for the room's own lock, which is held while an update is
+        // sent.
         let role = shared.door.try_lock().and_then(|door| door.role(by, id));
         match role.map(|role| may(role, Action::Move, id)) {
             // It will be refused, so nobody is told.

@@ -386,7 +386,8 @@ impl Bodies {
         Ok(body)
     }
 
-    /// The bytes of a body, `most` at most. One that comes whole at once is passed on as it is; others hold a part of the budget.
+    /// The bytes of a body, `most` at most. One that comes whole at once is passed on as it is; others hold a part of
+    /// the budget.
     async fn collect(&self, whose: Whose, mut body: Incoming, most: usize) -> Result<Bytes, Unread> {
         if body.size_hint().lower() > most as u64 {
             return Err(Unread::TooLarge);

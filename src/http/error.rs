@@ -113,7 +113,8 @@ fn problem(error: &Error) -> Response<Bytes> {
     response
 }
 
-/// Is it refused because others have too much under way, and nothing has failed? Only then it is known when to try again.
+/// Is it refused because others have too much under way, and nothing has failed? Only then it is known when to try
+/// again.
 fn is_refusal(error: &Error) -> bool {
     error.code == Code::StorageUnavailable && error.retry_after.is_some() && error.source().is_none()
 }

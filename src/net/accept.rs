@@ -174,8 +174,8 @@ fn prepare(stream: &TcpStream, answer_timeout: Duration) {
     #[cfg(target_os = "linux")]
     {
         let socket = socket2::SockRef::from(stream);
-        // `Connection` sees to those who read too little. The kernel counts a window that never has room for all it wants
-        // to send as none, so its own patience, for those who are gone, is longer.
+        // `Connection` sees to those who read too little. The kernel counts a window that never has room for all it
+        // wants to send as none, so its own patience, for those who are gone, is longer.
         if let Err(e) = socket.set_tcp_user_timeout(Some(4 * answer_timeout)) {
             tracing::debug!(error = %e, "TCP_USER_TIMEOUT");
         }

@@ -1,6 +1,7 @@
 //! A bound on request heads that have not come whole, of all connections and of one address.
 //!
-//! HTTP reads a head into a buffer of the connection, up to [`MAX_HEAD`], before anybody knows who is calling. Apart from `connection.rs`, which only says what it has read.
+//! HTTP reads a head into a buffer of the connection, up to [`MAX_HEAD`], before anybody knows who is calling. Apart
+//! from `connection.rs`, which only says what it has read.
 
 use std::{
     net::{IpAddr, Ipv6Addr},

@@ -60,8 +60,8 @@ const DELIVERY_BYTES: usize = 16 * 1024;
 /// the largest Features ten a second may be read by one user, and a hundred at once.
 const FREE_TEXT: usize = 16 * 1024;
 const ROW_BYTES: usize = 512;
-/// Bytes of a body for the price of one delivery: with the default setting a user writes 20 MB a second, after a burst of
-/// ten times as much.
+/// Bytes of a body for the price of one delivery: with the default setting a user writes 20 MB a second, after a burst
+/// of ten times as much.
 const BODY_BYTES: usize = 1024;
 /// Of an IPv6 address, what one customer has at least.
 const NETWORK: u32 = 64;

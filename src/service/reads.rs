@@ -1,8 +1,8 @@
 //! How many reads of one caller may be with the database at once.
 //!
 //! The connections for reading are few and first come is first served there, so a caller who asks for a lot at once
-//! would put everybody else at the end of a long line. Here each caller has most of the connections at most, and whoever
-//! has so many reads under way waits in a line of their own.
+//! would put everybody else at the end of a long line. Here each caller has most of the connections at most, and
+//! whoever has so many reads under way waits in a line of their own.
 
 use std::{
     collections::{HashMap, VecDeque},

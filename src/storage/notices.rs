@@ -191,8 +191,8 @@ pub async fn is_stored(tx: &DatabaseTransaction, id: u64, notice: &Notice) -> Db
     Ok(there == (kind.to_string(), location.get() as i64, fields.clone(), at.as_millis()))
 }
 
-/// Of whose deeds a notice is counted as one, where only a share of a person's notifications may be about the deeds of one
-/// user. Nobody's if an admin's token did it: that is the app's own backend, which acts for everybody.
+/// Of whose deeds a notice is counted as one, where only a share of a person's notifications may be about the deeds of
+/// one user. Nobody's if an admin's token did it: that is the app's own backend, which acts for everybody.
 fn actor(by: UserId, hand: Option<Whose>) -> Option<u64> {
     hand.map(|_| by.get())
 }

@@ -1,8 +1,8 @@
 //! How many locations a list has in all, without counting very many of them for every page.
 //!
 //! MySQL keeps no number of rows: it counts them. Up to [`COUNTED_ANEW`] that takes no time and is done each time. A
-//! larger count is kept for a second; above [`COUNTED`] one list is counted at a time, and its count is kept for longer,
-//! in proportion to what it took.
+//! larger count is kept for a second; above [`COUNTED`] one list is counted at a time, and its count is kept for
+//! longer, in proportion to what it took.
 
 use std::{
     collections::HashMap,

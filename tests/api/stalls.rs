@@ -408,12 +408,23 @@ async fn whom_too_much_waits_for_comes_back_and_misses_nothing() {
     let load = Load::start(&server.api, &rooms, &[20, 5]);
 
     let meanwhile = async {
-        // More than the window and 256 events: everybody hears of every location that is made.
-        for _ in 0..70 {
+        // More than the window: everybody hears of every location that is made.
+        for _ in 0..40 {
             create(&server, 10).await;
         }
+        // And 260 events: whoever is in a room hears of everybody who comes.
+        let mut here = Vec::new();
+        for user in 1..=130 {
+            let mut client = WebSocket::connect(&server.gateway).await;
+            client.emit("join", &json!({"userId": 1_000 + user})).await;
+            client.emit("join_room", &json!({"locationId": rooms[0]})).await;
+            let joined = client.emit("join_room", &json!({"locationId": rooms[1]})).await;
+            while !matches!(client.next().await, Seen::Ack(number, _) if number == joined) {}
+            here.push(client);
+        }
+        here
     };
-    tokio::join!(followers.block(Duration::from_secs(8)), meanwhile);
+    let ((), _here) = tokio::join!(followers.block(Duration::from_secs(8)), meanwhile);
     followers.reach(&load.stop().await).await;
     for follower in followers.summary().await {
         assert_eq!((follower.connects, follower.reasons.len()), (2, 1), "{follower:#?}");

@@ -1,7 +1,7 @@
 //! What becomes of a room after a panic over it: it is read anew, or given up; the others go on.
 //!
-//! A file of its own because none of this happens as long as there is no fault. Where panics are caught is said where the
-//! work is done (`gateway/forward.rs`, `gateway/rooms.rs`, `gateway/herald.rs`, `gateway/messages.rs`).
+//! A file of its own because none of this happens as long as there is no fault. Where panics are caught is said where
+//! the work is done (`gateway/forward.rs`, `gateway/rooms.rs`, `gateway/herald.rs`, `gateway/messages.rs`).
 
 use tracing::{debug, warn};
 
