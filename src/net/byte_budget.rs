@@ -23,7 +23,7 @@ struct Inner<K> {
     share: usize,
     /// How much a caller may hold whatever the others hold; `None`: the budget is not fair, and first come is first
     /// served.
-    guaranteed: Option<fn(K) -> usize>,
+    guaranteed: Option<usize>,
     /// Written whenever bytes are reserved or given back; held for one look-up. Callers who hold nothing have no
     /// entry, so it is bounded by `total` and by the callers who hold what they are guaranteed.
     held: Mutex<Held<K>>,
@@ -49,12 +49,12 @@ impl<K: Hash + Eq + Copy> ByteBudget<K> {
         Self::create(total, share, None)
     }
 
-    /// The same, fair: `guaranteed` says what each caller may hold whatever the others hold.
-    pub fn fair(total: usize, share: usize, guaranteed: fn(K) -> usize) -> Self {
+    /// The same, fair: each caller may hold so many bytes whatever the others hold.
+    pub fn fair(total: usize, share: usize, guaranteed: usize) -> Self {
         Self::create(total, share, Some(guaranteed))
     }
 
-    fn create(total: usize, share: usize, guaranteed: Option<fn(K) -> usize>) -> Self {
+    fn create(total: usize, share: usize, guaranteed: Option<usize>) -> Self {
         let held = Mutex::new(Held { all: 0, by: HashMap::new() });
         Self(Arc::new(Inner { total, share, guaranteed, held }))
     }
@@ -85,7 +85,7 @@ impl<K: Hash + Eq + Copy> ByteBudget<K> {
     /// Is there room for so many bytes more of this caller?
     pub fn has_room(&self, key: K, more: usize) -> bool {
         let Held { all, by } = &*self.0.held.lock();
-        self.0.fits(key, by.get(&key).copied().unwrap_or_default(), *all, more)
+        self.0.fits(by.get(&key).copied().unwrap_or_default(), *all, more)
     }
 
     /// The bytes that are reserved now, of all callers.
@@ -101,7 +101,7 @@ impl<K: Hash + Eq + Copy> ByteBudget<K> {
 
 impl<K: Hash + Eq + Copy> Inner<K> {
     /// May a caller hold `more` bytes beside `theirs`, while all callers hold `all`?
-    fn fits(&self, key: K, theirs: usize, all: usize, more: usize) -> bool {
+    fn fits(&self, theirs: usize, all: usize, more: usize) -> bool {
         let (Some(theirs), Some(all)) = (theirs.checked_add(more), all.checked_add(more)) else {
             return false;
         };
@@ -109,7 +109,7 @@ impl<K: Hash + Eq + Copy> Inner<K> {
             return false;
         }
         let Some(guaranteed) = self.guaranteed else { return all <= self.total };
-        theirs <= guaranteed(key) || theirs <= self.threshold(self.total.saturating_sub(all))
+        theirs <= guaranteed || theirs <= self.threshold(self.total.saturating_sub(all))
     }
 
     /// How much a caller may hold of a fair budget of which so much is left: all of the share while nobody else holds
@@ -129,7 +129,7 @@ impl<K: Hash + Eq + Copy> Reservation<K> {
         let inner = &*self.budget.0;
         let Held { all, by } = &mut *inner.held.lock();
         let theirs = by.get(&self.key).copied().unwrap_or_default();
-        if !inner.fits(self.key, theirs, *all, more) {
+        if !inner.fits(theirs, *all, more) {
             return false;
         }
         *all += more;
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn one_caller_alone_reaches_the_share_of_a_fair_budget() {
-        let budget = ByteBudget::fair(64 << 20, 16 << 20, |_| 256 << 10);
+        let budget = ByteBudget::fair(64 << 20, 16 << 20, 256 << 10);
         let held = take_all(&budget, 1);
         assert_eq!(held.bytes(), 16 << 20);
         assert!(budget.exceeds_share(1, 1) && !budget.has_room(1, 1));
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn greedy_callers_leave_room_for_those_who_come_later() {
         for (greedy, most, least) in [(4, 35 << 20, 2 << 20), (40, 56 << 20, 96 << 10)] {
-            let budget = ByteBudget::fair(64 << 20, 16 << 20, |_| 32 << 10);
+            let budget = ByteBudget::fair(64 << 20, 16 << 20, 32 << 10);
             let held = Vec::from_iter((0..greedy).map(|key| take_all(&budget, key)));
             assert!(budget.used() <= most, "{greedy} callers hold {}", budget.used());
             let later = take_all(&budget, greedy);
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn greedy_callers_who_come_at_once_get_the_same() {
-        let budget = ByteBudget::fair(64 << 20, 16 << 20, |_| 32 << 10);
+        let budget = ByteBudget::fair(64 << 20, 16 << 20, 32 << 10);
         let mut held = Vec::from_iter((0..40).map(|key| budget.reserve(key, 0).unwrap()));
         while held.iter_mut().filter_map(|held| held.grow(16 << 10).then_some(())).count() > 0 {}
         assert!(held.iter().all(|held| held.bytes() >= 1 << 20), "{held:?}");
@@ -238,10 +238,10 @@ mod tests {
 
     #[test]
     fn who_holds_little_is_never_refused_by_a_fair_budget() {
-        let budget = ByteBudget::fair(1 << 20, 1 << 20, |key| if key < 2 { 256 << 10 } else { 32 << 10 });
+        let budget = ByteBudget::fair(1 << 20, 1 << 20, 32 << 10);
         let _full = budget.record(9, 8 << 20);
-        let mut small = budget.reserve(1, 200 << 10).unwrap();
-        assert!(small.grow(56 << 10) && !small.grow(1));
+        let mut small = budget.reserve(1, 20 << 10).unwrap();
+        assert!(small.grow(12 << 10) && !small.grow(1));
         assert!(budget.has_room(2, 32 << 10) && !budget.has_room(2, 33 << 10));
         assert!(!budget.exceeds_share(2, 33 << 10), "the others hold too much, not this one");
         assert!(!budget.has_room(1, usize::MAX));

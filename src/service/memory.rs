@@ -22,13 +22,10 @@ use crate::{
 
 /// The bytes for all callers are so many times what one may hold.
 const SHARES: usize = 4;
-/// What each user may hold, and each address without a token, even while others hold all there is.
-const GUARANTEED_TO_USER: usize = 256 * 1024;
-const GUARANTEED_TO_ADDRESS: usize = 32 * 1024;
-/// The bytes for all callers where no share is configured. Of bodies there are fewer, because each connection that
-/// sends one reads ahead as well: 400 half-sent bodies then let the process grow by less than 64 MiB.
-const ALL_ANSWERS: usize = 64 * 1024 * 1024;
-const ALL_BODIES: usize = 16 * 1024 * 1024;
+/// What each user or address may hold even while others hold all there is. Little, because a thousand of them may.
+const GUARANTEED: usize = 32 * 1024;
+/// The bytes for all callers where no share is configured.
+const ALL: usize = 64 * 1024 * 1024;
 /// When there may be room again; nobody knows.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A shorter answer is neither counted nor refused: the connection that sends it takes as much.
@@ -58,14 +55,14 @@ pub struct Budget {
 impl Memory {
     /// With the configured shares; without limits first come is first served, and nobody is told of a limit.
     pub fn start(counts: Option<&Counts>, limits: &Limits, metrics: &Metrics) -> Self {
-        let budget = |share: Option<usize>, all: usize| {
+        let budget = |share: Option<usize>| {
             share.map_or_else(
-                || ByteBudget::new(all, usize::MAX),
+                || ByteBudget::new(ALL, usize::MAX),
                 |share| fair(share.saturating_mul(SHARES), share),
             )
         };
-        let answers = budget(counts.map(|counts| counts.answer_bytes.get() as usize), ALL_ANSWERS);
-        let bodies = budget(counts.map(|counts| counts.body_bytes.get() as usize), ALL_BODIES);
+        let answers = budget(counts.map(|counts| counts.answer_bytes.get() as usize));
+        let bodies = budget(counts.map(|counts| counts.body_bytes.get() as usize));
         let look = |name, help, bytes: &ByteBudget<Whose>| {
             let bytes = bytes.clone();
             metrics.watch_bytes(name, help, move || bytes.used());
@@ -82,10 +79,7 @@ impl Memory {
 
 /// A budget that no few callers can fill, see [`ByteBudget::fair`].
 pub fn fair(total: usize, share: usize) -> ByteBudget<Whose> {
-    ByteBudget::fair(total, share, |whose| match whose {
-        Whose::User(_) => GUARANTEED_TO_USER,
-        Whose::Address(_) => GUARANTEED_TO_ADDRESS,
-    })
+    ByteBudget::fair(total, share, GUARANTEED)
 }
 
 impl Budget {

@@ -18,7 +18,7 @@ pub const TOTAL: Load = Load { changes: 4_096, bytes: 64 * 1024 * 1024 };
 const OF_A_USER: Load = Load { changes: 512, bytes: 4 * 1024 * 1024 };
 /// What one address may have waiting. Only in open mode addresses change anything, and then one may stand for a
 /// backend that writes for everybody.
-const OF_AN_ADDRESS: Load = Load { changes: TOTAL.changes / 2, bytes: 16 * 1024 * 1024 };
+const OF_AN_ADDRESS: Load = Load { changes: TOTAL.changes / 2, bytes: TOTAL.bytes / 2 };
 /// Changes of one transaction: bounds how many rows it locks.
 pub const BATCH: usize = 512;
 /// Bytes of the bodies of one transaction, the last apart: bounds how long the last of its changes waits.
@@ -214,8 +214,8 @@ mod tests {
                 Err(full) => {
                     assert_eq!(
                         (full, user),
-                        (Full::Queue, 3 + 11),
-                        "16 MiB and eleven times 4 MiB are waiting"
+                        (Full::Queue, 3 + 7),
+                        "32 MiB and seven times 4 MiB are waiting"
                     );
                     break;
                 }

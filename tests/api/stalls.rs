@@ -399,27 +399,29 @@ async fn who_reads_slowly_is_never_far_behind() {
 async fn whom_too_much_waits_for_comes_back_and_misses_nothing() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (server, mut log) = Process::serve(Db::Sqlite, &[SOCKETS]).await;
-    let rooms = create(&server, 2).await;
+    let rooms = create(&server, 8).await;
+    let since = Vec::from_iter(rooms.iter().map(|room| (*room, Some(0))));
     let mut followers = Followers::start(1, &server.gateway);
     for kind in KINDS {
-        followers.add(kind, &[(rooms[0], Some(0)), (rooms[1], Some(0))]);
+        followers.add(kind, &since);
     }
     followers.reach(&Versions::new()).await;
-    let load = Load::start(&server.api, &rooms, &[20, 5]);
+    let load = Load::start(&server.api, &rooms[..2], &[20, 5]);
 
     let meanwhile = async {
         // More than the window: everybody hears of every location that is made.
         for _ in 0..40 {
             create(&server, 10).await;
         }
-        // And 260 events: whoever is in a room hears of everybody who comes.
+        // And 320 events: whoever is in a room hears of everybody who comes, while they are few.
         let mut here = Vec::new();
-        for user in 1..=130 {
+        for user in 1..=40 {
             let mut client = WebSocket::connect(&server.gateway).await;
             client.emit("join", &json!({"userId": 1_000 + user})).await;
-            client.emit("join_room", &json!({"locationId": rooms[0]})).await;
-            let joined = client.emit("join_room", &json!({"locationId": rooms[1]})).await;
-            while !matches!(client.next().await, Seen::Ack(number, _) if number == joined) {}
+            for room in &rooms {
+                let joined = client.emit("join_room", &json!({"locationId": room})).await;
+                while !matches!(client.next().await, Seen::Ack(number, _) if number == joined) {}
+            }
             here.push(client);
         }
         here
