@@ -2,7 +2,7 @@
 //!
 //! A caller is the user of a valid token, or else the address ([`Whose`]). Some budgets are spent before something
 //! is done; others are charged once its cost is known, and whoever is in debt is refused the next time. The
-//! arithmetic is in [`super::budget`]; which limits there are, with their defaults, in [`crate::config`].
+//! arithmetic is in `budget.rs`; which limits there are, with their defaults, in [`crate::config`].
 
 mod seats;
 
