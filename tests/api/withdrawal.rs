@@ -44,6 +44,7 @@ on_both_databases!(
     a_fresh_token_keeps_the_socket_and_its_rooms,
     a_fresh_token_without_the_role_ends_what_only_the_role_gave,
     who_does_not_read_is_handed_nothing_of_a_room_that_is_withdrawn,
+    who_has_left_a_room_is_handed_nothing_of_it_either,
     a_join_under_way_does_not_outlive_the_right,
 );
 
@@ -767,6 +768,25 @@ impl Read {
     fn after(&self, time: Instant) -> usize {
         self.bytes.iter().filter(|(at, _)| *at > time).map(|(_, bytes)| bytes).sum()
     }
+}
+
+/// The right was given a moment before, by who takes it away: what they have asked for is withdrawn all the same.
+async fn who_has_left_a_room_is_handed_nothing_of_it_either(db: Db) {
+    let gateway_too = ("RUST_LOG", "warn,georoom::server=info,georoom::gateway=info");
+    let (server, mut log) = Process::serve(db, &[KEY, gateway_too]).await;
+    let id = create(&server, 2_000).await;
+    admit(&server, id, MEMBER).await;
+    let auth = Shows::user(MEMBER).auth().to_string();
+    let mut client = WebSocket::connect_with(&server.gateway, "/socket.io/", true, &auth).await;
+    client.join(&[id]).await;
+    for _ in 0..40 {
+        moved(&server, id).await;
+    }
+    client.emit("leave_room", &json!({"locationId": id})).await;
+    log.find("leave", &[("room", &id.to_string())]).await;
+    delete(&server, &format!("/location/{id}/members/{MEMBER}")).await;
+    log.find("disconnect", &[("reason", "withdrawn")]).await;
+    server.stop().await;
 }
 
 /// More is sent than any of them reads: positions of two kilobytes and what somebody says.
