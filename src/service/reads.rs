@@ -4,15 +4,11 @@
 //! would put everybody else at the end of a long line. Here each caller has most of the connections at most, and
 //! whoever has so many reads under way waits in a line of their own.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
+use super::turns::CallerTurns;
 use crate::domain::{
     access::Whose,
     error::{Code, Error, Result},
@@ -23,81 +19,29 @@ const READS_OF_ONE: usize = 6;
 /// How long one may wait for its turn.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// Reads that are under way, of each caller who has any.
+/// Reads that are under way, of each caller who has any; `None`: they are not limited.
 #[derive(Debug)]
-pub struct Reads {
-    /// Written when a read begins and ends; held for one look-up. Bounded by the connections that ask. `None`: no
-    /// limit.
-    by: Option<Arc<Mutex<HashMap<Whose, Theirs>>>>,
-}
-
-#[derive(Debug, Default)]
-struct Theirs {
-    reads: usize,
-    /// Those that wait, first come first; each is told by being handed the turn of one that has ended.
-    waiting: VecDeque<oneshot::Sender<Turn>>,
-}
-
-/// A read that is under way, until this is dropped.
-#[derive(Debug)]
-pub struct Turn {
-    by: Arc<Mutex<HashMap<Whose, Theirs>>>,
-    whose: Whose,
-}
+pub struct Reads(Option<CallerTurns>);
 
 impl Reads {
-    /// None yet.
+    /// None are under way yet.
     pub fn new(is_limited: bool) -> Self {
-        Self { by: is_limited.then(Arc::default) }
+        Self(is_limited.then(|| CallerTurns::new(READS_OF_ONE)))
     }
 
-    /// Waits for a caller's turn; nearly always there is nothing to wait for.
+    /// Waits for a caller's turn, which lasts until what is returned is dropped; nearly always there is nothing to
+    /// wait for.
     ///
     /// # Errors
     /// `storage_unavailable`: it takes too long.
-    pub async fn turn(&self, whose: Whose) -> Result<Option<Turn>> {
-        let Some(by) = &self.by else { return Ok(None) };
-        let waits = {
-            let mut all = by.lock();
-            let theirs = all.entry(whose).or_default();
-            if theirs.reads < READS_OF_ONE {
-                theirs.reads += 1;
-                return Ok(Some(Turn { by: by.clone(), whose }));
-            }
-            // Those who have gone meanwhile.
-            while theirs.waiting.pop_front_if(|first| first.is_closed()).is_some() {}
-            let (tell, told) = oneshot::channel();
-            theirs.waiting.push_back(tell);
-            told
-        };
-        match timeout(MAX_WAIT, waits).await {
-            Ok(turn) => turn.map(Some).map_err(Error::internal),
+    pub async fn turn(&self, whose: Whose) -> Result<Option<OwnedSemaphorePermit>> {
+        let Some(turns) = &self.0 else { return Ok(None) };
+        match timeout(MAX_WAIT, turns.wait(whose)).await {
+            Ok(turn) => turn.map(Some),
             Err(_) => {
                 let detail = "too much is being read for this caller; try again";
                 Err(Error::new(Code::StorageUnavailable, detail).after(MAX_WAIT))
             }
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        // Those who have gone are passed over; what they are handed would come back here.
-        let mut all = self.by.lock();
-        let Some(theirs) = all.get_mut(&self.whose) else { return };
-        while let Some(next) = theirs.waiting.pop_front() {
-            if next.is_closed() {
-                continue;
-            }
-            let turn = Self { by: self.by.clone(), whose: self.whose };
-            drop(all);
-            // Dropped by who has gone just now, it is handed on from there.
-            drop(next.send(turn));
-            return;
-        }
-        theirs.reads -= 1;
-        if theirs.reads == 0 {
-            all.remove(&self.whose);
         }
     }
 }
@@ -130,7 +74,7 @@ mod tests {
         drop(turn);
         under_way.push(second.await);
         drop(under_way);
-        assert!(reads.by.expect("limits").lock().is_empty());
+        assert!(reads.0.expect("limits").is_idle(), "all turns have come back");
         assert!(Reads::new(false).turn(user(1)).await.is_ok_and(|turn| turn.is_none()));
     }
 }

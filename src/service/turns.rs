@@ -44,6 +44,12 @@ impl CallerTurns {
         let turns = self.kept.lock().of(whose, self.of_a_caller);
         turns.acquire_owned().await.map_err(Error::internal)
     }
+
+    /// Has nobody a turn, and does nobody wait for one?
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.kept.lock().by.values().all(|turns| turns.strong_count() == 0)
+    }
 }
 
 impl Kept {
