@@ -590,7 +590,8 @@ async fn a_token_that_ends_ends_its_socket(db: Db) {
             assert_eq!(ack["code"], code, "{ack}");
         }
     }
-    for (at, mut reader) in readers.into_iter().enumerate() {
+    // At once: who reads late is cut, and is not told why.
+    join_all(readers.into_iter().enumerate().map(async |(at, mut reader)| {
         let (mut last, mut count) = (None, 0);
         let refusal = loop {
             match reader.next().await {
@@ -605,10 +606,10 @@ async fn a_token_that_ends_ends_its_socket(db: Db) {
         };
         assert!(count > 10, "{at}: {count} positions before the end");
         assert_eq!((&refusal["status"], &refusal["code"]), (&json!("error"), &json!("token_expired")));
-        reader.gone().await;
-        // They read one after the other: when it was sent is not seen here.
         assert!(Instant::now() >= ends - Duration::from_millis(1_100), "{at}: too early");
-    }
+        reader.gone().await;
+    }))
+    .await;
     assert!(Instant::now() <= ends + WITHDRAWN, "too late: {:?}", Instant::now() - ends);
     for kind in KINDS {
         let said = open(&clients, kind, &server.gateway, &by).next().await;
@@ -1023,7 +1024,8 @@ async fn what_is_withdrawn_through_one_server_ends_on_the_other() {
             reader.join(id).await;
         }
         let ended = delete(&server, &path).await;
-        for reader in &mut readers {
+        // At once: who reads late is cut.
+        join_all(readers.iter_mut().map(async |reader| {
             match reader.next().await {
                 Seen::RoomClosed(body) => {
                     assert_eq!(body, json!({"roomName": id.to_string(), "reason": reason}));
@@ -1032,7 +1034,8 @@ async fn what_is_withdrawn_through_one_server_ends_on_the_other() {
             }
             assert!(ended.elapsed() <= NOTICED, "{:?}", ended.elapsed());
             assert_eq!(reader.refused(id).await, "not_found");
-        }
+        }))
+        .await;
         if reason == "revoked" {
             moved(&server, id).await;
         }
