@@ -1,7 +1,7 @@
 //! Who is calling: the peer's address, or what trusted proxies say about it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -9,6 +9,9 @@ use http::{HeaderMap, HeaderName, Request};
 use ipnet::IpNet;
 
 use super::accept::Peer;
+
+/// Leading bits of an IPv6 address that belong to one subscriber at least.
+const SUBSCRIBER_BITS: u32 = 64;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -20,6 +23,16 @@ impl Client {
     /// Its address; all zeros if nobody has noted it.
     pub fn address(client: Option<&Self>) -> IpAddr {
         client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0)
+    }
+}
+
+/// The subscriber that an address stands for: one of IPv6 is only one of very many that a subscriber has.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !(u128::MAX >> SUBSCRIBER_BITS)).into()
+        }
+        v4 => v4,
     }
 }
 

@@ -3,14 +3,14 @@
 //! HTTP reads a head into a buffer of the connection, up to [`MAX_HEAD`], before anybody knows who is calling. Apart
 //! from `connection.rs`, which only says what it has read.
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::byte_budget::{ByteBudget, Reservation};
+use super::{
+    byte_budget::{ByteBudget, Reservation},
+    client::network,
+};
 
 /// A request line and its headers, at most.
 pub const MAX_HEAD: usize = 128 * 1024;
@@ -19,8 +19,6 @@ const FREE: usize = 8 * 1024;
 /// Bytes beyond that of all connections, and of those from one address.
 const TOTAL: usize = 16 * 1024 * 1024;
 const SHARE: usize = 4 * 1024 * 1024;
-/// Bits of an IPv6 address that one subscriber has in common.
-const NETWORK: u32 = 64;
 
 /// The budget of all heads that have not come whole. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -55,11 +53,11 @@ impl Default for Heads {
 impl Heads {
     /// Begins to follow the heads of a connection from an address.
     pub fn follow(&self, from: IpAddr) -> Head {
-        let from = match from.to_canonical() {
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !(u128::MAX >> NETWORK)).into(),
-            address => address,
-        };
-        Head(Arc::new(Inner { heads: self.clone(), from, state: Mutex::default() }))
+        Head(Arc::new(Inner {
+            heads: self.clone(),
+            from: network(from.to_canonical()),
+            state: Mutex::default(),
+        }))
     }
 
     /// The bytes that are held now.

@@ -8,7 +8,7 @@ mod seats;
 
 use std::{
     hash::Hash,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     num::NonZeroU32,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -30,6 +30,7 @@ use crate::{
         id::{LocationId, UserId},
     },
     metrics::{Counter, Metrics},
+    net::client::network,
     storage::Toll,
 };
 
@@ -63,8 +64,6 @@ const ROW_BYTES: usize = 512;
 /// Bytes of a body for the price of one delivery: with the default setting a user writes 20 MB a second, after a burst
 /// of ten times as much.
 const BODY_BYTES: usize = 1024;
-/// Of an IPv6 address, what one customer has at least.
-const NETWORK: u32 = 64;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -496,14 +495,6 @@ fn text_rows(bytes: usize) -> usize {
 /// Whose budgets a caller draws on: the user of a valid token, or else the address.
 pub fn whose(user: Option<UserId>, from: IpAddr) -> Whose {
     user.map_or_else(|| Whose::Address(network(from)), Whose::User)
-}
-
-/// Whom an address stands for.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !(u128::MAX >> NETWORK)).into(),
-        v4 => v4,
-    }
 }
 
 /// Forgets budgets that are full again, until the limits are dropped.
