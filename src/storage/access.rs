@@ -229,9 +229,9 @@ impl Store {
         Ok(listed.into_iter().chain(told.into_iter().map(|(_, told)| Event::Notified(told))).collect())
     }
 
-    /// Commits some work on the writing connection, trying again where that may help, also after a COMMIT
+    /// Commits some work apart from the changes of locations, trying again where that may help, also after a COMMIT
     /// whose answer was lost: the work must bear that. Goes on to its end when the caller goes away, because
-    /// half a conversation with the database would be left to the writer.
+    /// half a conversation with the database would be left to whoever has the connection next.
     pub(super) async fn transact<T: Send + 'static>(
         &self,
         work: impl for<'a> Fn(&'a DatabaseTransaction, Try) -> Work<'a, T> + Send + Sync + 'static,
@@ -252,7 +252,7 @@ impl Store {
     ) -> Result<(T, Vec<Event>, InOrder)> {
         let turn = timeout(STATEMENT_TIMEOUT, self.turn.clone().lock_owned()).await;
         let turn = turn.map_err(|_| Error::database_away())?;
-        let store = self.clone();
+        let store = self.apart();
         let task = tokio::spawn(async move {
             let _turn = turn;
             let (mut tries, mut at) = (0, Try::Clean);

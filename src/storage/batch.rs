@@ -66,6 +66,11 @@ impl Act {
         }
     }
 
+    /// Which location it changes; `None`: one that is not there yet.
+    pub fn location(&self) -> Option<LocationId> {
+        self.changes().map(|(id, _)| id)
+    }
+
     /// Which location it changes, and who wants that.
     fn changes(&self) -> Option<(LocationId, &Caller)> {
         match self {

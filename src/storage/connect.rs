@@ -20,7 +20,10 @@ use sea_orm::{
     },
 };
 use sea_orm_migration::MigratorTrait;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
 use super::{
     accounts::Names,
@@ -68,17 +71,15 @@ pub type ConnectError = DbErr;
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// One connection, so that SQLite never meets itself at its write lock and commits have one order.
-    write: Arc<Pool>,
+    /// The connection that writes.
+    write: Writing,
+    /// The connection for what takes longer than small changes of locations, which do not wait for it: see
+    /// [`Store::apart`].
+    write_apart: Writing,
     /// Snapshots beside the writer: MySQL by MVCC, SQLite by its write-ahead log.
     read: Arc<Pool>,
     /// The same for lists and history.
     lists: Arc<Pool>,
-    /// The mark (see [`mark_name`]) of the connection that writes, or was the last to; 0 without MySQL.
-    writing_as: Arc<AtomicU64>,
-    /// Marks of connections that may have left a transaction open: written when one is given up, emptied by the
-    /// next.
-    abandoned: Arc<Mutex<Vec<u64>>>,
     /// Held by a change of members, shares or accounts, and on SQLite by any but the writer's: they go one by
     /// one, so that at most one is in the writer's way and none waits for the connection while its time runs.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
@@ -93,6 +94,26 @@ pub struct Store {
     pub(super) toll: Option<Arc<dyn Toll>>,
     /// Whether the tables are there. Until then nobody gets a connection.
     is_migrated: Arc<AtomicBool>,
+}
+
+/// A connection that writes.
+#[derive(Clone, Debug)]
+struct Writing {
+    /// Of one connection.
+    pool: Arc<Pool>,
+    /// The mark (see [`mark_name`]) of the connection, or of the one before it; 0 without MySQL.
+    mark: Arc<AtomicU64>,
+    /// Marks of connections that may have left a transaction open: written when one is given up, emptied by the
+    /// next.
+    abandoned: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Writing {
+    async fn new(url: &str, session: &'static str) -> std::result::Result<Self, DbErr> {
+        let mark = Arc::<AtomicU64>::default();
+        let pool = Pool::new(options(url, 1, session, mark.clone())).await?;
+        Ok(Self { pool, mark, abandoned: Arc::default() })
+    }
 }
 
 impl Store {
@@ -119,13 +140,17 @@ impl Store {
                        innodb_lock_wait_timeout = 1, lock_wait_timeout = 1";
         // Lists read several statements of one snapshot.
         let reading = "SET SESSION transaction_isolation = 'REPEATABLE-READ', lock_wait_timeout = 1";
-        let writing_as = Arc::<AtomicU64>::default();
+        let write = Writing::new(url, writing).await?;
+        // SQLite has one writer at a time anyway, and would meet itself at its lock.
+        let write_apart = match write.pool.backend() {
+            DatabaseBackend::MySql => Writing::new(url, writing).await?,
+            _ => write.clone(),
+        };
         Ok(Self {
-            write: Pool::new(options(url, 1, writing, writing_as.clone())).await?,
+            write,
+            write_apart,
             read: Pool::new(options(url, READ_CONNECTIONS, reading, Arc::default())).await?,
             lists: Pool::new(options(url, LIST_CONNECTIONS, reading, Arc::default())).await?,
-            abandoned: Arc::default(),
-            writing_as,
             turn: Arc::default(),
             order: Arc::default(),
             names: Arc::default(),
@@ -140,12 +165,17 @@ impl Store {
         Self { toll: Some(toll), ..self }
     }
 
+    /// The same database, written over the other connection that writes. On SQLite there is only one.
+    pub(super) fn apart(&self) -> Self {
+        Self { write: self.write_apart.clone(), ..self.clone() }
+    }
+
     /// Runs the migrations this database has not seen.
     ///
     /// # Errors
     /// What the driver says.
     pub async fn migrate(&self) -> std::result::Result<(), ConnectError> {
-        self.write.changed(self.migrated()).await?;
+        self.write.pool.changed(self.migrated()).await?;
         self.is_migrated.store(true, Ordering::Release);
         Ok(())
     }
@@ -153,7 +183,7 @@ impl Store {
     /// Runs the migrations while no other process does: on SQLite the transaction keeps the others out, on MySQL,
     /// where each step commits by itself, a named lock of the transaction's connection.
     async fn migrated(&self) -> DbResult<()> {
-        let tx = self.write.now().begin_with_options(immediate()).await?;
+        let tx = self.write.pool.now().begin_with_options(immediate()).await?;
         if self.backend() != DatabaseBackend::MySql {
             migrations::Migrator::up(&tx, None).await?;
             return tx.commit().await;
@@ -265,15 +295,16 @@ impl Store {
         if !self.is_ready() {
             return Err(no_answer());
         }
-        let tx = self.write.now().begin_with_options(immediate()).await?;
-        let abandoned = std::mem::take(&mut *self.abandoned.lock());
+        let Writing { pool, mark: own, abandoned: given_up } = &self.write;
+        let tx = pool.now().begin_with_options(immediate()).await?;
+        let abandoned = std::mem::take(&mut *given_up.lock());
         for mark in &abandoned {
             // An error says that it is gone already, or that this one is going too: then the next sees to it.
-            if *mark != self.writing_as.load(Ordering::Acquire)
+            if *mark != own.load(Ordering::Acquire)
                 && let Err(error) = end_connection(&tx, *mark).await
                 && is_broken(&error)
             {
-                self.abandoned.lock().extend(abandoned);
+                given_up.lock().extend(abandoned);
                 return Err(error);
             }
         }
@@ -282,8 +313,8 @@ impl Store {
 
     /// Gives up the connection that writes: its other end may not have noticed, and hold locks for hours.
     pub(super) fn abandon(&self) {
-        let mark = self.writing_as.load(Ordering::Acquire);
-        let mut abandoned = self.abandoned.lock();
+        let mark = self.write.mark.load(Ordering::Acquire);
+        let mut abandoned = self.write.abandoned.lock();
         if mark != 0 && !abandoned.contains(&mark) {
             abandoned.push(mark);
         }
@@ -291,8 +322,9 @@ impl Store {
 
     /// What the connection that writes says, in time. One that breaks, is silent or read-only is given up.
     pub(super) async fn written<T>(&self, write: impl Future<Output = DbResult<T>>) -> DbResult<T> {
-        let age = self.write.age();
-        match timeout(STATEMENT_TIMEOUT, self.write.changed(write)).await {
+        let pool = &self.write.pool;
+        let age = pool.age();
+        match timeout(STATEMENT_TIMEOUT, pool.changed(write)).await {
             Ok(written) => written.inspect_err(|error| {
                 if is_broken(error) {
                     self.abandon();
@@ -300,7 +332,7 @@ impl Store {
             }),
             Err(_) => {
                 self.abandon();
-                self.write.renew(age).await;
+                pool.renew(age).await;
                 Err(no_answer())
             }
         }
@@ -350,7 +382,7 @@ impl Store {
 
     /// Closes every connection; SQLite folds its log back into the file.
     pub async fn close(self) {
-        for pool in [self.lists, self.read, self.write] {
+        for pool in [self.lists, self.read, self.write_apart.pool, self.write.pool] {
             if let Err(e) = pool.now().close().await {
                 tracing::warn!(error = %Error::internal(e), "database pool did not close");
             }
@@ -467,12 +499,7 @@ impl Pool {
     }
 }
 
-fn options(
-    url: &str,
-    connections: u32,
-    mysql_session: &'static str,
-    writing_as: Arc<AtomicU64>,
-) -> ConnectOptions {
+fn options(url: &str, connections: u32, mysql_session: &'static str, mark: Arc<AtomicU64>) -> ConnectOptions {
     let is_writer = connections == 1;
     let mut options = ConnectOptions::new(url);
     options
@@ -488,16 +515,17 @@ fn options(
         // close and a delayed acknowledgement, 40 ms.
         .map_sqlx_mysql_opts(|mysql| mysql.statement_cache_capacity(256))
         .map_sqlx_mysql_pool_opts(move |pool| {
-            let writing_as = writing_as.clone();
+            let mark = mark.clone();
             pool.after_connect(move |connection, _| {
-                let writing_as = writing_as.clone();
+                let own = mark.clone();
                 Box::pin(async move {
+                    spawn_blocking(disable_delay).await.map_err(|error| sqlx::Error::Io(error.into()))?;
                     connection.execute(mysql_session).await?;
                     if is_writer {
                         let mark = rand::random_range(1..=u64::MAX);
                         let take = format!("SELECT GET_LOCK('{}', 0)", mark_name(mark));
                         connection.execute(AssertSqlSafe(take)).await?;
-                        writing_as.store(mark, Ordering::Release);
+                        own.store(mark, Ordering::Release);
                     }
                     Ok(())
                 })
@@ -533,6 +561,13 @@ fn options(
                 .row_buffer_size(4)
         });
     options
+}
+
+/// Has what is left of a long statement sent at once: sqlx leaves it to wait for an acknowledgement, 40 ms.
+fn disable_delay() {
+    if let Err(error) = nodelay::set_everywhere() {
+        tracing::warn!(%error, "long statements will be slow: TCP_NODELAY cannot be set");
+    }
 }
 
 /// Is the next answer on this connection the one to the next question? A caller who was not waited for (it has

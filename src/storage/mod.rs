@@ -16,6 +16,7 @@ mod error;
 mod expiry;
 mod geometry;
 mod history;
+mod lanes;
 mod listing;
 mod locations;
 mod members;

@@ -1,8 +1,10 @@
-//! The writer: one task that commits whatever waits and tells what happened, in the order it happened.
+//! The writer: a task that commits whatever waits and tells what happened, in the order it happened; and a second one
+//! for large changes (`lanes.rs`).
 //!
 //! While one batch commits the next gathers, so a lone change waits for nobody and many share the cost of
-//! a commit. Versions are counted under the rows' locks, in the transaction that changes them. Because one
-//! task commits and then publishes, nobody can be told of version 7 before version 6.
+//! a commit. Versions are counted under the rows' locks, in the transaction that changes them. Because whoever commits
+//! holds the order ([`Outcomes::order`]) until what was committed is published, nobody can be told of version 7 before
+//! version 6.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -24,6 +26,7 @@ use super::{
     counts::Counts,
     error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, is_silence, may_try_again},
     expiry::Expiry,
+    lanes::{Lane, Lanes, Passage},
     queue::{BATCH, Full, Place, Places, TOTAL, Weight, take_batch},
     retention::Retention,
 };
@@ -49,23 +52,27 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 struct Change {
     act: Act,
     reply: Reply,
-    /// Its place in the queue, until it is settled.
-    place: Place,
+    stay: Stay,
 }
+
+/// What a change holds until it is settled: its place in the queue, and its way.
+type Stay = (Place, Passage);
 
 type Reply = oneshot::Sender<Outcome>;
 
-/// The way to the writer. Cheap to clone; the task ends when the last one is dropped.
+/// The way to the writer. Cheap to clone; the tasks end when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    changes: mpsc::Sender<Change>,
+    small: mpsc::Sender<Change>,
+    large: mpsc::Sender<Change>,
+    lanes: Lanes,
     places: Places,
     /// Refusals of callers who have too much waiting.
     limited: Counter,
 }
 
 impl Writer {
-    /// Starts the task. Every committed change goes to `events`; while that is full, the writer waits.
+    /// Starts the tasks. Every committed change goes to `events`; while that is full, they wait.
     pub fn start(
         store: Store,
         events: mpsc::Sender<Event>,
@@ -74,27 +81,32 @@ impl Writer {
         metrics: &Metrics,
         tasks: &Supervisor,
     ) -> Self {
-        let (changes, queue) = mpsc::channel(TOTAL.changes);
-        let (watched, counts) = (tasks.task("writer"), Counts::start(metrics));
-        let committing = Committing {
-            store,
-            events,
-            retention,
-            expiry,
-            waiting: VecDeque::new(),
-            unsure: None,
-            most: BATCH,
-            counts,
-            watched: watched.clone(),
+        let counts = Arc::new(Counts::start(metrics));
+        let start = |name, store| {
+            let (changes, queue) = mpsc::channel(TOTAL.changes);
+            let watched = tasks.task(name);
+            let committing = Committing {
+                store,
+                events: events.clone(),
+                retention: retention.clone(),
+                expiry: expiry.clone(),
+                waiting: VecDeque::new(),
+                unsure: None,
+                most: BATCH,
+                counts: counts.clone(),
+                watched: watched.clone(),
+            };
+            watched.spawn((committing, queue), |(committing, queue)| committing.run(queue).boxed());
+            changes
         };
-        watched.spawn((committing, queue), |(committing, queue)| committing.run(queue).boxed());
+        let (large, small) = (start("large_writer", store.apart()), start("writer", store));
         let places = Places::default();
         let held = places.clone();
         metrics.queue("writer", TOTAL.changes, move || held.held().changes);
         let held = places.clone();
         let help = "Bodies of changes that wait for the writer or are being committed";
         metrics.watch_bytes("writer_queue", help, move || held.held().bytes);
-        Self { changes, places, limited: metrics.limited("waiting_changes") }
+        Self { small, large, lanes: Lanes::default(), places, limited: metrics.limited("waiting_changes") }
     }
 
     /// Commits a new location.
@@ -131,8 +143,13 @@ impl Writer {
                 Error::limited("too many changes of this caller wait for the database", RETRY_AFTER)
             }
         })?;
+        let passage = self.lanes.enter(act.location(), act.size()).await;
+        let lane = match passage.lane() {
+            Lane::Small => &self.small,
+            Lane::Large => &self.large,
+        };
         let (reply, answer) = oneshot::channel();
-        self.changes.try_send(Change { act, reply, place }).map_err(|e| match e {
+        lane.try_send(Change { act, reply, stay: (place, passage) }).map_err(|e| match e {
             TrySendError::Full(_) => full(),
             TrySendError::Closed(_) => Error::internal("the writer has ended"),
         })?;
@@ -145,7 +162,7 @@ impl Writer {
 struct Batch {
     acts: Vec<Act>,
     replies: Vec<Reply>,
-    places: Vec<Place>,
+    stays: Vec<Stay>,
 }
 
 /// The state of the task.
@@ -157,11 +174,11 @@ struct Committing {
     /// Changes that the last batches had no room for, in the order in which they came; at most [`TOTAL`].
     waiting: VecDeque<Change>,
     /// Acts whose COMMIT was sent and never confirmed, and their outcomes if it was carried out. Their
-    /// callers have been refused.
-    unsure: Option<(Vec<Act>, Outcomes)>,
+    /// callers have been refused; what they hold keeps later changes of the same locations behind them.
+    unsure: Option<(Vec<Act>, Outcomes, Vec<Stay>)>,
     /// Changes of the next batch: fewer after a batch for which the database was too slow.
     most: usize,
-    counts: Counts,
+    counts: Arc<Counts>,
     watched: Task,
 }
 
@@ -246,7 +263,8 @@ impl Committing {
                 }
                 Err(Failure::Unconfirmed(outcomes, error)) => {
                     away_now = true;
-                    self.unsure = Some((std::mem::take(&mut part.acts), outcomes));
+                    let (acts, stays) = (std::mem::take(&mut part.acts), std::mem::take(&mut part.stays));
+                    self.unsure = Some((acts, outcomes, stays));
                     part.refuse(Error::database_away().because(error));
                 }
                 Err(Failure::Forgotten(error)) => part.refuse(Error::database_away().because(error)),
@@ -257,7 +275,7 @@ impl Committing {
 
     /// Asks what became of acts that were not confirmed.
     async fn find_out(&mut self) -> std::result::Result<(), Away> {
-        if let Some((acts, mut outcomes)) = self.unsure.take() {
+        if let Some((acts, mut outcomes, stays)) = self.unsure.take() {
             match self.store.fate(&acts, &mut outcomes).await {
                 Ok(Fate::Committed) => drop(self.publish(&acts, outcomes).await),
                 Ok(Fate::Undone | Fate::Forgotten) => {}
@@ -267,7 +285,7 @@ impl Committing {
                 }
                 Err(error) => {
                     warn!(%error, "it cannot be found out yet what became of a COMMIT");
-                    self.unsure = Some((acts, outcomes));
+                    self.unsure = Some((acts, outcomes, stays));
                     return Err(Away);
                 }
             }
@@ -356,18 +374,18 @@ impl Change {
 }
 
 impl Batch {
-    fn push(&mut self, Change { act, reply, place }: Change) {
+    fn push(&mut self, Change { act, reply, stay }: Change) {
         // Whoever has gone away may be trying again.
         if !reply.is_closed() {
             self.acts.push(act);
             self.replies.push(reply);
-            self.places.push(place);
+            self.stays.push(stay);
         }
     }
 
     fn split_off(&mut self, at: usize) -> Self {
-        let Self { acts, replies, places } = self;
-        Self { acts: acts.split_off(at), replies: replies.split_off(at), places: places.split_off(at) }
+        let Self { acts, replies, stays } = self;
+        Self { acts: acts.split_off(at), replies: replies.split_off(at), stays: stays.split_off(at) }
     }
 
     /// Answers every caller with a refusal; the first one's goes into the log with its cause.
