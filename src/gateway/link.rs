@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use socket2::SockRef;
-use tokio::{io::ReadBuf, net::TcpStream};
+use tokio::{io::ReadBuf, net::TcpStream, sync::Semaphore};
 
 use super::{account::Account, counts::Sockets, frames::ping, links::Common, polling::Polling, road::Road};
 use crate::{domain::access::Whose, net::byte_budget::Reservation};
@@ -51,6 +51,8 @@ pub(super) struct State {
     pub polling: Option<Box<Polling>>,
     /// Its place among the sessions whose client is not known yet.
     unidentified: Option<Box<Reservation<IpAddr>>>,
+    /// See [`Link::readers`].
+    readers: Option<Arc<Semaphore>>,
     /// How often it is among the sockets, by transport: twice for a moment, where a client connects again.
     counted: u8,
     /// Why it was cut, if that was our doing.
@@ -135,6 +137,12 @@ impl Link {
     /// Notes whose it is: whatever waits for the socket is held against the budget of that user or address.
     pub fn identify(&self, whose: Whose) {
         self.set_whose(whose, None);
+        self.state.lock().readers = Some(self.common.readers.of(whose));
+    }
+
+    /// The turns of its caller to take in what was read, once that caller is known.
+    pub(super) fn readers(&self) -> Option<Arc<Semaphore>> {
+        self.state.lock().readers.clone()
     }
 
     fn set_whose(&self, whose: Whose, place: Option<Reservation<IpAddr>>) {

@@ -14,12 +14,19 @@ use tokio::{
 };
 
 use super::{counts::Sockets, link::Link, polling::Session};
-use crate::{domain::access::Whose, net::byte_budget::ByteBudget, service::memory::fair};
+use crate::{
+    domain::access::Whose,
+    net::byte_budget::ByteBudget,
+    service::{memory::fair, turns::CallerTurns},
+};
 
 /// Bytes that may wait for sockets in this process besides what a room keeps for all its members, and those of one
 /// user or address, which shrink as it fills.
 pub const WAITING_BYTES: usize = 64 * 1024 * 1024;
 const WAITING_SHARE: usize = 16 * 1024 * 1024;
+/// Sockets of one caller that may take in what they have read at the same time. Nobody waits for more of a stranger's
+/// sockets than these, however many have something to say at once.
+pub const READERS_OF_A_CALLER: usize = 4;
 /// Links that are created at once, and so mostly lie side by side: a room goes through those of all its members, and
 /// memory that is scattered costs more than all that is done with it.
 const AT_ONCE: usize = 64;
@@ -37,6 +44,8 @@ pub struct Common {
     pub sockets: Sockets,
     /// Bytes that wait for sockets.
     pub waiting: ByteBudget<Whose>,
+    /// Turns to take in what a WebSocket has read.
+    pub readers: CallerTurns,
     /// Sessions without a connection that are to be ended; holds each session once.
     ending: OnceLock<mpsc::UnboundedSender<Session>>,
 }
@@ -50,7 +59,8 @@ impl Default for Common {
 impl Common {
     fn new(sockets: Sockets) -> Self {
         let waiting = fair(WAITING_BYTES, WAITING_SHARE);
-        Self { opened: Arc::default(), sockets, waiting, ending: OnceLock::new() }
+        let readers = CallerTurns::new(READERS_OF_A_CALLER);
+        Self { opened: Arc::default(), sockets, waiting, readers, ending: OnceLock::new() }
     }
 
     /// Has a session ended that has no connection.

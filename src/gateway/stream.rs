@@ -17,8 +17,10 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
     time::{Sleep, sleep},
 };
+use tokio_util::sync::PollSemaphore;
 
 use super::{
     frames::{Frames, PONG, TEXT, is_begun, is_control, opcode},
@@ -44,6 +46,12 @@ pub struct Stream {
     left_out: usize,
     /// Something was read from it, or will not be any more.
     has_read: bool,
+    /// The turns of the sockets of its caller, once that caller is known.
+    turns: Option<PollSemaphore>,
+    /// Its turn, from when something was read until the library has taken that in and others had a chance to run.
+    turn: Option<OwnedSemaphorePermit>,
+    /// The library has taken in what was read.
+    is_taken_in: bool,
     /// How long the other end may take nothing.
     patience: Duration,
     /// Runs while it takes nothing.
@@ -77,6 +85,9 @@ impl Stream {
             held: 0,
             left_out,
             has_read: false,
+            turns: None,
+            turn: None,
+            is_taken_in: false,
             patience,
             deadline: None,
         }
@@ -99,6 +110,21 @@ impl Stream {
             true => Poll::Ready(Ok(())),
             false => self.put(cx, &[]).map_ok(drop),
         }
+    }
+
+    /// Waits for a turn among the sockets of the same caller: everybody else's work is looked at between the turns.
+    fn take_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<OwnedSemaphorePermit>> {
+        if self.turn.is_some() && !self.is_taken_in {
+            // Behind everything else that is to run.
+            self.is_taken_in = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.turn = None;
+        if self.turns.is_none() {
+            self.turns = self.link.readers().map(PollSemaphore::new);
+        }
+        self.turns.as_mut().map_or(Poll::Ready(None), |turns| turns.poll_acquire(cx))
     }
 
     /// Holds room for a message that has begun to come. The library keeps what it has of it for as long as the client
@@ -151,6 +177,7 @@ impl AsyncRead for Stream {
         if let Poll::Ready(Err(e)) = this.drain(cx) {
             return Poll::Ready(Err(e));
         }
+        let turn = ready!(this.take_turn(cx));
         let before = buffer.filled().len();
         if this.first.is_empty() {
             ready!(this.link.poll_read(cx, buffer))?;
@@ -159,6 +186,7 @@ impl AsyncRead for Stream {
             // Of the last, nothing is kept.
             buffer.put_slice(&this.first.split_to(length));
         }
+        (this.turn, this.is_taken_in) = (turn, false);
         let (mut messages, mut is_elsewhere) = (0, false);
         let begun = &mut this.begun;
         this.inbound.pass(&buffer.filled()[before..], |first, start, length| {
@@ -228,6 +256,7 @@ mod tests {
     };
 
     use bytes::BytesMut;
+    use futures_util::FutureExt;
     use socket2::SockRef;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -237,11 +266,14 @@ mod tests {
 
     use super::{
         super::{
+            counts::Sockets,
             frames::{self, NONCE_BYTES, PING},
             link::Sent,
+            links::{Links, READERS_OF_A_CALLER},
         },
         *,
     };
+    use crate::domain::{access::Whose, id::UserId};
 
     /// Fills the road, so that a ping does not fit; returns how much was put on it.
     fn fill(stream: &TcpStream) -> usize {
@@ -293,6 +325,37 @@ mod tests {
             .expect("the pong counts");
             used.abort();
         }
+    }
+
+    /// However many sockets of one caller have something to say, others' work goes between.
+    #[tokio::test]
+    async fn sockets_of_one_caller_take_turns() {
+        let links = Links::new(Sockets::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let speaking = async |user| {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            client.write_all(b"x").await.unwrap();
+            server.readable().await.unwrap();
+            let link = links.create();
+            link.identify(Whose::User(UserId::new(user).unwrap()));
+            (client, Stream::new(server, Bytes::new(), link, false, Duration::from_secs(60)))
+        };
+        let mut readers = Vec::new();
+        for _ in 0..READERS_OF_A_CALLER {
+            readers.push(speaking(1).await);
+        }
+        let [mut waits, mut other] = [speaking(1).await, speaking(2).await];
+        for (_, reader) in &mut readers {
+            assert!(matches!(reader.read_u8().now_or_never(), Some(Ok(b'x'))));
+        }
+        assert!(waits.1.read_u8().now_or_never().is_none());
+        assert!(matches!(other.1.read_u8().now_or_never(), Some(Ok(b'x'))));
+        let (_first, reader) = &mut readers[0];
+        assert!(reader.read_u8().now_or_never().is_none());
+        assert!(waits.1.read_u8().now_or_never().is_none(), "not before the others had their chance");
+        assert!(reader.read_u8().now_or_never().is_none(), "there is nothing more");
+        assert!(matches!(waits.1.read_u8().now_or_never(), Some(Ok(b'x'))));
     }
 
     /// A connection whose road is narrow.

@@ -41,8 +41,12 @@ impl CallerTurns {
     /// # Errors
     /// `internal`.
     pub async fn wait(&self, whose: Whose) -> Result<OwnedSemaphorePermit> {
-        let turns = self.kept.lock().of(whose, self.of_a_caller);
-        turns.acquire_owned().await.map_err(Error::internal)
+        self.of(whose).acquire_owned().await.map_err(Error::internal)
+    }
+
+    /// The turns of one caller, kept as long as somebody holds them.
+    pub fn of(&self, whose: Whose) -> Arc<Semaphore> {
+        self.kept.lock().of(whose, self.of_a_caller)
     }
 
     /// Has nobody a turn, and does nobody wait for one?
