@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::{Child, Command},
     task::JoinHandle,
@@ -33,6 +33,10 @@ use crate::support::{
 const ON: (&str, &str) = ("RATE_LIMITS", "on");
 /// How they are told whom to attack.
 const STRANGERS: &str = "GEOROOM_STRANGERS";
+/// What they say when they have all they need and begin.
+const READY: &str = "the strangers are ready";
+/// Names of the kinds of attack to make, with commas; all, if it is not set.
+const ONLY: &str = "GEOROOM_HOSTILE_ONLY";
 const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");
 /// Honest users, each with a phone that moves its location every second and a map that follows the next one's.
 const FLEET: u64 = 100;
@@ -138,10 +142,17 @@ fn large(shift: u64) -> serde_json::Value {
     json!({"type": "LineString", "coordinates": (0..21_000).map(position).collect::<Vec<_>>()})
 }
 
-/// Sockets of one user that join a room, read nothing and forge pongs.
+/// Sockets of one user that join rooms, read nothing, forge pongs and speak all at once.
 async fn forge(gateway: &str, rooms: &[u64], sockets: usize, stop: Stop) {
     let mut all = Vec::new();
-    let pongs = [&[][..], &[0; 8]].map(|payload| frame(PONG, true, payload)).concat();
+    let mut said = [&[][..], &[0; 8]].map(|payload| frame(PONG, true, payload)).concat();
+    for event in [
+        format!(r#"42["chat",{{"roomName":{},"message":"x"}}]"#, rooms[0]),
+        format!(r#"42["join_room",{{"locationId":{}}}]"#, rooms[1]),
+        format!(r#"42["presence",{{"locationId":{}}}]"#, rooms[1]),
+    ] {
+        said.extend(frame(1, true, event.as_bytes()));
+    }
     let mut ticks = interval(Duration::from_millis(100));
     while !stop.load(Ordering::Relaxed) {
         if all.len() < sockets {
@@ -159,7 +170,7 @@ async fn forge(gateway: &str, rooms: &[u64], sockets: usize, stop: Stop) {
                 })
                 .await
                 {
-                    let _ = socket.try_raw(&pongs).await;
+                    let _ = socket.try_raw(&said).await;
                     all.push(socket);
                 }
             }
@@ -167,7 +178,7 @@ async fn forge(gateway: &str, rooms: &[u64], sockets: usize, stop: Stop) {
         ticks.tick().await;
         let mut alive = Vec::new();
         for mut socket in all {
-            if socket.try_raw(&pongs).await.is_ok() {
+            if socket.try_raw(&said).await.is_ok() {
                 alive.push(socket);
             }
         }
@@ -183,6 +194,12 @@ async fn begin(addr: std::net::SocketAddr, text: &str, more: usize) -> Option<Tc
     Some(stream)
 }
 
+/// Is this kind of attack to be made? All are, unless some are named.
+fn is_made(kind: &str) -> bool {
+    let only = std::env::var(ONLY).unwrap_or_default();
+    only.is_empty() || only.split(',').any(|name| name == kind)
+}
+
 /// Everything that hurt somebody once, at the same time.
 async fn attackers(server: &Arc<TestServer>, victims: &[u64], stop: &Stop) -> Vec<JoinHandle<()>> {
     let hostile = Pass::user(HOSTILE);
@@ -194,10 +211,11 @@ async fn attackers(server: &Arc<TestServer>, victims: &[u64], stop: &Stop) -> Ve
         fire(server, &hostile, Method::POST, "/location", Some(json!({"geometry": large(1)}))).await;
     }
     let (shared, gateway) = (victims[0], server.gateway.clone());
-    let mut all = vec![tokio::spawn({
+    let mut all = Vec::new();
+    all.extend(is_made("sockets").then(|| {
         let stop = stop.clone();
-        async move { forge(&gateway, &[own, big], 1_000, stop).await }
-    })];
+        tokio::spawn(async move { forge(&gateway, &[own, big], 1_000, stop).await })
+    }));
     // Moves: many small ones, some large ones; changes that members are told of.
     let with = |act: fn(Arc<TestServer>, Pass, [u64; 3], u64) -> JoinHandle<()>| {
         let (server, ids) = (server.clone(), [own, big, shared]);
@@ -207,35 +225,43 @@ async fn attackers(server: &Arc<TestServer>, victims: &[u64], stop: &Stop) -> Ve
         })
     };
     for _ in 0..8 {
-        all.push(with(|server, pass, [own, ..], turn| {
-            tokio::spawn(async move {
-                let body = json!({"geometry": point(turn as f64 % 80.0, 1.5)});
-                fire(&server, &pass, Method::PUT, &format!("/location/{own}"), Some(body)).await;
+        all.extend(is_made("moves").then(|| {
+            with(|server, pass, [own, ..], turn| {
+                tokio::spawn(async move {
+                    let body = json!({"geometry": point(turn as f64 % 80.0, 1.5)});
+                    fire(&server, &pass, Method::PUT, &format!("/location/{own}"), Some(body)).await;
+                })
             })
         }));
     }
-    all.push(with(|server, pass, [_, big, _], turn| {
-        tokio::spawn(async move {
-            let body = json!({"geometry": large(turn)});
-            fire(&server, &pass, Method::PUT, &format!("/location/{big}"), Some(body)).await;
+    all.extend(is_made("large_moves").then(|| {
+        with(|server, pass, [_, big, _], turn| {
+            tokio::spawn(async move {
+                let body = json!({"geometry": large(turn)});
+                fire(&server, &pass, Method::PUT, &format!("/location/{big}"), Some(body)).await;
+            })
         })
     }));
-    all.push(with(|server, pass, [_, big, _], turn| {
-        tokio::spawn(async move {
-            // Somebody of the fleet, in and out of a list.
-            let path = format!("/location/{big}/members/{}", 1 + turn % FLEET);
-            fire(&server, &pass, Method::PUT, &path, Some(json!({"role": "viewer"}))).await;
-            fire(&server, &pass, Method::DELETE, &path, None).await;
+    all.extend(is_made("members").then(|| {
+        with(|server, pass, [_, big, _], turn| {
+            tokio::spawn(async move {
+                // Somebody of the fleet, in and out of a list.
+                let path = format!("/location/{big}/members/{}", 1 + turn % FLEET);
+                fire(&server, &pass, Method::PUT, &path, Some(json!({"role": "viewer"}))).await;
+                fire(&server, &pass, Method::DELETE, &path, None).await;
+            })
         })
     }));
-    all.push(with(|server, pass, _, _| {
-        tokio::spawn(async move {
-            let path = "/location?near=0,0&radius=21000000&perPage=100";
-            fire(&server, &pass, Method::GET, path, None).await;
+    all.extend(is_made("search").then(|| {
+        with(|server, pass, _, _| {
+            tokio::spawn(async move {
+                let path = "/location?near=0,0&radius=21000000&perPage=100";
+                fire(&server, &pass, Method::GET, path, None).await;
+            })
         })
     }));
     // Lists that nobody reads, bodies that do not end.
-    all.push(with(|server, _, _, _| {
+    all.extend(is_made("lists").then(|| with(|server, _, _, _| {
         tokio::spawn(async move {
             let head = format!(
                 "GET /location?perPage=100 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
@@ -245,36 +271,42 @@ async fn attackers(server: &Arc<TestServer>, victims: &[u64], stop: &Stop) -> Ve
             sleep(Duration::from_secs(2)).await;
             drop(readers);
         })
-    }));
-    all.push(with(|server, _, _, _| {
-        tokio::spawn(async move {
-            let head = format!(
-                "PUT /location HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+    })));
+    all.extend(is_made("bodies").then(|| {
+        with(|server, _, _, _| {
+            tokio::spawn(async move {
+                let head = format!(
+                    "PUT /location HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                  Authorization: Bearer {}\r\nContent-Length: 1048575\r\n\r\n",
-                token(HOSTILE)
-            );
-            let bodies = join_all((0..40).map(|_| begin(server.addrs.0, &head, 900_000))).await;
-            let nobody = "POST /socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAAAAAHs HTTP/1.1\r\n\
+                    token(HOSTILE)
+                );
+                let bodies = join_all((0..40).map(|_| begin(server.addrs.0, &head, 900_000))).await;
+                let nobody = "POST /socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAAAAAHs HTTP/1.1\r\n\
                           Host: localhost\r\nContent-Length: 1048575\r\n\r\n";
-            let nobodys = join_all((0..40).map(|_| begin(server.addrs.1, nobody, 900_000))).await;
-            sleep(Duration::from_secs(2)).await;
-            drop((bodies, nobodys));
+                let nobodys = join_all((0..40).map(|_| begin(server.addrs.1, nobody, 900_000))).await;
+                sleep(Duration::from_secs(2)).await;
+                drop((bodies, nobodys));
+            })
         })
     }));
     // Handshakes that go no further, from another address.
-    all.push(with(|server, _, _, _| {
-        tokio::spawn(async move {
-            let head = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\n\
+    all.extend(is_made("handshakes").then(|| {
+        with(|server, _, _, _| {
+            tokio::spawn(async move {
+                let head = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\n\
                         X-Forwarded-For: 198.51.100.7\r\nConnection: close\r\n\r\n";
-            for mut stream in
-                join_all((0..50).map(|_| begin(server.addrs.1, head, 0))).await.into_iter().flatten()
-            {
-                let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
-            }
+                for mut stream in
+                    join_all((0..50).map(|_| begin(server.addrs.1, head, 0))).await.into_iter().flatten()
+                {
+                    let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
+                }
+            })
         })
     }));
     // Words in a room where somebody of the fleet is, and questions about rooms of others.
-    for member in [true, false] {
+    for member in
+        [true, false].into_iter().filter(|member| is_made(if *member { "chats" } else { "refusals" }))
+    {
         let (gateway, stop) = (server.gateway.clone(), stop.clone());
         all.push(tokio::spawn(async move {
             while !stop.load(Ordering::Relaxed) {
@@ -322,7 +354,9 @@ async fn strangers() {
     let (stop, served) = (tokio::sync::oneshot::channel().0, tokio::spawn(async {}));
     let database = TestDatabase::create(Db::Sqlite).await;
     let server = Arc::new(TestServer::at((addrs[0], addrs[1]), database, stop, served));
-    for attack in attackers(&server, &victims, &Stop::default()).await {
+    let attackers = attackers(&server, &victims, &Stop::default()).await;
+    println!("{READY}");
+    for attack in attackers {
         let _ = attack.await;
     }
 }
@@ -331,20 +365,22 @@ async fn strangers() {
 async fn start_strangers(server: &TestServer, victims: &[u64]) -> Child {
     let (api, gateway) = server.addrs;
     let victims: String = victims.iter().map(|id| format!(" {id}")).collect();
-    let strangers = Command::new("nice")
+    let mut strangers = Command::new("nice")
         .args(["-n", "19"])
         .arg(std::env::current_exe().expect("this program"))
-        .args(["--exact", "hostile::strangers", "--ignored"])
+        .args(["--exact", "hostile::strangers", "--ignored", "--nocapture"])
         .env(STRANGERS, format!("{api} {gateway}{victims}"))
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .expect("nice");
+    let mut said = BufReader::new(strangers.stdout.take().expect("piped")).lines();
     let sockets =
         async || Exposition::scrape(server).await.value(r#"georoom_sockets{transport="websocket"}"#);
     timeout(Duration::from_secs(60), async {
-        while sockets().await < (FLEET + 100) as f64 {
+        while !said.next_line().await.expect("text").expect("strangers").ends_with(READY) {}
+        while is_made("sockets") && sockets().await < (FLEET + 100) as f64 {
             sleep(Duration::from_millis(100)).await;
         }
     })
