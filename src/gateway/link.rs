@@ -17,9 +17,12 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use socket2::SockRef;
-use tokio::{io::ReadBuf, net::TcpStream, sync::Semaphore};
+use tokio::{io::ReadBuf, net::TcpStream};
 
-use super::{account::Account, counts::Sockets, frames::ping, links::Common, polling::Polling, road::Road};
+use super::{
+    account::Account, counts::Sockets, frames::ping, links::Common, polling::Polling, readers::Readers,
+    road::Road,
+};
 use crate::{domain::access::Whose, net::byte_budget::Reservation};
 
 /// How often a client may try to connect to other namespaces than the main one.
@@ -52,7 +55,7 @@ pub(super) struct State {
     /// Its place among the sessions whose client is not known yet.
     unidentified: Option<Box<Reservation<IpAddr>>>,
     /// See [`Link::readers`].
-    readers: Option<Arc<Semaphore>>,
+    readers: Option<Arc<Readers>>,
     /// How often it is among the sockets, by transport: twice for a moment, where a client connects again.
     counted: u8,
     /// Why it was cut, if that was our doing.
@@ -137,11 +140,11 @@ impl Link {
     /// Notes whose it is: whatever waits for the socket is held against the budget of that user or address.
     pub fn identify(&self, whose: Whose) {
         self.set_whose(whose, None);
-        self.state.lock().readers = Some(self.common.readers.of(whose));
+        self.state.lock().readers = Some(self.common.readers.of(whose, Readers::default));
     }
 
-    /// The turns of its caller to take in what was read, once that caller is known.
-    pub(super) fn readers(&self) -> Option<Arc<Semaphore>> {
+    /// The turns of its caller to take in what has come, once that caller is known.
+    pub(super) fn readers(&self) -> Option<Arc<Readers>> {
         self.state.lock().readers.clone()
     }
 

@@ -13,20 +13,17 @@ use tokio::{
     time::sleep,
 };
 
-use super::{counts::Sockets, link::Link, polling::Session};
+use super::{counts::Sockets, link::Link, polling::Session, readers::Readers};
 use crate::{
     domain::access::Whose,
     net::byte_budget::ByteBudget,
-    service::{memory::fair, turns::CallerTurns},
+    service::{memory::fair, turns::PerCaller},
 };
 
 /// Bytes that may wait for sockets in this process besides what a room keeps for all its members, and those of one
 /// user or address, which shrink as it fills.
 pub const WAITING_BYTES: usize = 64 * 1024 * 1024;
 const WAITING_SHARE: usize = 16 * 1024 * 1024;
-/// Sockets of one caller that may take in what they have read at the same time. Nobody waits for more of a stranger's
-/// sockets than these, however many have something to say at once.
-pub const READERS_OF_A_CALLER: usize = 4;
 /// Links that are created at once, and so mostly lie side by side: a room goes through those of all its members, and
 /// memory that is scattered costs more than all that is done with it.
 const AT_ONCE: usize = 64;
@@ -44,8 +41,8 @@ pub struct Common {
     pub sockets: Sockets,
     /// Bytes that wait for sockets.
     pub waiting: ByteBudget<Whose>,
-    /// Turns to take in what a WebSocket has read.
-    pub readers: CallerTurns,
+    /// Turns of WebSockets to take in what has come.
+    pub readers: PerCaller<Readers>,
     /// Sessions without a connection that are to be ended; holds each session once.
     ending: OnceLock<mpsc::UnboundedSender<Session>>,
 }
@@ -59,7 +56,7 @@ impl Default for Common {
 impl Common {
     fn new(sockets: Sockets) -> Self {
         let waiting = fair(WAITING_BYTES, WAITING_SHARE);
-        let readers = CallerTurns::new(READERS_OF_A_CALLER);
+        let readers = PerCaller::default();
         Self { opened: Arc::default(), sockets, waiting, readers, ending: OnceLock::new() }
     }
 

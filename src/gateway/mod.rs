@@ -20,6 +20,7 @@ mod people;
 mod polling;
 mod presence;
 mod queue;
+mod readers;
 mod reply;
 mod road;
 mod room;

@@ -17,14 +17,13 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
     time::{Sleep, sleep},
 };
-use tokio_util::sync::PollSemaphore;
 
 use super::{
     frames::{Frames, PONG, TEXT, is_begun, is_control, opcode},
     link::{Link, Why},
+    readers::Readers,
     transport::{ELSEWHERE, UNIDENTIFIED_BYTES},
     upgrade::LIBRARY_ANSWER_BYTES,
 };
@@ -47,11 +46,7 @@ pub struct Stream {
     /// Something was read from it, or will not be any more.
     has_read: bool,
     /// The turns of the sockets of its caller, once that caller is known.
-    turns: Option<PollSemaphore>,
-    /// Its turn, from when something was read until the library has taken that in and others had a chance to run.
-    turn: Option<OwnedSemaphorePermit>,
-    /// The library has taken in what was read.
-    is_taken_in: bool,
+    readers: Option<Arc<Readers>>,
     /// How long the other end may take nothing.
     patience: Duration,
     /// Runs while it takes nothing.
@@ -85,9 +80,7 @@ impl Stream {
             held: 0,
             left_out,
             has_read: false,
-            turns: None,
-            turn: None,
-            is_taken_in: false,
+            readers: None,
             patience,
             deadline: None,
         }
@@ -112,19 +105,12 @@ impl Stream {
         }
     }
 
-    /// Waits for a turn among the sockets of the same caller: everybody else's work is looked at between the turns.
-    fn take_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<OwnedSemaphorePermit>> {
-        if self.turn.is_some() && !self.is_taken_in {
-            // Behind everything else that is to run.
-            self.is_taken_in = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+    /// Is it the turn of one of the sockets of the same caller?
+    fn may_read(&mut self, cx: &Context<'_>) -> bool {
+        if self.readers.is_none() {
+            self.readers = self.link.readers();
         }
-        self.turn = None;
-        if self.turns.is_none() {
-            self.turns = self.link.readers().map(PollSemaphore::new);
-        }
-        self.turns.as_mut().map_or(Poll::Ready(None), |turns| turns.poll_acquire(cx))
+        self.readers.as_ref().is_none_or(|readers| readers.may_read(cx.waker()))
     }
 
     /// Holds room for a message that has begun to come. The library keeps what it has of it for as long as the client
@@ -177,7 +163,9 @@ impl AsyncRead for Stream {
         if let Poll::Ready(Err(e)) = this.drain(cx) {
             return Poll::Ready(Err(e));
         }
-        let turn = ready!(this.take_turn(cx));
+        if !this.may_read(cx) {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         if this.first.is_empty() {
             ready!(this.link.poll_read(cx, buffer))?;
@@ -186,10 +174,10 @@ impl AsyncRead for Stream {
             // Of the last, nothing is kept.
             buffer.put_slice(&this.first.split_to(length));
         }
-        (this.turn, this.is_taken_in) = (turn, false);
-        let (mut messages, mut is_elsewhere) = (0, false);
+        let (mut frames, mut messages, mut is_elsewhere) = (0, 0, false);
         let begun = &mut this.begun;
         this.inbound.pass(&buffer.filled()[before..], |first, start, length| {
+            frames += 1;
             if !is_control(first) {
                 *begun = if is_begun(first) { begun.saturating_add(length) } else { 0 };
             }
@@ -205,6 +193,9 @@ impl AsyncRead for Stream {
                 _ => {}
             }
         });
+        if let Some(readers) = &this.readers {
+            readers.record(frames);
+        }
         if is_elsewhere {
             this.link.cut_for(Why::Malformed);
         }
@@ -256,7 +247,7 @@ mod tests {
     };
 
     use bytes::BytesMut;
-    use futures_util::FutureExt;
+    use futures_util::{FutureExt, future::join_all};
     use socket2::SockRef;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -269,7 +260,7 @@ mod tests {
             counts::Sockets,
             frames::{self, NONCE_BYTES, PING},
             link::Sent,
-            links::{Links, READERS_OF_A_CALLER},
+            links::Links,
         },
         *,
     };
@@ -327,35 +318,41 @@ mod tests {
         }
     }
 
-    /// However many sockets of one caller have something to say, others' work goes between.
+    /// However many sockets of one caller have something to say, others' work goes between, and who is gone while it
+    /// waits holds up nobody.
     #[tokio::test]
     async fn sockets_of_one_caller_take_turns() {
+        const SOCKETS: usize = 200;
         let links = Links::new(Sockets::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let speaking = async |user| {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (server, _) = listener.accept().await.unwrap();
-            client.write_all(b"x").await.unwrap();
+            client.write_all(&text("42[]")).await.unwrap();
             server.readable().await.unwrap();
             let link = links.create();
             link.identify(Whose::User(UserId::new(user).unwrap()));
             (client, Stream::new(server, Bytes::new(), link, false, Duration::from_secs(60)))
         };
-        let mut readers = Vec::new();
-        for _ in 0..READERS_OF_A_CALLER {
-            readers.push(speaking(1).await);
+        let mut one = Vec::new();
+        for _ in 0..SOCKETS {
+            one.push(speaking(1).await);
         }
-        let [mut waits, mut other] = [speaking(1).await, speaking(2).await];
-        for (_, reader) in &mut readers {
-            assert!(matches!(reader.read_u8().now_or_never(), Some(Ok(b'x'))));
-        }
-        assert!(waits.1.read_u8().now_or_never().is_none());
-        assert!(matches!(other.1.read_u8().now_or_never(), Some(Ok(b'x'))));
-        let (_first, reader) = &mut readers[0];
-        assert!(reader.read_u8().now_or_never().is_none());
-        assert!(waits.1.read_u8().now_or_never().is_none(), "not before the others had their chance");
-        assert!(reader.read_u8().now_or_never().is_none(), "there is nothing more");
-        assert!(matches!(waits.1.read_u8().now_or_never(), Some(Ok(b'x'))));
+        let mut other = speaking(2).await;
+        let read = |(_, stream): &mut (TcpStream, Stream)| {
+            stream.read(&mut [0; 256]).now_or_never().is_some_and(|read| read.is_ok())
+        };
+        let at_once = one.iter_mut().filter_map(|socket| read(socket).then_some(())).count();
+        assert!((1..SOCKETS / 4).contains(&at_once), "{at_once}");
+        assert!(read(&mut other));
+        // Among them are some that wait.
+        one.truncate(SOCKETS / 2);
+        let rest = one.split_off(at_once);
+        let all = rest.into_iter().map(|(client, mut stream)| async move {
+            assert!(stream.read(&mut [0; 256]).await.unwrap() > 0);
+            drop(client);
+        });
+        timeout(Duration::from_secs(10), join_all(all)).await.expect("all have their turn");
     }
 
     /// A connection whose road is narrow.

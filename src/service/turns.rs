@@ -20,20 +20,13 @@ const FEW_CALLERS: usize = 64;
 #[derive(Debug)]
 pub struct CallerTurns {
     of_a_caller: usize,
-    /// Written when a caller is about to wait; held for one look-up.
-    kept: Mutex<Kept>,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    by: HashMap<Whose, Weak<Semaphore>>,
-    next_sweep: usize,
+    turns: PerCaller<Semaphore>,
 }
 
 impl CallerTurns {
     /// So many turns of each caller at once.
     pub fn new(of_a_caller: usize) -> Self {
-        Self { of_a_caller, kept: Mutex::default() }
+        Self { of_a_caller, turns: PerCaller::default() }
     }
 
     /// Waits for a turn of a caller, which lasts until what is returned is dropped.
@@ -41,33 +34,50 @@ impl CallerTurns {
     /// # Errors
     /// `internal`.
     pub async fn wait(&self, whose: Whose) -> Result<OwnedSemaphorePermit> {
-        self.of(whose).acquire_owned().await.map_err(Error::internal)
-    }
-
-    /// The turns of one caller, kept as long as somebody holds them.
-    pub fn of(&self, whose: Whose) -> Arc<Semaphore> {
-        self.kept.lock().of(whose, self.of_a_caller)
+        let turns = self.turns.of(whose, || Semaphore::new(self.of_a_caller));
+        turns.acquire_owned().await.map_err(Error::internal)
     }
 
     /// Has nobody a turn, and does nobody wait for one?
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
-        self.kept.lock().by.values().all(|turns| turns.strong_count() == 0)
+        self.turns.0.lock().by.values().all(|turns| turns.strong_count() == 0)
     }
 }
 
-impl Kept {
-    fn of(&mut self, whose: Whose, of_a_caller: usize) -> Arc<Semaphore> {
-        if let Some(turns) = self.by.get(&whose).and_then(Weak::upgrade) {
-            return turns;
+/// Something that each caller has one of, as long as somebody holds it.
+#[derive(Debug)]
+pub struct PerCaller<T>(
+    /// Written when somebody asks for theirs; held for one look-up.
+    Mutex<Kept<T>>,
+);
+
+#[derive(Debug)]
+struct Kept<T> {
+    by: HashMap<Whose, Weak<T>>,
+    next_sweep: usize,
+}
+
+impl<T> Default for PerCaller<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Kept { by: HashMap::new(), next_sweep: 0 }))
+    }
+}
+
+impl<T> PerCaller<T> {
+    /// A caller's, made if there is none.
+    pub fn of(&self, whose: Whose, make: impl FnOnce() -> T) -> Arc<T> {
+        let Kept { by, next_sweep } = &mut *self.0.lock();
+        if let Some(kept) = by.get(&whose).and_then(Weak::upgrade) {
+            return kept;
         }
-        if self.by.len() >= self.next_sweep {
-            self.by.retain(|_, turns| turns.strong_count() > 0);
-            self.next_sweep = (2 * self.by.len()).max(FEW_CALLERS);
+        if by.len() >= *next_sweep {
+            by.retain(|_, kept| kept.strong_count() > 0);
+            *next_sweep = (2 * by.len()).max(FEW_CALLERS);
         }
-        let turns = Arc::new(Semaphore::new(of_a_caller));
-        self.by.insert(whose, Arc::downgrade(&turns));
-        turns
+        let made = Arc::new(make());
+        by.insert(whose, Arc::downgrade(&made));
+        made
     }
 }
 
@@ -91,7 +101,7 @@ mod tests {
             drop(turns.wait(Whose::User(UserId::new(id).unwrap())).await.unwrap());
         }
         assert!(
-            turns.kept.lock().by.len() <= FEW_CALLERS,
+            turns.turns.0.lock().by.len() <= FEW_CALLERS,
             "callers who have nothing under way are forgotten"
         );
     }
