@@ -19,9 +19,9 @@ pub fn set_everywhere() -> io::Result<usize> {
         let Some(descriptor) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
             continue;
         };
-        // SAFETY: the descriptor was open a moment ago, and is only used to ask for an option of a socket and to set it.
-        // If it has been closed since, both are refused; if it stands for another socket by now, that is one of this
-        // process too, and is given the option that it would be given anyway.
+        // SAFETY: whoever owns the descriptor may close it meanwhile, so it is lent for two system calls only, which take
+        // it by its number: they are refused, or meet whatever has the number by then. No memory depends on it, and no
+        // TCP socket of this process is worse off with the option.
         #[expect(unsafe_code, reason = "nothing else leads to a socket that its owner does not hand out")]
         let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
         let socket = socket2::SockRef::from(&socket);

@@ -81,10 +81,11 @@ pub struct Store {
     /// The same for lists and history.
     lists: Arc<Pool>,
     /// Held by a change of members, shares or accounts, and on SQLite by any but the writer's: they go one by
-    /// one, so that at most one is in the writer's way and none waits for the connection while its time runs.
+    /// one, so that at most one is in the way of whoever else has the connection, and none waits for that while its
+    /// time runs.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// Held from before a COMMIT until what it has changed is on its way to the rooms, so that they hear of
-    /// commits in their order. Whoever waits for it has the writing connection.
+    /// commits in their order. Whoever waits for it has a connection that writes.
     pub(super) order: Arc<tokio::sync::Mutex<()>>,
     /// What users are called.
     pub names: Arc<Names>,
@@ -113,6 +114,11 @@ impl Writing {
         let mark = Arc::<AtomicU64>::default();
         let pool = Pool::new(options(url, 1, session, mark.clone())).await?;
         Ok(Self { pool, mark, abandoned: Arc::default() })
+    }
+
+    /// Another of the same database. Each ends what either has abandoned: it may hold what the other waits for.
+    async fn beside(&self, url: &str, session: &'static str) -> std::result::Result<Self, DbErr> {
+        Ok(Self { abandoned: self.abandoned.clone(), ..Self::new(url, session).await? })
     }
 }
 
@@ -143,7 +149,7 @@ impl Store {
         let write = Writing::new(url, writing).await?;
         // SQLite has one writer at a time anyway, and would meet itself at its lock.
         let write_apart = match write.pool.backend() {
-            DatabaseBackend::MySql => Writing::new(url, writing).await?,
+            DatabaseBackend::MySql => write.beside(url, writing).await?,
             _ => write.clone(),
         };
         Ok(Self {
@@ -163,6 +169,11 @@ impl Store {
     /// The same, where it costs something to tell people.
     pub fn with_toll(self, toll: Arc<dyn Toll>) -> Self {
         Self { toll: Some(toll), ..self }
+    }
+
+    /// Is there another connection that writes? Not on SQLite.
+    pub(super) fn writes_apart(&self) -> bool {
+        !Arc::ptr_eq(&self.write.pool, &self.write_apart.pool)
     }
 
     /// The same database, written over the other connection that writes. On SQLite there is only one.

@@ -48,36 +48,19 @@ pub struct Passage {
 }
 
 impl Lanes {
-    /// Decides the way of a change with a body of so many bytes; `None`: of a location that is not there yet. A large
-    /// one waits here until the small ones of its location that came before are settled.
-    pub async fn enter(&self, location: Option<LocationId>, bytes: usize) -> Passage {
-        let is_large = bytes > LARGE;
-        let Some(id) = location else {
-            let lane = if is_large { Lane::Large } else { Lane::Small };
-            return Passage { lanes: self.clone(), location, lane };
-        };
-        let lane = {
-            let mut all = self.0.pending.lock();
-            let pending = all.entry(id).or_default();
-            let lane = if is_large || pending.large > 0 { Lane::Large } else { Lane::Small };
-            *pending.of(lane) += 1;
-            lane
-        };
-        let passage = Passage { lanes: self.clone(), location, lane };
-        if lane == Lane::Large {
-            self.wait_for_small(id).await;
-        }
-        passage
+    /// Decides the way of a change with a body of so many bytes; `None`: of a location that is not there yet. It must
+    /// wait for [`Passage::free`] before it goes on.
+    pub fn enter(&self, location: Option<LocationId>, bytes: usize) -> Passage {
+        let lane = if bytes > LARGE { Lane::Large } else { Lane::Small };
+        let Some(id) = location else { return Passage { lanes: self.clone(), location, lane } };
+        let is_behind_a_large = self.0.pending.lock().get(&id).is_some_and(|pending| pending.large > 0);
+        self.hold(id, if is_behind_a_large { Lane::Large } else { lane })
     }
 
-    async fn wait_for_small(&self, id: LocationId) {
-        loop {
-            let cleared = self.0.cleared.notified();
-            if self.0.pending.lock().get(&id).is_none_or(|pending| pending.small == 0) {
-                return;
-            }
-            cleared.await;
-        }
+    /// Keeps later changes of a location behind what is on this way.
+    pub fn hold(&self, id: LocationId, lane: Lane) -> Passage {
+        *self.0.pending.lock().entry(id).or_default().of(lane) += 1;
+        Passage { lanes: self.clone(), location: Some(id), lane }
     }
 }
 
@@ -94,6 +77,19 @@ impl Passage {
     pub fn lane(&self) -> Lane {
         self.lane
     }
+
+    /// Waits until the small changes of its location are settled that came before a large one.
+    pub async fn free(&self) {
+        let Some(id) = self.location.filter(|_| self.lane == Lane::Large) else { return };
+        let Shared { pending, cleared } = &*self.lanes.0;
+        loop {
+            let told = cleared.notified();
+            if pending.lock().get(&id).is_none_or(|pending| pending.small == 0) {
+                return;
+            }
+            told.await;
+        }
+    }
 }
 
 impl Drop for Passage {
@@ -104,7 +100,7 @@ impl Drop for Passage {
         *pending.of(self.lane) -= 1;
         match pending {
             Pending { small: 0, large: 0 } => _ = all.remove(&id),
-            Pending { small: 0, .. } => self.lanes.0.cleared.notify_waiters(),
+            Pending { small: 0, .. } if self.lane == Lane::Small => self.lanes.0.cleared.notify_waiters(),
             _ => {}
         }
     }
@@ -120,37 +116,33 @@ mod tests {
     async fn changes_of_one_location_follow_each_other() {
         let lanes = Lanes::default();
         let [here, there] = [1, 2].map(LocationId::new);
-        let enter = |location, bytes| Box::pin(lanes.enter(location, bytes));
-        let first = enter(here, 100).await;
-        assert_eq!(first.lane(), Lane::Small);
-        let (mut large, mut behind) = (enter(here, LARGE + 1), enter(here, 100));
-        assert!((&mut large).now_or_never().is_none(), "a small one is before it");
-        assert!((&mut behind).now_or_never().is_none());
-        assert_eq!(enter(there, 100).await.lane(), Lane::Small);
-        assert_eq!(enter(there, LARGE + 1).await.lane(), Lane::Large);
-        assert_eq!(enter(None, LARGE + 1).await.lane(), Lane::Large);
-        assert_eq!(enter(None, LARGE).await.lane(), Lane::Small);
-        drop(first);
-        let large = large.await;
-        let behind = behind.await;
-        assert_eq!((large.lane(), behind.lane()), (Lane::Large, Lane::Large));
+        let enter = |location, bytes| {
+            let passage = lanes.enter(location, bytes);
+            let is_free = passage.free().now_or_never().is_some();
+            (passage.lane(), is_free, passage)
+        };
+        let (lane, is_free, first) = enter(here, LARGE);
+        assert_eq!((lane, is_free), (Lane::Small, true));
+        let (lane, is_free, large) = enter(here, LARGE + 1);
+        assert_eq!((lane, is_free), (Lane::Large, false), "a small one is before it");
+        let (lane, is_free, behind) = enter(here, 100);
+        assert_eq!((lane, is_free), (Lane::Large, false));
+        for (location, bytes, expected) in [
+            (there, 100, Lane::Small),
+            (there, LARGE + 1, Lane::Large),
+            (None, LARGE + 1, Lane::Large),
+            (None, 100, Lane::Small),
+        ] {
+            let (lane, is_free, _) = enter(location, bytes);
+            assert_eq!((lane, is_free), (expected, true), "{location:?}, {bytes}");
+        }
+        let (waits, ()) = tokio::join!(large.free(), async { drop(first) });
+        assert_eq!(waits, ());
+        assert!(behind.free().now_or_never().is_some());
         drop(large);
-        assert_eq!(enter(here, 100).await.lane(), Lane::Large, "as long as one is there");
+        assert_eq!(enter(here, 100).0, Lane::Large, "as long as one is there");
         drop(behind);
-        assert_eq!(enter(here, 100).await.lane(), Lane::Small);
-        assert!(lanes.0.pending.lock().is_empty());
-    }
-
-    #[tokio::test]
-    async fn who_gives_up_waiting_holds_up_nobody() {
-        let lanes = Lanes::default();
-        let here = LocationId::new(1);
-        let first = lanes.enter(here, 100).await;
-        let mut large = Box::pin(lanes.enter(here, LARGE + 1));
-        assert!((&mut large).now_or_never().is_none());
-        drop(large);
-        assert_eq!(lanes.enter(here, 100).await.lane(), Lane::Small);
-        drop(first);
+        assert_eq!(enter(here, 100).0, Lane::Small);
         assert!(lanes.0.pending.lock().is_empty());
     }
 }

@@ -2,8 +2,9 @@
 //! for large changes (`lanes.rs`).
 //!
 //! While one batch commits the next gathers, so a lone change waits for nobody and many share the cost of
-//! a commit. Versions are counted under the rows' locks, in the transaction that changes them. Because whoever commits
-//! holds the order ([`Outcomes::order`]) until what was committed is published, nobody can be told of version 7 before
+//! a commit. Versions are counted under the rows' locks, in the transaction that changes them. Whoever commits
+//! holds the order ([`Outcomes::order`]) until what was committed is published. While it is not known what became of a
+//! COMMIT, its locations' passages keep the other writer away from them. So nobody can be told of version 7 before
 //! version 6.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -81,7 +82,7 @@ impl Writer {
         metrics: &Metrics,
         tasks: &Supervisor,
     ) -> Self {
-        let counts = Arc::new(Counts::start(metrics));
+        let (counts, lanes) = (Arc::new(Counts::start(metrics)), Lanes::default());
         let start = |name, store| {
             let (changes, queue) = mpsc::channel(TOTAL.changes);
             let watched = tasks.task(name);
@@ -94,19 +95,22 @@ impl Writer {
                 unsure: None,
                 most: BATCH,
                 counts: counts.clone(),
+                lanes: lanes.clone(),
                 watched: watched.clone(),
             };
             watched.spawn((committing, queue), |(committing, queue)| committing.run(queue).boxed());
             changes
         };
-        let (large, small) = (start("large_writer", store.apart()), start("writer", store));
+        let large = store.writes_apart().then(|| start("large_writer", store.apart()));
+        let small = start("writer", store);
+        let large = large.unwrap_or_else(|| small.clone());
         let places = Places::default();
         let held = places.clone();
         metrics.queue("writer", TOTAL.changes, move || held.held().changes);
         let held = places.clone();
         let help = "Bodies of changes that wait for the writer or are being committed";
         metrics.watch_bytes("writer_queue", help, move || held.held().bytes);
-        Self { small, large, lanes: Lanes::default(), places, limited: metrics.limited("waiting_changes") }
+        Self { small, large, lanes: lanes.clone(), places, limited: metrics.limited("waiting_changes") }
     }
 
     /// Commits a new location.
@@ -143,7 +147,11 @@ impl Writer {
                 Error::limited("too many changes of this caller wait for the database", RETRY_AFTER)
             }
         })?;
-        let passage = self.lanes.enter(act.location(), act.size()).await;
+        let passage = self.lanes.enter(act.location(), act.size());
+        if passage.lane() == Lane::Large {
+            let waited = timeout(STATEMENT_TIMEOUT, passage.free()).await;
+            waited.map_err(|_| Error::database_away())?;
+        }
         let lane = match passage.lane() {
             Lane::Small => &self.small,
             Lane::Large => &self.large,
@@ -175,10 +183,11 @@ struct Committing {
     waiting: VecDeque<Change>,
     /// Acts whose COMMIT was sent and never confirmed, and their outcomes if it was carried out. Their
     /// callers have been refused; what they hold keeps later changes of the same locations behind them.
-    unsure: Option<(Vec<Act>, Outcomes, Vec<Stay>)>,
+    unsure: Option<(Vec<Act>, Outcomes, Vec<Passage>)>,
     /// Changes of the next batch: fewer after a batch for which the database was too slow.
     most: usize,
     counts: Arc<Counts>,
+    lanes: Lanes,
     watched: Task,
 }
 
@@ -264,7 +273,9 @@ impl Committing {
                 Err(Failure::Unconfirmed(outcomes, error)) => {
                     away_now = true;
                     let (acts, stays) = (std::mem::take(&mut part.acts), std::mem::take(&mut part.stays));
-                    self.unsure = Some((acts, outcomes, stays));
+                    let held = self.hold_created(&acts, &outcomes, stays.first());
+                    let passages = stays.into_iter().map(|(_, passage)| passage).chain(held).collect();
+                    self.unsure = Some((acts, outcomes, passages));
                     part.refuse(Error::database_away().because(error));
                 }
                 Err(Failure::Forgotten(error)) => part.refuse(Error::database_away().because(error)),
@@ -273,9 +284,16 @@ impl Committing {
         if away_now { Err(Away) } else { Ok(()) }
     }
 
+    /// Keeps changes of what may have been created behind what may be told of that.
+    fn hold_created(&self, acts: &[Act], outcomes: &Outcomes, stay: Option<&Stay>) -> Vec<Passage> {
+        let lane = stay.map_or(Lane::Small, |(_, passage)| passage.lane());
+        let created = acts.iter().zip(&outcomes.each).filter(|(act, _)| matches!(act, Act::Create(_)));
+        created.filter_map(|(_, outcome)| Some(self.lanes.hold(outcome.as_ref().ok()?.id, lane))).collect()
+    }
+
     /// Asks what became of acts that were not confirmed.
     async fn find_out(&mut self) -> std::result::Result<(), Away> {
-        if let Some((acts, mut outcomes, stays)) = self.unsure.take() {
+        if let Some((acts, mut outcomes, passages)) = self.unsure.take() {
             match self.store.fate(&acts, &mut outcomes).await {
                 Ok(Fate::Committed) => drop(self.publish(&acts, outcomes).await),
                 Ok(Fate::Undone | Fate::Forgotten) => {}
@@ -285,7 +303,7 @@ impl Committing {
                 }
                 Err(error) => {
                     warn!(%error, "it cannot be found out yet what became of a COMMIT");
-                    self.unsure = Some((acts, outcomes, stays));
+                    self.unsure = Some((acts, outcomes, passages));
                     return Err(Away);
                 }
             }
