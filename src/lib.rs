@@ -14,6 +14,8 @@ pub mod metrics;
 
 pub mod supervise;
 
+pub mod heavy;
+
 pub mod domain;
 
 pub mod config;

@@ -9,7 +9,7 @@ use std::{
 /// A module imports only from lower floors and from itself.
 const FLOORS: &[&[&str]] = &[
     &["net", "telemetry", "metrics"],
-    &["supervise"],
+    &["supervise", "heavy"],
     &["domain"],
     &["config"],
     &["storage"],
@@ -19,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Modules that everything else may stand on but that must not know what georoom is about.
-const INFRASTRUCTURE: &[&str] = &["net", "telemetry", "metrics", "supervise"];
+const INFRASTRUCTURE: &[&str] = &["net", "telemetry", "metrics", "supervise", "heavy"];
 
 /// Crates and the modules that may name them.
 const FRAMEWORKS: &[(&[&str], &[&str])] = &[
@@ -30,7 +30,7 @@ const FRAMEWORKS: &[(&[&str], &[&str])] = &[
     (&["hyper_util"], &["net"]),
     (&["jsonwebtoken"], &["domain"]),
     (&["prometheus_client", "procfs"], &["metrics"]),
-    (&["tokio"], &["net", "supervise", "storage", "service", "gateway", "http", "server", "main"]),
+    (&["tokio"], &["net", "supervise", "heavy", "storage", "service", "gateway", "http", "server", "main"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
@@ -17,8 +18,12 @@ use crate::{
         id::LocationId,
         location::{NewLocation, Update},
     },
+    heavy,
     service::Service,
 };
+
+/// A body with more bytes than this is read off the threads that serve everybody else.
+const LARGE_BODY: usize = 32 * 1024;
 
 /// `GET`, `POST`, `PUT /location`; `GET`, `PUT`, `DELETE /location/{id}`; `GET /location/{id}/history`.
 pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
@@ -84,8 +89,8 @@ pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Err
 async fn create(call: Call, body: impl Body) -> Response {
     let act = async {
         let (caller, body) = call.with_body(body).await?;
-        let mut new = NewLocation::from_body(&body, caller.as_ref())?;
-        drop(body);
+        let by = caller.clone();
+        let mut new = parsed(body, move |body| NewLocation::from_body(body, by.as_ref())).await?;
         let whose = call.whose(&caller.unwrap_or_default());
         new.whose = Some(whose);
         let answers = &call.service.memory.answers;
@@ -102,8 +107,7 @@ async fn update(call: Call, id: Option<String>, body: impl Body) -> Response {
     let act = async {
         let (caller, body) = call.with_body(body).await?;
         let id = id.as_deref().map(known).transpose()?;
-        let mut update = Update::from_body(&body, id, caller.as_ref())?;
-        drop(body);
+        let mut update = parsed(body, move |body| Update::from_body(body, id, caller.as_ref())).await?;
         let whose = call.whose(&update.by);
         update.whose = Some(whose);
         let answers = &call.service.memory.answers;
@@ -169,6 +173,17 @@ async fn delete(id: String, call: Call) -> Response {
         Ok(StatusCode::NO_CONTENT)
     };
     respond(act.await)
+}
+
+/// What a body says.
+async fn parsed<T: Send + 'static>(
+    body: Bytes,
+    parse: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match body.len() > LARGE_BODY {
+        true => heavy::run(move || parse(&body)).await.map_err(Error::internal)?,
+        false => parse(&body),
+    }
 }
 
 pub(super) fn respond(result: Result<impl Reply>) -> Response {

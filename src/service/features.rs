@@ -17,6 +17,7 @@ use crate::{
         id::LocationId,
         location::Location,
     },
+    heavy,
     storage::{Listing, Past},
 };
 
@@ -104,25 +105,24 @@ impl Features {
         let is_later = std::mem::replace(&mut self.has_begun, true);
         match &mut self.rest {
             Rest::List(page) => {
-                for (location, distance_m) in service.store.read_piece(page).await? {
+                let shown = service.store.read_piece(page).await?;
+                let features = written(shown, needs_a_read, |(location, distance_m)| {
                     let feature = match distance_m {
-                        Some(distance_m) => location.to_feature_at(distance_m),
+                        Some(distance_m) => location.to_feature_at(*distance_m),
                         None => Ok(location.to_feature()),
                     };
-                    match feature {
-                        Ok(feature) => push(text, &mut self.needs_comma, &feature),
-                        Err(error) => leave_out(&location, &error),
-                    }
-                }
+                    feature.inspect_err(|error| leave_out(location, error)).ok()
+                });
+                features.await?.iter().for_each(|feature| push(text, &mut self.needs_comma, feature));
             }
             Rest::History(id, page) => {
                 // It takes as long as the client likes, and the right may have ended meanwhile.
                 if is_later {
                     service.may_still_see(&self.by, *id).await?;
                 }
-                for location in service.store.read_versions(page).await? {
-                    push(text, &mut self.needs_comma, &location.to_feature());
-                }
+                let versions = service.store.read_versions(page).await?;
+                let features = written(versions, needs_a_read, |location| Some(location.to_feature()));
+                features.await?.iter().for_each(|feature| push(text, &mut self.needs_comma, feature));
             }
         }
         Ok(())
@@ -133,6 +133,16 @@ impl Features {
         self.service.limits.read_text(self.whose, text.len());
         self.service.memory.answers.hold_piece(self.whose, text, &self.held)
     }
+}
+
+/// The Features of a piece, off the threads that serve everybody else where they are large.
+async fn written<T: Send + 'static>(
+    rows: Vec<T>,
+    are_large: bool,
+    write: fn(&T) -> Option<String>,
+) -> Result<Vec<String>> {
+    let write = move || rows.iter().filter_map(write).collect();
+    if are_large { heavy::run(write).await.map_err(Error::internal) } else { Ok(write()) }
 }
 
 fn push(text: &mut String, needs_comma: &mut bool, feature: &str) {

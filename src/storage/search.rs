@@ -18,11 +18,14 @@ use super::{
     listing::{Entry, Listing, columns, entries_of, entry, limited_to, log_unreadable, seen},
     locations::Page,
 };
-use crate::domain::{
-    access::Caller,
-    area::Bbox,
-    distance::Near,
-    error::{Code, Error, Result},
+use crate::{
+    domain::{
+        access::Caller,
+        area::Bbox,
+        distance::Near,
+        error::{Code, Error, Result},
+    },
+    heavy,
 };
 
 /// A geometry with more positions than this is tested off the threads that serve everybody else.
@@ -56,7 +59,7 @@ impl Filter {
             return Ok(self.exact(&geometry));
         }
         let filter = self.clone();
-        let tested = tokio::task::spawn_blocking(move || filter.exact(&geometry)).await;
+        let tested = heavy::run(move || filter.exact(&geometry)).await;
         tested.map_err(|e| DbErr::Custom(format!("exact test: {e}")))
     }
 
