@@ -115,22 +115,6 @@ fn auth(user: u64) -> String {
     json!({"token": token(user)}).to_string()
 }
 
-/// One attack after another of the same kind, until told to stop.
-fn attack<F: Future<Output = ()> + Send>(
-    stop: &Stop,
-    act: impl Fn(u64) -> F + Send + 'static,
-) -> JoinHandle<()> {
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        for turn in 0.. {
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-            act(turn).await;
-        }
-    })
-}
-
 /// A request whose answer nobody is interested in.
 async fn fire(server: &TestServer, pass: &Pass, method: Method, path: &str, body: Option<serde_json::Value>) {
     let _ = timeout(Duration::from_secs(10), pass.send(server, method, path, body.as_ref())).await;
@@ -143,8 +127,7 @@ fn large(shift: u64) -> serde_json::Value {
 }
 
 /// Sockets of one user that join rooms, read nothing, forge pongs and speak all at once.
-async fn forge(gateway: &str, rooms: &[u64], sockets: usize, stop: Stop) {
-    let mut all = Vec::new();
+async fn forge(gateway: &str, rooms: &[u64; 2], sockets: usize) {
     let mut said = [&[][..], &[0; 8]].map(|payload| frame(PONG, true, payload)).concat();
     for event in [
         format!(r#"42["chat",{{"roomName":{},"message":"x"}}]"#, rooms[0]),
@@ -153,27 +136,21 @@ async fn forge(gateway: &str, rooms: &[u64], sockets: usize, stop: Stop) {
     ] {
         said.extend(frame(1, true, event.as_bytes()));
     }
+    let mut all = Vec::new();
     let mut ticks = interval(Duration::from_millis(100));
-    while !stop.load(Ordering::Relaxed) {
-        if all.len() < sockets {
-            for _ in 0..20 {
-                if let Ok(mut socket) = tokio::spawn({
-                    let (gateway, rooms) = (gateway.to_owned(), rooms.to_vec());
-                    async move {
-                        let mut socket =
-                            WebSocket::connect_with(&gateway, "/socket.io/", false, &auth(HOSTILE)).await;
-                        for room in rooms {
-                            socket.emit("join_room", &json!({"locationId": room})).await;
-                        }
-                        socket
-                    }
-                })
-                .await
-                {
-                    let _ = socket.try_raw(&said).await;
-                    all.push(socket);
+    loop {
+        for _ in 0..20.min(sockets - all.len()) {
+            let (gateway, rooms) = (gateway.to_owned(), *rooms);
+            // One that is refused fails.
+            let connected = tokio::spawn(async move {
+                let mut socket =
+                    WebSocket::connect_with(&gateway, "/socket.io/", false, &auth(HOSTILE)).await;
+                for room in rooms {
+                    socket.emit("join_room", &json!({"locationId": room})).await;
                 }
-            }
+                socket
+            });
+            all.extend(connected.await);
         }
         ticks.tick().await;
         let mut alive = Vec::new();
@@ -194,14 +171,38 @@ async fn begin(addr: std::net::SocketAddr, text: &str, more: usize) -> Option<Tc
     Some(stream)
 }
 
+/// The kinds of attack, each with how often it is made at the same time.
+const KINDS: [(&str, usize); 10] = [
+    ("sockets", 1),
+    ("moves", 8),
+    ("large moves", 1),
+    ("members", 1),
+    ("searches", 1),
+    ("lists", 1),
+    ("bodies", 1),
+    ("handshakes", 1),
+    ("chats", 1),
+    ("refusals", 1),
+];
+
 /// Is this kind of attack to be made? All are, unless some are named.
 fn is_made(kind: &str) -> bool {
     let only = std::env::var(ONLY).unwrap_or_default();
     only.is_empty() || only.split(',').any(|name| name == kind)
 }
 
+/// Where strangers act.
+#[derive(Clone, Copy)]
+struct Places {
+    own: u64,
+    /// Their own, too, with a Feature of 0.6 MB.
+    big: u64,
+    /// Of the fleet; they may see it.
+    shared: u64,
+}
+
 /// Everything that hurt somebody once, at the same time.
-async fn attackers(server: &Arc<TestServer>, victims: &[u64], stop: &Stop) -> Vec<JoinHandle<()>> {
+async fn attackers(server: &Arc<TestServer>, victims: &[u64]) -> Vec<JoinHandle<()>> {
     let hostile = Pass::user(HOSTILE);
     let own = hostile.create(server).await;
     let body = json!({"geometry": large(0)});
@@ -210,132 +211,102 @@ async fn attackers(server: &Arc<TestServer>, victims: &[u64], stop: &Stop) -> Ve
     for _ in 0..60 {
         fire(server, &hostile, Method::POST, "/location", Some(json!({"geometry": large(1)}))).await;
     }
-    let (shared, gateway) = (victims[0], server.gateway.clone());
+    let places = Places { own, big, shared: victims[0] };
     let mut all = Vec::new();
-    all.extend(is_made("sockets").then(|| {
-        let stop = stop.clone();
-        tokio::spawn(async move { forge(&gateway, &[own, big], 1_000, stop).await })
-    }));
-    // Moves: many small ones, some large ones; changes that members are told of.
-    let with = |act: fn(Arc<TestServer>, Pass, [u64; 3], u64) -> JoinHandle<()>| {
-        let (server, ids) = (server.clone(), [own, big, shared]);
-        attack(stop, move |turn| {
-            let task = act(server.clone(), Pass::user(HOSTILE), ids, turn);
-            async move { drop(task.await) }
-        })
-    };
-    for _ in 0..8 {
-        all.extend(is_made("moves").then(|| {
-            with(|server, pass, [own, ..], turn| {
-                tokio::spawn(async move {
-                    let body = json!({"geometry": point(turn as f64 % 80.0, 1.5)});
-                    fire(&server, &pass, Method::PUT, &format!("/location/{own}"), Some(body)).await;
-                })
-            })
-        }));
-    }
-    all.extend(is_made("large_moves").then(|| {
-        with(|server, pass, [_, big, _], turn| {
-            tokio::spawn(async move {
-                let body = json!({"geometry": large(turn)});
-                fire(&server, &pass, Method::PUT, &format!("/location/{big}"), Some(body)).await;
-            })
-        })
-    }));
-    all.extend(is_made("members").then(|| {
-        with(|server, pass, [_, big, _], turn| {
-            tokio::spawn(async move {
-                // Somebody of the fleet, in and out of a list.
-                let path = format!("/location/{big}/members/{}", 1 + turn % FLEET);
-                fire(&server, &pass, Method::PUT, &path, Some(json!({"role": "viewer"}))).await;
-                fire(&server, &pass, Method::DELETE, &path, None).await;
-            })
-        })
-    }));
-    all.extend(is_made("search").then(|| {
-        with(|server, pass, _, _| {
-            tokio::spawn(async move {
-                let path = "/location?near=0,0&radius=21000000&perPage=100";
-                fire(&server, &pass, Method::GET, path, None).await;
-            })
-        })
-    }));
-    // Lists that nobody reads, bodies that do not end.
-    all.extend(is_made("lists").then(|| with(|server, _, _, _| {
-        tokio::spawn(async move {
-            let head = format!(
-                "GET /location?perPage=100 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
-                token(HOSTILE)
-            );
-            let readers = join_all((0..12).map(|_| begin(server.addrs.0, &head, 0))).await;
-            sleep(Duration::from_secs(2)).await;
-            drop(readers);
-        })
-    })));
-    all.extend(is_made("bodies").then(|| {
-        with(|server, _, _, _| {
-            tokio::spawn(async move {
-                let head = format!(
-                    "PUT /location HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-                 Authorization: Bearer {}\r\nContent-Length: 1048575\r\n\r\n",
-                    token(HOSTILE)
-                );
-                let bodies = join_all((0..40).map(|_| begin(server.addrs.0, &head, 900_000))).await;
-                let nobody = "POST /socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAAAAAHs HTTP/1.1\r\n\
-                          Host: localhost\r\nContent-Length: 1048575\r\n\r\n";
-                let nobodys = join_all((0..40).map(|_| begin(server.addrs.1, nobody, 900_000))).await;
-                sleep(Duration::from_secs(2)).await;
-                drop((bodies, nobodys));
-            })
-        })
-    }));
-    // Handshakes that go no further, from another address.
-    all.extend(is_made("handshakes").then(|| {
-        with(|server, _, _, _| {
-            tokio::spawn(async move {
-                let head = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\n\
-                        X-Forwarded-For: 198.51.100.7\r\nConnection: close\r\n\r\n";
-                for mut stream in
-                    join_all((0..50).map(|_| begin(server.addrs.1, head, 0))).await.into_iter().flatten()
-                {
-                    let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
+    for (kind, times) in KINDS.into_iter().filter(|(kind, _)| is_made(kind)) {
+        for _ in 0..times {
+            let server = server.clone();
+            all.push(tokio::spawn(async move {
+                for turn in 0.. {
+                    // One that fails is followed by the next.
+                    let server = server.clone();
+                    let _ = tokio::spawn(async move { attack(kind, &server, places, turn).await }).await;
                 }
-            })
-        })
-    }));
-    // Words in a room where somebody of the fleet is, and questions about rooms of others.
-    for member in
-        [true, false].into_iter().filter(|member| is_made(if *member { "chats" } else { "refusals" }))
-    {
-        let (gateway, stop) = (server.gateway.clone(), stop.clone());
-        all.push(tokio::spawn(async move {
-            while !stop.load(Ordering::Relaxed) {
-                let _ = tokio::spawn(flood(gateway.clone(), shared, member, stop.clone())).await;
-            }
-        }));
+            }));
+        }
     }
     all
 }
 
-/// As many events as a socket takes.
-async fn flood(gateway: String, room: u64, is_member: bool, stop: Stop) {
-    let user = if is_member { HOSTILE } else { HOSTILE + 1 };
-    let mut socket = WebSocket::connect_with(&gateway, "/socket.io/", false, &auth(user)).await;
-    let mut packets = Vec::new();
-    if is_member {
-        socket.join(&[room]).await;
-        let chat = format!(r#"42["chat",{{"roomName":{room},"message":"{}"}}]"#, "x".repeat(100));
-        packets.extend((0..100).flat_map(|_| frame(1, true, chat.as_bytes())));
-    } else {
-        for event in ["join_room", "presence"] {
-            let packet = format!(r#"42["{event}",{{"locationId":{room}}}]"#);
-            packets.extend((0..50).flat_map(|_| frame(1, true, packet.as_bytes())));
+/// One attack of a kind.
+async fn attack(kind: &str, server: &TestServer, Places { own, big, shared }: Places, turn: u64) {
+    let pass = Pass::user(HOSTILE);
+    let (api, gateway) = server.addrs;
+    let bearer = token(HOSTILE);
+    match kind {
+        "sockets" => forge(&server.gateway, &[own, big], 1_000).await,
+        "moves" => {
+            let body = json!({"geometry": point(turn as f64 % 80.0, 1.5)});
+            fire(server, &pass, Method::PUT, &format!("/location/{own}"), Some(body)).await;
         }
+        "large moves" => {
+            let body = json!({"geometry": large(turn)});
+            fire(server, &pass, Method::PUT, &format!("/location/{big}"), Some(body)).await;
+        }
+        "members" => {
+            // Somebody of the fleet, in and out of a list.
+            let path = format!("/location/{big}/members/{}", 1 + turn % FLEET);
+            fire(server, &pass, Method::PUT, &path, Some(json!({"role": "viewer"}))).await;
+            fire(server, &pass, Method::DELETE, &path, None).await;
+        }
+        "searches" => {
+            let path = "/location?near=0,0&radius=21000000&perPage=100";
+            fire(server, &pass, Method::GET, path, None).await;
+        }
+        // That nobody reads.
+        "lists" => {
+            let head = format!(
+                "GET /location?perPage=100 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bearer}\r\n\r\n"
+            );
+            let readers = join_all((0..12).map(|_| begin(api, &head, 0))).await;
+            sleep(Duration::from_secs(2)).await;
+            drop(readers);
+        }
+        // That do not end.
+        "bodies" => {
+            let head = format!(
+                "PUT /location HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                 Authorization: Bearer {bearer}\r\nContent-Length: 1048575\r\n\r\n"
+            );
+            let bodies = join_all((0..40).map(|_| begin(api, &head, 900_000))).await;
+            let nobody = "POST /socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAAAAAHs HTTP/1.1\r\n\
+                          Host: localhost\r\nContent-Length: 1048575\r\n\r\n";
+            let nobodys = join_all((0..40).map(|_| begin(gateway, nobody, 900_000))).await;
+            sleep(Duration::from_secs(2)).await;
+            drop((bodies, nobodys));
+        }
+        // That go no further, from another address.
+        "handshakes" => {
+            let head = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\n\
+                        X-Forwarded-For: 198.51.100.7\r\nConnection: close\r\n\r\n";
+            let begun = join_all((0..50).map(|_| begin(gateway, head, 0))).await;
+            for mut stream in begun.into_iter().flatten() {
+                let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
+            }
+        }
+        // Words in a room where somebody of the fleet is.
+        "chats" => {
+            let chat = format!(r#"42["chat",{{"roomName":{shared},"message":"{}"}}]"#, "x".repeat(100));
+            flood(&server.gateway, HOSTILE, shared, &[chat]).await;
+        }
+        // Questions about rooms of others.
+        "refusals" => {
+            let packet = |event| format!(r#"42["{event}",{{"locationId":{shared}}}]"#);
+            flood(&server.gateway, HOSTILE + 1, shared, &["join_room", "presence"].map(packet)).await;
+        }
+        _ => unreachable!("{kind}"),
     }
+}
+
+/// As many events as a socket takes.
+async fn flood(gateway: &str, user: u64, room: u64, events: &[String]) {
+    let mut socket = WebSocket::connect_with(gateway, "/socket.io/", false, &auth(user)).await;
+    socket.emit("join_room", &json!({"locationId": room})).await;
+    let packets: Vec<_> = events.iter().flat_map(|event| frame(1, true, event.as_bytes())).collect();
     let mut ticks = interval(Duration::from_millis(200));
-    while !stop.load(Ordering::Relaxed) {
+    loop {
         ticks.tick().await;
-        if socket.try_raw(&packets).await.is_err() {
+        if socket.try_raw(&packets.repeat(100 / events.len())).await.is_err() {
             return;
         }
         while let Ok(Some(_)) = timeout(Duration::from_millis(1), socket.text()).await {}
@@ -354,7 +325,7 @@ async fn strangers() {
     let (stop, served) = (tokio::sync::oneshot::channel().0, tokio::spawn(async {}));
     let database = TestDatabase::create(Db::Sqlite).await;
     let server = Arc::new(TestServer::at((addrs[0], addrs[1]), database, stop, served));
-    let attackers = attackers(&server, &victims, &Stop::default()).await;
+    let attackers = attackers(&server, &victims).await;
     println!("{READY}");
     for attack in attackers {
         let _ = attack.await;
