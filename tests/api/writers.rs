@@ -258,7 +258,8 @@ async fn a_change_that_is_alone_waits_for_no_other() {
     }
     let (_, after) = proxy.counts();
     assert_eq!(after - before, TIMES);
-    assert!(quickest < Duration::from_millis(10), "{quickest:?}");
+    // Far more than it takes, and less than it is worth waiting for company.
+    assert!(quickest < Duration::from_millis(40), "{quickest:?}");
     server.stop().await;
     proxy.cut().await;
 }
