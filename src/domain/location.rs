@@ -14,6 +14,9 @@ use super::{
     time::Timestamp,
 };
 
+/// A body with more bytes than this is large: it takes milliseconds to read it and to commit what it says.
+pub const LARGE_BODY: usize = 32 * 1024;
+
 /// A location as it stands after some commit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Location {

@@ -16,14 +16,11 @@ use crate::{
     domain::{
         error::{Error, Result},
         id::LocationId,
-        location::{NewLocation, Update},
+        location::{LARGE_BODY, NewLocation, Update},
     },
     heavy,
     service::Service,
 };
-
-/// A body with more bytes than this is read off the threads that serve everybody else.
-const LARGE_BODY: usize = 32 * 1024;
 
 /// `GET`, `POST`, `PUT /location`; `GET`, `PUT`, `DELETE /location/{id}`; `GET /location/{id}/history`.
 pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
@@ -175,7 +172,7 @@ async fn delete(id: String, call: Call) -> Response {
     respond(act.await)
 }
 
-/// What a body says.
+/// Reads a body, a large one off the threads that serve everybody else.
 async fn parsed<T: Send + 'static>(
     body: Bytes,
     parse: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,

@@ -8,10 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::domain::id::LocationId;
-
-/// A body beyond this makes a change large: the database takes some milliseconds for it.
-const LARGE: usize = 32 * 1024;
+use crate::domain::{id::LocationId, location::LARGE_BODY};
 
 /// The way of a change to the database.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,15 +48,24 @@ impl Lanes {
     /// Decides the way of a change with a body of so many bytes; `None`: of a location that is not there yet. It must
     /// wait for [`Passage::free`] before it goes on.
     pub fn enter(&self, location: Option<LocationId>, bytes: usize) -> Passage {
-        let lane = if bytes > LARGE { Lane::Large } else { Lane::Small };
-        let Some(id) = location else { return Passage { lanes: self.clone(), location, lane } };
-        let is_behind_a_large = self.0.pending.lock().get(&id).is_some_and(|pending| pending.large > 0);
-        self.hold(id, if is_behind_a_large { Lane::Large } else { lane })
+        let lane = if bytes > LARGE_BODY { Lane::Large } else { Lane::Small };
+        match location {
+            // In one step: else a large one could begin before a small one is counted.
+            Some(id) => self.count(id, |pending| if pending.large > 0 { Lane::Large } else { lane }),
+            None => Passage { lanes: self.clone(), location, lane },
+        }
     }
 
     /// Keeps later changes of a location behind what is on this way.
     pub fn hold(&self, id: LocationId, lane: Lane) -> Passage {
-        *self.0.pending.lock().entry(id).or_default().of(lane) += 1;
+        self.count(id, |_| lane)
+    }
+
+    fn count(&self, id: LocationId, lane: impl FnOnce(&Pending) -> Lane) -> Passage {
+        let mut all = self.0.pending.lock();
+        let pending = all.entry(id).or_default();
+        let lane = lane(pending);
+        *pending.of(lane) += 1;
         Passage { lanes: self.clone(), location: Some(id), lane }
     }
 }
@@ -121,16 +127,16 @@ mod tests {
             let is_free = passage.free().now_or_never().is_some();
             (passage.lane(), is_free, passage)
         };
-        let (lane, is_free, first) = enter(here, LARGE);
+        let (lane, is_free, first) = enter(here, LARGE_BODY);
         assert_eq!((lane, is_free), (Lane::Small, true));
-        let (lane, is_free, large) = enter(here, LARGE + 1);
+        let (lane, is_free, large) = enter(here, LARGE_BODY + 1);
         assert_eq!((lane, is_free), (Lane::Large, false), "a small one is before it");
         let (lane, is_free, behind) = enter(here, 100);
         assert_eq!((lane, is_free), (Lane::Large, false));
         for (location, bytes, expected) in [
             (there, 100, Lane::Small),
-            (there, LARGE + 1, Lane::Large),
-            (None, LARGE + 1, Lane::Large),
+            (there, LARGE_BODY + 1, Lane::Large),
+            (None, LARGE_BODY + 1, Lane::Large),
             (None, 100, Lane::Small),
         ] {
             let (lane, is_free, _) = enter(location, bytes);

@@ -110,7 +110,7 @@ impl Writer {
         let held = places.clone();
         let help = "Bodies of changes that wait for the writer or are being committed";
         metrics.watch_bytes("writer_queue", help, move || held.held().bytes);
-        Self { small, large, lanes: lanes.clone(), places, limited: metrics.limited("waiting_changes") }
+        Self { small, large, lanes, places, limited: metrics.limited("waiting_changes") }
     }
 
     /// Commits a new location.
