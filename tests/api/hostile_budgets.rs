@@ -183,18 +183,24 @@ async fn all_sockets_of_a_user_have_so_many_rooms() {
     server.stop().await;
 }
 
+/// Connects five sockets of one user and has each enter a room.
+async fn enter(user: &Pass, clients: &Clients, server: &TestServer, id: u64) -> Vec<Client> {
+    let mut members = Vec::new();
+    for _ in 0..5 {
+        let mut member = user.connect(clients, &server.gateway).await;
+        member.join(id).await;
+        members.push(member);
+    }
+    members
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_refused_does_not_pay_for_those_in_the_room() {
     let server = locked(Db::Sqlite, &[("LIMIT_USER_DELIVERIES", "1")]).await;
     let clients = Clients::start();
     let (owner, stranger) = (Pass::user(OWNER), Pass::user(ATTACKER));
     let id = owner.create(&server).await;
-    let mut members = Vec::new();
-    for _ in 0..5 {
-        let mut member = owner.connect(&clients, &server.gateway).await;
-        member.join(id).await;
-        members.push(member);
-    }
+    let _members = enter(&owner, &clients, &server, id).await;
     let body = json!({"id": id, "geometry": point(1.5, 1.5)});
     for _ in 0..5 {
         let answer = stranger.send(&server, Method::PUT, "/location", Some(&body)).await;
@@ -224,12 +230,7 @@ async fn who_owes_for_what_was_sent_to_many_is_refused_before_the_commit() {
     let clients = Clients::start();
     let (owner, other) = (Pass::user(OWNER), Pass::user(FRIEND));
     let (id, others) = (owner.create(&server).await, other.create(&server).await);
-    let mut members = Vec::new();
-    for _ in 0..5 {
-        let mut member = owner.connect(&clients, &server.gateway).await;
-        member.join(id).await;
-        members.push(member);
-    }
+    let mut members = enter(&owner, &clients, &server, id).await;
     let body = json!({"id": id, "geometry": point(1.5, 1.5)});
     // However many are on their way at once.
     let started = Instant::now();
