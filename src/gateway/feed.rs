@@ -88,19 +88,19 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
     }
 }
 
-/// How many sockets whoever changes lists pays for: of one user [`PAID_SOCKETS`] at most.
+/// Counts the sockets that the author of a change of lists pays for: at most [`PAID_SOCKETS`] of one user.
 fn paid_sockets(ways: &[Way]) -> usize {
     let mut counts: HashMap<Option<UserId>, usize> = HashMap::new();
     let is_paid = |way: &&Way| {
         let count = counts.entry(way.user).or_default();
         *count += 1;
-        // In open mode nobody need have said who they are.
+        // In open mode a socket may belong to nobody in particular, so each one counts.
         way.user.is_none() || *count <= PAID_SOCKETS
     };
     ways.iter().filter(is_paid).count()
 }
 
-/// A location is gone, or only their right to see it: then what is on its way may not stay there for long.
+/// Tells sockets that a location has left their list, and ends those that do not read soon what they may no longer see.
 fn unlisted(ways: &[Way], id: LocationId, ending: Ending) {
     let Some(text) = Item::Deleted(id).named() else { return };
     let told = ways.iter().filter_map(|Way { socket, outlet, .. }| {

@@ -143,7 +143,7 @@ impl Link {
         self.state.lock().readers = Some(self.common.readers.of(whose, Readers::default));
     }
 
-    /// The turns of its caller to take in what has come, once that caller is known.
+    /// Returns the turns in which the caller's sockets read, once the caller is known.
     pub(super) fn readers(&self) -> Option<Arc<Readers>> {
         self.state.lock().readers.clone()
     }
@@ -222,8 +222,8 @@ impl Link {
         Sent::Yes(account.sent())
     }
 
-    /// Reserves room for bytes that are to wait for the socket, or that have come of a message. `false`: whoever has
-    /// it has no more.
+    /// Reserves room for bytes that will wait for the socket, or that have come of a message. It returns `false` when
+    /// the caller's budget has no more room.
     pub fn hold(&self, bytes: usize) -> bool {
         self.state.lock().road.hold(bytes)
     }
@@ -370,7 +370,7 @@ impl Link {
         state.ask();
     }
 
-    /// Has confirmation been missing for so long, or the library written nothing of what it was given?
+    /// Checks whether the client has confirmed nothing, or the library has written nothing, for so long.
     pub(super) fn is_unanswered_for(&self, time: Duration) -> bool {
         let state = self.state.lock();
         state.account.is_unanswered_for(time) || state.road.is_stuck_for(time)

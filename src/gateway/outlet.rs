@@ -42,9 +42,8 @@ struct State {
     waiting: Queue,
     /// The outlet is among those of [`Blocked`].
     is_blocked: bool,
-    /// What the socket was sent something of that it may not have read, each once, with a mark behind it for the
-    /// link. Cleared of what was read whenever one is added, so the window of
-    /// the link bounds it.
+    /// Topics of which the socket may not have read everything yet, each once, with the link's mark behind the last
+    /// event. Whenever one is added those that were read go, so the link's window bounds the list.
     unread: Vec<(Topic, u64)>,
 }
 

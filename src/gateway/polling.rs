@@ -48,7 +48,7 @@ pub struct Polling {
     session: Session,
     /// A mark behind what the last answer held, for the account.
     answered: u64,
-    /// Whether the last answer has left the process, and the connection it is on.
+    /// This tells whether the last answer has left the process, and over which connection it goes.
     answer: Option<(Delivery, Answers)>,
     upgrade: Upgrade,
     /// Told when the client waits for its last poll.
@@ -158,7 +158,7 @@ impl Link {
         let is_cut =
             self.polling(|polling| polling.answer = Some((delivery, answers))).is_some() && self.is_cut();
         if is_cut {
-            // Meanwhile: nothing of it is to be handed out any more.
+            // The session was cut meanwhile, so nothing of the answer may be handed out any more.
             self.polling(|polling| polling.abort_answer());
         }
     }

@@ -19,8 +19,8 @@ pub const GRACE: Duration = Duration::from_secs(3);
 const MANY: usize = 50;
 /// and no more often.
 const EVERY: Duration = Duration::from_secs(1);
-/// Sockets of one user, and of all guests of a room, that whoever sends to it pays for: nobody can make others pay for
-/// more by connecting more often.
+/// A sender to a room pays for at most so many sockets of each user, and for so many of all guests: nobody can make
+/// others pay for more by connecting more often.
 pub const PAID_SOCKETS: usize = 5;
 const PAID_GUESTS: usize = 1_000;
 
@@ -95,7 +95,7 @@ impl Presence {
         }
     }
 
-    /// How many sockets whoever sends to the room pays for.
+    /// Counts the sockets that a sender to the room pays for.
     pub fn paid_sockets(&self) -> usize {
         self.paid + self.guests.min(PAID_GUESTS)
     }

@@ -1,7 +1,6 @@
-//! Turns of the WebSockets of one caller to take in what has come: everybody else's work goes between them.
+//! The WebSockets of one caller read in turns, and everybody else's work goes between the turns.
 //!
-//! A thousand sockets that speak at once would else be taken in one after the other before anything that came a moment
-//! later. Here all sockets of a caller together take in a few frames in a round, which lasts until everything else
+//! Otherwise a thousand sockets that speak at once would all be served before a request that came a moment later. Here all sockets of a caller together take in a few frames in a round, which lasts until everything else
 //! that was to run has run. Nobody holds anything for longer, so a socket that is gone holds up nobody.
 
 use std::{collections::VecDeque, sync::Arc, task::Waker};
@@ -9,9 +8,9 @@ use std::{collections::VecDeque, sync::Arc, task::Waker};
 use parking_lot::Mutex;
 use tokio::task::yield_now;
 
-/// Frames that the sockets of one caller take in in one round; those of the last read, apart.
+/// The sockets of one caller read so many frames in a round; the last read may exceed it.
 const FRAMES: usize = 16;
-/// Sockets that are woken for a round: more would find nothing left.
+/// So many sockets are woken for a round; more would find nothing left.
 const WOKEN: usize = 4;
 
 /// The round of one caller.
@@ -24,7 +23,7 @@ struct Round {
     left: usize,
     /// Sockets that wait for the next round, each once for each time it asked.
     waiting: VecDeque<Waker>,
-    /// Somebody sees to the next round.
+    /// A task is waiting to begin the next round.
     is_ending: bool,
 }
 
@@ -35,7 +34,7 @@ impl Default for Readers {
 }
 
 impl Readers {
-    /// May a socket read now? If not, it is woken when it may ask again.
+    /// Checks whether a socket may read now. If not, the socket is woken when it may ask again.
     pub fn may_read(self: &Arc<Self>, socket: &Waker) -> bool {
         let round = &mut *self.0.lock();
         if round.left > 0 {
@@ -48,7 +47,7 @@ impl Readers {
         false
     }
 
-    /// A socket has read so many frames.
+    /// Notes that a socket has read so many frames.
     pub fn record(&self, frames: usize) {
         let round = &mut *self.0.lock();
         round.left = round.left.saturating_sub(frames);

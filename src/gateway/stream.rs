@@ -105,7 +105,7 @@ impl Stream {
         }
     }
 
-    /// Is it the turn of one of the sockets of the same caller?
+    /// Checks whether the sockets of this caller may read now.
     fn may_read(&mut self, cx: &Context<'_>) -> bool {
         if self.readers.is_none() {
             self.readers = self.link.readers();
