@@ -178,9 +178,12 @@ impl Store {
         too_old: u64,
         keep: &config::Notifications,
     ) -> DbResult<()> {
+        // What one person adds from here on would be counted before their share of it is trimmed.
+        let newest = self.id("SELECT MAX(id) FROM notification WHERE user_id = ?", [user]).await?;
         self.trim_actors(user, (keep.count / SHARE_OF_AN_ACTOR).max(1)).await?;
-        let sql = "SELECT id FROM notification WHERE user_id = ? ORDER BY id DESC LIMIT 1 OFFSET ?";
-        let one_too_many = self.id(sql, [user, keep.count]).await?;
+        let sql = "SELECT id FROM notification WHERE user_id = ? AND id <= ? \
+                   ORDER BY id DESC LIMIT 1 OFFSET ?";
+        let one_too_many = self.id(sql, [user, newest, keep.count]).await?;
         let cut = one_too_many.max((too_old + 1) * OF_ONE_NOTICE - 1);
         let sql = "SELECT MAX(id) FROM (SELECT id FROM notification WHERE user_id = ? AND id <= ? \
                    ORDER BY id LIMIT ?) AS oldest";

@@ -387,14 +387,23 @@ async fn of_one_persons_deeds_only_a_share_is_kept(db: Db) {
     }
     let id = attacker.create(&server).await;
     attacker.grant(&server, id, VICTIM, "viewer").await;
-    for n in 0..200 {
-        patch(&attacker, &server, id, json!({"name": format!("bike {n}")})).await;
-    }
+    // Side by side, so that many come between two steps of a trim.
+    let renamed = (0..25).map(async |n| {
+        for m in 0..8 {
+            patch(&attacker, &server, id, json!({"name": format!("bike {n} {m}")})).await;
+        }
+    });
+    join_all(renamed).await;
     let started = Instant::now();
     loop {
-        let list = victim.must(&server, Method::GET, "/notification?perPage=100", None).await;
-        let list = list["notifications"].as_array().expect("a list");
-        let of = |user: u64| list.iter().filter(|notice| notice["fields"]["userId"] == user).count();
+        let mut told = Vec::new();
+        for page in 1..=3 {
+            let path = format!("/notification?perPage=100&page={page}");
+            let list = victim.must(&server, Method::GET, &path, None).await;
+            let list = list["notifications"].as_array().expect("a list");
+            told.extend(list.iter().map(|notice| notice["fields"]["userId"].as_u64()));
+        }
+        let of = |user: u64| told.iter().filter(|found| **found == Some(user)).count();
         assert_eq!(of(FRIEND), 5, "pushed out");
         // And up to 64 that have come since.
         if of(ATTACKER) <= 5 + 64 {
