@@ -201,17 +201,22 @@ struct Places {
     shared: u64,
 }
 
-/// Everything that hurt somebody once, at the same time.
-async fn attackers(server: &Arc<TestServer>, victims: &[u64]) -> Vec<JoinHandle<()>> {
-    let hostile = Pass::user(HOSTILE);
-    let own = hostile.create(server).await;
-    let body = json!({"geometry": large(0)});
-    let made = hostile.must(server, Method::POST, "/location", Some(body)).await;
-    let big = made["data"]["location"]["id"].as_u64().expect("an id");
-    for _ in 0..60 {
-        fire(server, &hostile, Method::POST, "/location", Some(json!({"geometry": large(1)}))).await;
+impl Places {
+    async fn create(server: &TestServer, shared: u64) -> Self {
+        let hostile = Pass::user(HOSTILE);
+        let own = hostile.create(server).await;
+        let mut big = 0;
+        for turn in 0..60 {
+            let body = json!({"geometry": large(turn)});
+            let made = hostile.must(server, Method::POST, "/location", Some(body)).await;
+            big = made["data"]["location"]["id"].as_u64().expect("an id");
+        }
+        Self { own, big, shared }
     }
-    let places = Places { own, big, shared: victims[0] };
+}
+
+/// Everything that hurt somebody once, at the same time.
+fn attackers(server: &Arc<TestServer>, places: Places) -> Vec<JoinHandle<()>> {
     let mut all = Vec::new();
     for (kind, times) in KINDS.into_iter().filter(|(kind, _)| is_made(kind)) {
         for _ in 0..times {
@@ -318,14 +323,14 @@ async fn flood(gateway: &str, user: u64, room: u64, events: &[String]) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "started by the test of the fleet"]
 async fn strangers() {
-    let given = std::env::var(STRANGERS).expect("addresses and victims");
+    let given = std::env::var(STRANGERS).expect("addresses and places");
     let mut given = given.split(' ');
     let addrs = [given.next(), given.next()].map(|addr| addr.expect("two").parse().expect("an address"));
-    let victims: Vec<u64> = given.map(|id| id.parse().expect("an id")).collect();
+    let [own, big, shared] = [(); 3].map(|()| given.next().expect("three").parse().expect("an id"));
     let (stop, served) = (tokio::sync::oneshot::channel().0, tokio::spawn(async {}));
     let database = TestDatabase::create(Db::Sqlite).await;
     let server = Arc::new(TestServer::at((addrs[0], addrs[1]), database, stop, served));
-    let attackers = attackers(&server, &victims).await;
+    let attackers = attackers(&server, Places { own, big, shared });
     println!("{READY}");
     for attack in attackers {
         let _ = attack.await;
@@ -333,14 +338,13 @@ async fn strangers() {
 }
 
 /// Starts them, and waits until they are there.
-async fn start_strangers(server: &TestServer, victims: &[u64]) -> Child {
+async fn start_strangers(server: &TestServer, Places { own, big, shared }: Places) -> Child {
     let (api, gateway) = server.addrs;
-    let victims: String = victims.iter().map(|id| format!(" {id}")).collect();
     let mut strangers = Command::new("nice")
         .args(["-n", "19"])
         .arg(std::env::current_exe().expect("this program"))
         .args(["--exact", "hostile::strangers", "--ignored", "--nocapture"])
-        .env(STRANGERS, format!("{api} {gateway}{victims}"))
+        .env(STRANGERS, format!("{api} {gateway} {own} {big} {shared}"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)
@@ -373,6 +377,7 @@ async fn an_honest_fleet_among_hostile_strangers() {
         owner.grant(&server, *id, (at as u64 + FLEET - 1) % FLEET + 1, "viewer").await;
     }
     Pass::user(1).grant(&server, ids[0], HOSTILE, "viewer").await;
+    let places = Places::create(&server, ids[0]).await;
     let live: Stop = Arc::default();
     let mut maps = Vec::new();
     for (at, id) in ids.iter().enumerate() {
@@ -398,7 +403,13 @@ async fn an_honest_fleet_among_hostile_strangers() {
     };
     let puts_alone = during(Duration::from_secs(seconds().min(60))).await;
     let (before, began) = (memory().await, SystemTime::now());
-    let mut strangers = start_strangers(&server, &ids).await;
+    let started: Stop = Arc::default();
+    let start = async {
+        let strangers = start_strangers(&server, places).await;
+        started.store(true, Ordering::Relaxed);
+        strangers
+    };
+    let (mut strangers, _) = tokio::join!(start, run(&started));
     let attacked_from = SystemTime::now();
     let beside = during(Duration::from_secs(seconds())).await;
     let (most, attacked_to) = (memory().await, SystemTime::now());

@@ -371,9 +371,9 @@ async fn a_large_room_is_told_a_number_once_a_second() {
         }
     }
     assert!(names < 50, "{names}");
-    for two in numbers.windows(2) {
-        assert!(two[1] - two[0] > Duration::from_millis(800), "{:?}", two[1] - two[0]);
-    }
+    // Some may come late, but not more than were told.
+    let seconds = (numbers[numbers.len() - 1] - numbers[0]).as_secs();
+    assert!(numbers.len() as u64 <= seconds + 2, "{} in {seconds} s", numbers.len());
     // Down to 50 those who go are named again.
     all.drain(..15).for_each(|client| client.disconnect());
     while next(&mut witness, "presence").await["state"] != "leave" {}
