@@ -1,10 +1,14 @@
 # The same words at home and in CI.
 
-.PHONY: run test soak fuzz lint bench
+.PHONY: run release test soak fuzz lint bench
 
-# Builds and starts the server: SQLite in ./data, loopback, open mode.
+# Builds what is quickly built and starts it: SQLite in ./data, loopback, open mode.
 run:
-	cargo run --release --locked
+	cargo run --profile quick --locked
+
+# Builds what is shipped: target/release/georoom.
+release:
+	cargo build --release --locked
 
 # Installs what is missing, starts MySQL, runs everything on both databases, stops what it started.
 test:
@@ -18,7 +22,7 @@ test:
 # build (tests/api/hostile.rs).
 soak:
 	tests/services/install
-	cargo build --release --locked
+	$(MAKE) release
 	GEOROOM_BINARY=$(CURDIR)/target/release/georoom GEOROOM_HOSTILE_SECONDS=600 \
 		tests/services/run cargo test --locked --test api -- hostile:: --show-output
 	GEOROOM_KILLS=20 GEOROOM_OUTAGES=10 GEOROOM_SLOW=10000 GEOROOM_STALLED=1000 GEOROOM_STALL_SECONDS=60 \

@@ -245,12 +245,8 @@ impl Generator {
     }
 
     /// Makes `n` locations, with the geometry `place` says.
-    pub fn create(&mut self, fleet: usize, n: usize, place: &dyn Fn(usize) -> String) -> Result<()> {
-        let mut make = |i: u64, _: f64| {
-            let geometry = place(i as usize);
-            let body = format!(r#"{{"geometry":{geometry},"properties":{{"name":"bike"}}}}"#);
-            (usize::MAX, request("POST", "/location", &body))
-        };
+    pub fn create(&mut self, fleet: usize, n: usize, body: &dyn Fn(usize) -> String) -> Result<()> {
+        let mut make = |i: u64, _: f64| (usize::MAX, request("POST", "/location", &body(i as usize)));
         let pace = Pace::InFlight(n.min(256));
         let posts = Stream { pace, make: &mut make, good: 201, most: n as u64 };
         let window = self.drive(fleet, Duration::from_secs(300), &mut [posts])?;

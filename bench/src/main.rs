@@ -8,7 +8,7 @@ use bench::{
     load::Generator,
     machine::{Cores, Pinned, pin_self, raise_open_files},
     mysql::MySql,
-    servers::{Kind, Server},
+    servers::{Kind, Link, MySqlAddress, Server},
     table::{Line, markdown, median},
 };
 use rows::{Bench, ROWS};
@@ -45,24 +45,31 @@ fn run() -> Result<(), Box<dyn Error>> {
     let cores = Cores::choose()?;
     let mut mysql = MySql::connect(&url)?;
     let version = mysql.query("SELECT @@version")?.concat().concat();
+    let socket = mysql.query("SELECT @@socket")?.concat().concat();
+    let link = match env::var("BENCH_TLS").as_deref() {
+        Ok("on") => Link::Tls,
+        Ok("off" | "") | Err(_) => Link::Tcp,
+        Ok(_) => return Err("BENCH_TLS is neither on nor off".into()),
+    };
     let mysqld = pid(&mut mysql);
     let _pinned = mysqld.map(|pid| Pinned::new(pid, cores.others)).transpose()?;
     pin_self(cores.others)?;
     let mut bench = Bench {
-        url,
+        address: MySqlAddress { url, socket },
+        link,
         mysql,
         mysqld,
         cores,
         rounds: rounds as usize,
         seconds: f64::from(seconds),
-        kinds: vec![Kind::Georoom, Kind::Node, Kind::Floor],
+        kinds: vec![Kind::Georoom, Kind::Node, Kind::Naive, Kind::Floor],
         files: files as usize,
         generator: Generator::new()?,
         noise: [Vec::new(), Vec::new()],
     };
-    let left_out = match bench.start(Kind::Eiows) {
+    let left_out = match bench.start(Kind::Eiows, link) {
         Ok(_) => {
-            bench.kinds.insert(2, Kind::Eiows);
+            bench.kinds.insert(3, Kind::Eiows);
             None
         }
         Err(e) => Some(e.to_string()),
@@ -83,11 +90,13 @@ fn run() -> Result<(), Box<dyn Error>> {
         }
     }
     for kind in Kind::ALL {
-        bench.drop_database(kind)?;
+        for link in Link::ALL {
+            bench.drop_database(kind, link)?;
+        }
     }
     println!("{}", markdown(&lines, &bench.kinds));
     println!(
-        "{rounds} rounds, windows of {seconds} s, {:.0} minutes; MySQL {version}; each server on one core (also \
+        "{rounds} rounds, windows of {seconds} s, {:.0} minutes; MySQL {version} over {link}; each server on one core (also \
          its sends), generator and mysqld on another. Others took {:.0} % of the server's core and {:.0} % of \
          the other meanwhile (medians of windows).",
         start.elapsed().as_secs_f64() / 60.0,
@@ -115,16 +124,16 @@ fn pid(mysql: &mut MySql) -> Option<u32> {
 
 impl Bench {
     /// Starts a server with an empty database.
-    pub fn start(&mut self, kind: Kind) -> Result<Server, Box<dyn Error>> {
-        self.drop_database(kind)?;
-        if let Some(database) = kind.database() {
+    pub fn start(&mut self, kind: Kind, link: Link) -> Result<Server, Box<dyn Error>> {
+        self.drop_database(kind, link)?;
+        if let Some(database) = kind.database(link) {
             self.mysql.query(&format!("CREATE DATABASE {database}"))?;
         }
-        Ok(Server::start(kind, &self.url, self.cores)?)
+        Ok(Server::start(kind, &self.address, link, self.cores)?)
     }
 
-    fn drop_database(&mut self, kind: Kind) -> Result<(), Box<dyn Error>> {
-        if let Some(database) = kind.database() {
+    fn drop_database(&mut self, kind: Kind, link: Link) -> Result<(), Box<dyn Error>> {
+        if let Some(database) = kind.database(link) {
             self.mysql.query(&format!("DROP DATABASE IF EXISTS {database}"))?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use bench::{
     load::{Exchange, Generator, Pace, Stream, Tally, Window},
     machine::{Cores, CpuTime, Others},
     mysql::MySql,
-    servers::{Kind, Server},
+    servers::{Kind, Link, MySqlAddress, Server},
     table::{Goal, Line, percentile},
     wire::request,
 };
@@ -21,17 +21,23 @@ pub struct Row {
 }
 
 /// In the table's order.
-pub const ROWS: [Row; 8] = [
+pub const ROWS: [Row; 9] = [
     Row { name: "fanout1", measure: |bench| bench.fan_out(1, 1000, 40.0, [1.15, 0.42]) },
     Row { name: "fanout10", measure: |bench| bench.fan_out(10, 1000, 400.0, [1.25, 0.36]) },
     Row { name: "most", measure: Bench::most },
     Row { name: "put256", measure: Bench::puts },
     Row { name: "put1", measure: Bench::put_alone },
+    Row { name: "links", measure: Bench::links },
     Row { name: "last", measure: Bench::last },
     Row { name: "memory", measure: Bench::memory },
     Row { name: "bbox", measure: Bench::bbox },
 ];
 
+/// Those that commit to MySQL, but for another engine of WebSockets.
+const TRANSACTING: [Kind; 3] = [Kind::Georoom, Kind::Node, Kind::Naive];
+/// One after the other, with a pause, so that none meets another.
+const ALONE: Pace = Pace::Rate(50.0);
+const IN_FLIGHT: Pace = Pace::InFlight(256);
 /// How many connections are idle while memory is looked at.
 const IDLE: usize = 5_000;
 /// A server that has its last delivery done later than this after the last PUT was due does not keep up:
@@ -39,7 +45,9 @@ const IDLE: usize = 5_000;
 const KEEPS_UP: f64 = 0.2;
 
 pub struct Bench {
-    pub url: String,
+    pub address: MySqlAddress,
+    /// How servers reach MySQL, where a row does not say it.
+    pub link: Link,
     pub mysql: MySql,
     /// Its process, if it runs here.
     pub mysqld: Option<u32>,
@@ -54,6 +62,9 @@ pub struct Bench {
     /// What others took of the server's core and of the other, window by window.
     pub noise: [Vec<f64>; 2],
 }
+
+/// What the n-th request is, due at that second: for which location, and its bytes.
+type Make = Box<dyn FnMut(u64, f64) -> (usize, Vec<u8>)>;
 
 /// A server, the number of its fleet.
 type Running = (Server, usize);
@@ -72,17 +83,31 @@ impl Bench {
         self.kinds.iter().copied().filter(|kind| kinds.contains(kind)).collect()
     }
 
+    /// All who send to rooms.
+    fn senders(&self) -> Vec<Kind> {
+        self.kinds.iter().copied().filter(|kind| *kind != Kind::Naive).collect()
+    }
+
     /// Each kind started, with its locations and subscribers.
     fn start_all(&mut self, kinds: &[Kind], locations: usize, sockets: usize) -> Result<Vec<Running>> {
         let mut running = Vec::new();
         for kind in kinds {
-            let server = self.start(*kind)?;
-            let fleet = self.generator.fleet(server.api);
-            self.generator.create(fleet, locations, &|i| place(i, 0.0))?;
+            let (server, fleet) = self.start_with(*kind, self.link, &vec![0; locations])?;
             self.generator.subscribe(fleet, server.gateway, sockets)?;
             running.push((server, fleet));
         }
         Ok(running)
+    }
+
+    /// A kind started, with a location for each of these numbers of bytes of properties.
+    fn start_with(&mut self, kind: Kind, link: Link, sizes: &[usize]) -> Result<Running> {
+        let server = self.start(kind, link)?;
+        let fleet = self.generator.fleet(server.api);
+        self.generator.create(fleet, sizes.len(), &|i| {
+            let (geometry, pad) = (place(i, 0.0), "x".repeat(sizes[i]));
+            format!(r#"{{"geometry":{geometry},"properties":{{"name":"bike","pad":"{pad}"}}}}"#)
+        })?;
+        Ok((server, fleet))
     }
 
     /// Who is next: each begins a round in its turn.
@@ -112,7 +137,7 @@ impl Bench {
     /// PUTs to the fleet's locations in turn.
     fn put(&mut self, running: &Running, seconds: f64, pace: Pace) -> Result<Measured> {
         let ids = self.generator.ids(running.1);
-        let mut make = move_in_turn(&ids);
+        let mut make = move_in_turn(ids);
         let puts = Stream { pace, make: &mut make, good: 201, most: u64::MAX };
         self.measure(running, seconds, &mut [puts])
     }
@@ -127,7 +152,7 @@ impl Bench {
         };
         let goals = vec![AtMostTimes(goals[0], Kind::Floor), AtMostTimes(goals[1], Kind::Node)];
         let mut line = Line::new(what, 2, goals);
-        let running = self.start_all(&self.kinds.clone(), rooms, sockets)?;
+        let running = self.start_all(&self.senders(), rooms, sockets)?;
         for server in &running {
             self.put(server, 2.0, Pace::Rate(rate))?;
         }
@@ -159,7 +184,7 @@ impl Bench {
         let goals = vec![AtLeastTimes(0.85, Kind::Floor), AtLeastTimes(2.8, Kind::Node)];
         let mut most = Line::new("most deliveries/s kept up with, 1 room × 1000", 0, goals);
         let mut per_cpu = Line::new("… a second of server CPU, at that rate", 0, Vec::new());
-        let running = self.start_all(&self.kinds.clone(), 1, 1000)?;
+        let running = self.start_all(&self.senders(), 1, 1000)?;
         let seconds = (self.seconds / 2.0).max(1.0);
         let mut found = vec![0.0; running.len()];
         for turn in self.turns(&running) {
@@ -217,8 +242,8 @@ impl Bench {
         let mut both =
             Line::new("server + mysqld µs CPU a PUT, same", 1, vec![AtMostTimes(0.10, Kind::Node)]);
         let mut server_only = Line::new("… server alone", 1, Vec::new());
-        let running = self.start_all(&self.among(&[Kind::Georoom, Kind::Node]), 1000, 0)?;
-        let pace = Pace::InFlight(256);
+        let running = self.start_all(&self.among(&TRANSACTING), 1000, 0)?;
+        let pace = IN_FLIGHT;
         for server in &running {
             self.put(server, 2.0, pace)?;
         }
@@ -243,37 +268,122 @@ impl Bench {
     }
 
     fn put_alone(&mut self) -> Result<Vec<Line>> {
-        let mut p50 = Line::new("one PUT alone, p50 ms", 2, vec![AtMostTimes(1.0, Kind::Node)]);
-        let mut p99 = Line::new("… p99 ms", 2, Vec::new());
-        let running = self.start_all(&self.among(&[Kind::Georoom, Kind::Node]), 1, 0)?;
-        // One after the other, with a pause, so that none meets another.
-        let pace = Pace::Rate(50.0);
-        for server in &running {
-            self.put(server, 2.0, pace)?;
+        let mut lines = Vec::new();
+        for (kib, link) in [(0, self.link), (16, Link::Tls)] {
+            let goals = vec![AtMostTimes(1.0, Kind::Naive)];
+            let mut p50 =
+                Line::new(format!("one PUT alone, {kib} KiB of properties, over {link}, p50 ms"), 2, goals);
+            let mut p99 = Line::new("… p99 ms", 2, Vec::new());
+            let mut running = Vec::new();
+            for kind in self.among(&TRANSACTING) {
+                running.push(self.start_with(kind, link, &[kib << 10])?);
+            }
+            for server in &running {
+                self.put(server, 2.0, ALONE)?;
+            }
+            for turn in self.turns(&running) {
+                let server = &running[turn];
+                let kind = server.0.kind;
+                self.put(server, 0.3, ALONE)?;
+                let (window, _) = self.put(server, self.seconds, ALONE)?;
+                let times = times(&window.exchanges[0]);
+                p50.add(kind, percentile(&times, 50.0));
+                p99.add(kind, percentile(&times, 99.0));
+                p50.count(kind, window.tally);
+            }
+            lines.extend([p50, p99]);
+            self.generator.clear();
         }
-        for turn in self.turns(&running) {
-            let server = &running[turn];
-            let kind = server.0.kind;
-            self.put(server, 0.3, pace)?;
-            let (window, _) = self.put(server, self.seconds, pace)?;
-            let times = times(&window.exchanges[0]);
-            p50.add(kind, percentile(&times, 50.0));
-            p99.add(kind, percentile(&times, 99.0));
-            p50.count(kind, window.tally);
+        Ok(lines)
+    }
+
+    /// What the way to MySQL costs.
+    fn links(&mut self) -> Result<Vec<Line>> {
+        let mut lines = Vec::new();
+        for kib in [0, 4, 16, 64] {
+            let what = format!("one PUT alone, {kib} KiB of properties, p50 ms");
+            let mut make = |ids: &[u64]| {
+                let id = ids[0];
+                Box::new(move |_, t| (0_usize, request("PUT", "/location", &movement(id, 0, t)))) as Make
+            };
+            lines.extend(self.compare_links(&what, &[kib << 10], (ALONE, 201), &mut make, &|window| {
+                percentile(&times(&window.exchanges[0]), 50.0)
+            })?);
         }
-        Ok(vec![p50, p99])
+        let mut make = |ids: &[u64]| Box::new(move_in_turn(ids.to_vec())) as Make;
+        let what = "256 PUTs in flight, 1,000 locations, ms a PUT";
+        lines.extend(self.compare_links(what, &[0; 1000], (IN_FLIGHT, 201), &mut make, &|window| {
+            1e3 * window.seconds / window.exchanges[0].len() as f64
+        })?);
+        for (what, path) in [
+            ("a list of 50 locations of 4 KiB, p50 ms", "/location?perPage=50"),
+            ("one location of 4 KiB, p50 ms", "/location/{id}"),
+            ("its history, p50 ms", "/location/{id}/history"),
+        ] {
+            let mut make = |ids: &[u64]| {
+                let path = path.replace("{id}", &ids[0].to_string());
+                Box::new(move |_, _| (usize::MAX, request("GET", &path, ""))) as Make
+            };
+            lines.extend(self.compare_links(what, &[4 << 10; 50], (ALONE, 200), &mut make, &|window| {
+                percentile(&times(&window.exchanges[0]), 50.0)
+            })?);
+        }
+        Ok(lines)
+    }
+
+    /// The same load over each link in turn: a line a link, and a line that has each round's dearest by its
+    /// cheapest.
+    fn compare_links(
+        &mut self,
+        what: &str,
+        sizes: &[usize],
+        (pace, good): (Pace, u16),
+        make: &mut dyn FnMut(&[u64]) -> Make,
+        value: &dyn Fn(&Window) -> f64,
+    ) -> Result<Vec<Line>> {
+        let mut lines: Vec<_> =
+            Link::ALL.iter().map(|link| Line::new(format!("{what}, over {link}"), 3, Vec::new())).collect();
+        let mut spread = Line::new("… the dearest by the cheapest", 2, vec![AtMost(1.2)]);
+        let mut running = Vec::new();
+        for link in Link::ALL {
+            running.push(self.start_with(Kind::Georoom, link, sizes)?);
+        }
+        let mut streams: Vec<_> =
+            running.iter().map(|(_, fleet)| make(&self.generator.ids(*fleet))).collect();
+        let turns = self.turns(&running);
+        for turn in (0..running.len()).chain(turns) {
+            let is_warm = lines[turn].values.contains_key(&Kind::Georoom);
+            let stream = Stream { pace, make: &mut *streams[turn], good, most: u64::MAX };
+            let seconds = if is_warm { self.seconds } else { 2.0 };
+            let (window, _) = self.measure(&running[turn], seconds, &mut [stream])?;
+            lines[turn].add(Kind::Georoom, value(&window));
+            lines[turn].count(Kind::Georoom, window.tally);
+        }
+        self.generator.clear();
+        for line in &mut lines {
+            // The first window warms up.
+            line.values.get_mut(&Kind::Georoom).expect("one a round").remove(0);
+        }
+        for round in 0..self.rounds {
+            let values = lines.iter().map(|line| line.values[&Kind::Georoom][round]);
+            let (least, most) = values
+                .fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(value), most.max(value)));
+            spread.add(Kind::Georoom, most / least);
+        }
+        lines.push(spread);
+        Ok(lines)
     }
 
     fn last(&mut self) -> Result<Vec<Line>> {
         let mut p50 = Line::new("PUT sent to last of 1,000 sockets, p50 ms", 2, Vec::new());
         let mut p99 = Line::new("… p99 ms", 2, Vec::new());
-        let running = self.start_all(&self.kinds.clone(), 1, 1000)?;
+        let running = self.start_all(&self.senders(), 1, 1000)?;
         let pace = Pace::Rate(20.0);
         let mut commits = Vec::new();
         for server in &running {
             self.put(server, 2.0, pace)?;
         }
-        self.mysql.query(&format!("USE {}", Kind::Georoom.database().expect("it has one")))?;
+        self.mysql.query(&format!("USE {}", Kind::Georoom.database(self.link).expect("it has one")))?;
         for (i, turn) in self.turns(&running).into_iter().enumerate() {
             if i % running.len() == 0 {
                 commits.extend(self.mysql.commits(60)?);
@@ -301,7 +411,7 @@ impl Bench {
         for round in 0..self.rounds {
             for i in 0..kinds.len() {
                 let kind = kinds[(round + i) % kinds.len()];
-                let server = self.start(kind)?;
+                let server = self.start(kind, self.link)?;
                 sleep(Duration::from_secs(1));
                 empty.add(kind, server.resident() as f64 / 1024.0);
                 // The first ones bring code and pools into memory that all share.
@@ -373,7 +483,7 @@ fn times(exchanges: &[Exchange]) -> Vec<u64> {
 }
 
 /// PUTs that go round the locations, over all windows, so that none is moved twice at a time.
-fn move_in_turn(ids: &[u64]) -> impl FnMut(u64, f64) -> (usize, Vec<u8>) {
+fn move_in_turn(ids: Vec<u64>) -> impl FnMut(u64, f64) -> (usize, Vec<u8>) {
     move |i, t| {
         let room = (i % ids.len() as u64) as usize;
         (room, request("PUT", "/location", &movement(ids[room], room, t)))

@@ -18,6 +18,8 @@ pub enum Kind {
     Georoom,
     /// Node's http, socket.io, mysql2.
     Node,
+    /// The same, where a PUT is a transaction: it locks and reads the row, changes it and adds to a history.
+    Naive,
     /// The same with the engine `eiows`.
     Eiows,
     /// A `send` to each member, and no database.
@@ -26,11 +28,11 @@ pub enum Kind {
 
 impl Kind {
     /// All, in the order of the table's columns.
-    pub const ALL: [Self; 4] = [Self::Georoom, Self::Node, Self::Eiows, Self::Floor];
+    pub const ALL: [Self; 5] = [Self::Georoom, Self::Node, Self::Naive, Self::Eiows, Self::Floor];
 
-    /// The name of its database, if it has one.
-    pub fn database(self) -> Option<String> {
-        (self != Self::Floor).then(|| format!("georoom_bench_{self}"))
+    /// The name of its database that is reached over this link, if it has one.
+    pub fn database(self, link: Link) -> Option<String> {
+        (self != Self::Floor).then(|| format!("georoom_bench_{self}_{link:?}").to_lowercase())
     }
 }
 
@@ -39,10 +41,55 @@ impl fmt::Display for Kind {
         f.pad(match self {
             Self::Georoom => "georoom",
             Self::Node => "node",
+            Self::Naive => "naive",
             Self::Eiows => "eiows",
             Self::Floor => "floor",
         })
     }
+}
+
+/// How a server reaches MySQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Link {
+    /// TCP without encryption.
+    Tcp,
+    /// TCP with TLS, as both drivers do where nobody says otherwise and MySQL has a certificate.
+    Tls,
+    /// A Unix socket.
+    Unix,
+}
+
+impl Link {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Tls, Self::Unix];
+
+    /// What this adds to a URL; `socket` is where MySQL's Unix socket is.
+    fn query(self, socket: &str) -> String {
+        match self {
+            Self::Tcp => "ssl-mode=DISABLED".to_owned(),
+            Self::Tls => "ssl-mode=REQUIRED".to_owned(),
+            Self::Unix => format!("ssl-mode=DISABLED&socket={socket}"),
+        }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Unix => "a Unix socket",
+        })
+    }
+}
+
+/// Where MySQL is.
+#[derive(Clone, Debug)]
+pub struct MySqlAddress {
+    /// `mysql://user@host:port`.
+    pub url: String,
+    /// The path of its Unix socket.
+    pub socket: String,
 }
 
 /// The repository, seen from this crate.
@@ -63,7 +110,7 @@ pub struct Server {
 
 impl Server {
     /// Starts it with an empty database and waits until it takes connections.
-    pub fn start(kind: Kind, mysql: &str, cores: Cores) -> Result<Self, String> {
+    pub fn start(kind: Kind, mysql: &MySqlAddress, link: Link, cores: Cores) -> Result<Self, String> {
         let failed = |what: &str, e: std::io::Error| format!("{kind}: {what}: {e}");
         let log = env::current_exe().map_err(|e| failed("path", e))?.with_file_name(format!("{kind}.log"));
         let (api, gateway) = (free_address(), free_address());
@@ -75,19 +122,14 @@ impl Server {
             Kind::Floor => {
                 Command::new(env::current_exe().map_err(|e| failed("path", e))?.with_file_name("floor"))
             }
-            Kind::Node | Kind::Eiows => {
+            Kind::Node | Kind::Naive | Kind::Eiows => {
                 let mut node = Command::new("node");
                 node.arg(repository().join("bench/peers/node/server.mjs"));
                 node
             }
         };
-        let database = kind.database().unwrap_or_default();
-        let mysql = mysql.trim_end_matches('/');
-        let url = match kind {
-            // On loopback nobody encrypts; the driver of georoom would.
-            Kind::Georoom => format!("{mysql}/{database}?ssl-mode=DISABLED"),
-            _ => format!("{mysql}/{database}"),
-        };
+        let database = kind.database(link).unwrap_or_default();
+        let url = format!("{}/{database}?{}", mysql.url.trim_end_matches('/'), link.query(&mysql.socket));
         let said = fs::File::create(&log).map_err(|e| failed("log", e))?;
         // Nothing of the caller's settings: they are named like georoom's.
         command

@@ -1,6 +1,7 @@
 // The peer: what a good Node engineer would put in georoom's place. One statement a PUT, prepared once a
 // connection; the body of an update made into a packet once, by the adapter; no compression; what is known of
 // a location kept in memory, so that nothing is read back. It checks little and keeps no history.
+// As `naive` it commits each PUT as a transaction that reads and locks the row, changes it, and keeps a history.
 import { createServer } from "node:http";
 import mysql from "mysql2";
 import { Server } from "socket.io";
@@ -9,9 +10,10 @@ const { API_ADDR, GATEWAY_ADDR, DATABASE_URL, ENGINE, POOL = "32" } = process.en
 const address = (text) => ({ host: text.split(":")[0], port: Number(text.split(":")[1]) });
 
 const url = new URL(DATABASE_URL);
+const socketPath = url.searchParams.get("socket");
 const pool = mysql.createPool({
-  host: url.hostname,
-  port: Number(url.port),
+  ...(socketPath ? { socketPath } : { host: url.hostname, port: Number(url.port) }),
+  ...(url.searchParams.get("ssl-mode") === "REQUIRED" && { ssl: { rejectUnauthorized: false } }),
   user: url.username,
   database: url.pathname.slice(1),
   connectionLimit: Number(POOL),
@@ -28,6 +30,16 @@ await execute(
    properties MEDIUMTEXT NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL)`,
   [],
 );
+
+const isNaive = ENGINE === "naive";
+if (isNaive) {
+  await execute(
+    `CREATE TABLE IF NOT EXISTS history (location_id BIGINT NOT NULL, version BIGINT NOT NULL,
+     geometry MEDIUMTEXT NOT NULL, properties MEDIUMTEXT NOT NULL, updated_by BIGINT NOT NULL,
+     created_at BIGINT NOT NULL, PRIMARY KEY (location_id, version))`,
+    [],
+  );
+}
 
 // With an engine of its own the WebSocket server is native.
 const options = { serveClient: false };
@@ -100,6 +112,35 @@ async function create({ geometry, properties = {}, userId = 1 }) {
   return [201, { status: 201, data: { location: feature(id, location) } }];
 }
 
+// One statement after the other on a connection of the pool; returns the new version.
+async function transact(id, geometry, userId, now) {
+  const connection = await pool.promise().getConnection();
+  try {
+    await connection.query("BEGIN");
+    const [[row]] = await connection.execute("SELECT version, properties FROM location WHERE id = ? FOR UPDATE", [id]);
+    const version = row.version + 1;
+    await connection.execute(
+      "UPDATE location SET version = ?, geometry = ?, properties = ?, updated_by = ?, updated_at = ? WHERE id = ?",
+      [version, geometry, row.properties, userId, now, id],
+    );
+    await connection.execute("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?)", [
+      id,
+      version,
+      geometry,
+      row.properties,
+      userId,
+      now,
+    ]);
+    await connection.query("COMMIT");
+    return { insertId: version };
+  } catch (error) {
+    await connection.query("ROLLBACK");
+    throw error;
+  } finally {
+    connection.release();
+  }
+}
+
 async function update({ id, geometry, userId = 1 }) {
   if (!geometry || !isPoint(geometry)) return [422, { code: "invalid_geometry" }];
   const location = await load(id);
@@ -107,11 +148,13 @@ async function update({ id, geometry, userId = 1 }) {
   // One after the other for each location: over several connections answers may overtake each other.
   while (location.queue) await location.queue;
   const now = Date.now();
-  const done = execute(
-    `UPDATE location SET version = LAST_INSERT_ID(version + 1), geometry = ?, updated_by = ?, updated_at = ?
-     WHERE id = ?`,
-    [JSON.stringify(geometry), userId, now, id],
-  );
+  const done = isNaive
+    ? transact(id, JSON.stringify(geometry), userId, now)
+    : execute(
+        `UPDATE location SET version = LAST_INSERT_ID(version + 1), geometry = ?, updated_by = ?, updated_at = ?
+         WHERE id = ?`,
+        [JSON.stringify(geometry), userId, now, id],
+      );
   location.queue = done.then(
     () => {},
     () => {},
