@@ -17,7 +17,10 @@ use url::Url;
 
 use crate::{
     domain::token::Keys,
-    net::{client::TrustedProxies, origins::Origins},
+    net::{
+        client::TrustedProxies,
+        origins::{Origins, parse_origin},
+    },
     telemetry::LogFormat,
 };
 
@@ -83,7 +86,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "CORS_ORIGINS",
         "",
-        "Web pages that may call, separated by commas; unset: none with a key; without one localhost, or any with OPEN_MODE=true",
+        "Origins of web pages that may call, separated by commas, such as https://map.example.org, capacitor://localhost or null; unset: none with a key; without one localhost, or any with OPEN_MODE=true",
     ),
     setting(
         "TRUSTED_PROXIES",
@@ -634,16 +637,7 @@ fn parse_list<T>(
 }
 
 fn origin(text: &str) -> Result<HeaderValue, String> {
-    let text = text.trim_end_matches('/');
-    let is_origin = text.split_once("://").is_some_and(|(scheme, authority)| {
-        matches!(scheme, "http" | "https")
-            && !authority.is_empty()
-            && !authority.contains(['/', '?', '#', '*', '@'])
-    });
-    let lower = text.to_ascii_lowercase();
-    // As browsers write it: without the port that goes without saying (RFC 6454 §6.2).
-    let default_port = if lower.starts_with("https:") { ":443" } else { ":80" };
-    let lower = lower.strip_suffix(default_port).unwrap_or(&lower);
-    let value = is_origin.then(|| HeaderValue::from_str(lower).ok()).flatten();
-    value.ok_or_else(|| format!("`{text}` is no origin such as https://map.example.org"))
+    let why =
+        || format!("`{text}` is no origin such as https://map.example.org, capacitor://localhost or null");
+    parse_origin(text).ok_or_else(why)
 }

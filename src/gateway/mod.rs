@@ -123,20 +123,23 @@ impl Gateway {
 
         let transport = Transport::new(socketio, links.clone(), heartbeat.timeout, limits, &service);
         let (policy, foreign) = (origins.clone(), service.limits.foreign.clone());
+        let is_open = service.is_open();
         let checked = service_fn(move |mut request: Request<Incoming>| {
             proxies.note(&mut request);
-            let admitted = match (policy.is_for_us(request.headers()), policy.admits(request.headers())) {
-                (false, _) => Err((StatusCode::MISDIRECTED_REQUEST, NOT_FOR_US)),
-                (_, false) => Err((StatusCode::FORBIDDEN, "this origin is not allowed")),
-                _ => Ok(transport.clone()),
-            };
-            if admitted.is_err() {
+            let headers = request.headers();
+            let answer = if !policy.is_for_us(headers) {
                 foreign.inc();
-            }
+                Err(refused(StatusCode::MISDIRECTED_REQUEST, NOT_FOR_US))
+            } else if is_open && !policy.admits(headers) {
+                foreign.inc();
+                Err(refused(StatusCode::FORBIDDEN, "this origin is not allowed"))
+            } else {
+                Ok(transport.clone())
+            };
             async move {
-                match admitted {
+                match answer {
                     Ok(transport) => transport.serve(request).await,
-                    Err((status, why)) => Ok(refused(status, why)),
+                    Err(answer) => Ok(answer),
                 }
             }
         });

@@ -1,10 +1,14 @@
-//! Which web pages may call: CORS for HTTP and long-polling, and the same rule for WebSockets, which
+//! Which web pages may call: CORS for HTTP and long-polling, and in open mode the same rule for WebSockets, which
 //! browsers open across origins without asking.
+//!
+//! An origin is checked only where a browser would let a page in by itself. No cookie is read here, so with a key
+//! every caller has to show a token or a share link, which a foreign page has not got; and apps send origins of their
+//! own: the server's URL, `file://`, `capacitor://localhost`.
 
 use std::{net::IpAddr, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::Authority};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 
 /// How long a browser may remember a preflight.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(3600);
@@ -25,18 +29,19 @@ pub enum Origins {
 }
 
 impl Origins {
-    /// May a page of this origin call?
-    pub fn allows(&self, origin: &HeaderValue) -> bool {
-        match self {
+    /// May a page of this origin call, with a request that has these headers?
+    fn allows(&self, origin: &HeaderValue, headers: &HeaderMap) -> bool {
+        let is_listed = match self {
             Self::Localhost => is_localhost(origin),
             Self::Any => true,
             Self::Listed(listed) => listed.contains(origin),
-        }
+        };
+        is_listed || is_own(origin, headers)
     }
 
-    /// May this request be answered? Apps, Postman and curl name no origin.
+    /// May a request with these headers be answered in open mode? Postman, curl and most apps name no origin.
     pub fn admits(&self, headers: &HeaderMap) -> bool {
-        headers.get(header::ORIGIN).is_none_or(|origin| self.allows(origin))
+        headers.get(header::ORIGIN).is_none_or(|origin| self.allows(origin, headers))
     }
 
     /// Is a request meant for this server? Without authentication on loopback, a page whose name was made to
@@ -57,10 +62,12 @@ impl Origins {
 
     /// Answers preflights, and lets allowed pages read the answers.
     pub fn cors(&self) -> CorsLayer {
-        let origins = self.clone();
+        let (origins, the_same) = (self.clone(), self.clone());
         CorsLayer::new()
-            .allow_origin(AllowOrigin::predicate(move |origin, _| origins.allows(origin)))
-            .allow_credentials(true)
+            .allow_origin(AllowOrigin::predicate(move |origin, parts| origins.allows(origin, &parts.headers)))
+            .allow_credentials(AllowCredentials::predicate(move |origin, parts| {
+                the_same.allows(origin, &parts.headers)
+            }))
             .allow_methods([
                 Method::GET,
                 Method::HEAD,
@@ -87,6 +94,55 @@ impl Origins {
     }
 }
 
+/// Reads a serialised origin (RFC 6454 §6.2): `scheme://host[:port]`, also of a scheme that only apps have, or `null`.
+/// Returns it as browsers write it. `None`: it is none.
+pub fn parse_origin(text: &str) -> Option<HeaderValue> {
+    if text.eq_ignore_ascii_case("null") {
+        return Some(HeaderValue::from_static("null"));
+    }
+    let (scheme, authority) = text.split_once("://")?;
+    let (scheme, authority) = (scheme.to_ascii_lowercase(), authority.trim_end_matches('/'));
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
+        && scheme.chars().all(|char| char.is_ascii_alphanumeric() || "+-.".contains(char));
+    // A host that is not ASCII browsers write in Punycode.
+    let is_authority = authority.chars().all(|char| char.is_ascii_graphic() && !"/?#*@".contains(char));
+    if !is_scheme || !is_authority {
+        return None;
+    }
+    let origin = match default_port(&scheme) {
+        Some(_) if authority.is_empty() => return None,
+        Some(port) => {
+            let authority = authority.to_ascii_lowercase();
+            format!("{scheme}://{}", authority.strip_suffix(port).unwrap_or(&authority))
+        }
+        // Others have no port that goes without saying, and `file://` has no host.
+        None => format!("{scheme}://{authority}"),
+    };
+    HeaderValue::from_str(&origin).ok()
+}
+
+/// The port that an origin of this scheme leaves out; `None`: it is no scheme of the web.
+fn default_port(scheme: &str) -> Option<&'static str> {
+    match scheme {
+        "http" | "ws" => Some(":80"),
+        "https" | "wss" => Some(":443"),
+        _ => None,
+    }
+}
+
+/// Is it the origin of the server itself, by the name that the request calls it? Some clients name it by the scheme of
+/// their WebSocket. Whether TLS ends before this server, it cannot know.
+fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    let own = || {
+        let (scheme, authority) = origin.to_str().ok()?.split_once("://")?;
+        let port = default_port(scheme)?;
+        let host = headers.get(header::HOST)?.to_str().ok()?;
+        let without_port = |authority| str::strip_suffix(authority, port).unwrap_or(authority);
+        Some(without_port(authority).eq_ignore_ascii_case(without_port(host)))
+    };
+    own() == Some(true)
+}
+
 fn is_localhost(origin: &HeaderValue) -> bool {
     let Some(uri) = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok()) else { return false };
     let host = uri.host().unwrap_or_default();
@@ -107,7 +163,9 @@ mod tests {
 
     #[test]
     fn localhost_is_this_machine_and_nothing_that_looks_like_it() {
-        let allows = |origin: &'static str| Origins::Localhost.allows(&HeaderValue::from_static(origin));
+        let allows = |origin: &'static str| {
+            Origins::Localhost.allows(&HeaderValue::from_static(origin), &HeaderMap::new())
+        };
         for origin in [
             "http://localhost",
             "http://localhost:5173",
@@ -146,6 +204,68 @@ mod tests {
             "file://",
         ] {
             assert!(!allows(origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn any_serialised_origin_may_be_listed() {
+        for (text, expected) in [
+            ("https://map.example.org", "https://map.example.org"),
+            ("https://Map.example.org:443/", "https://map.example.org"),
+            ("http://map.example.org:80", "http://map.example.org"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("ionic://localhost", "ionic://localhost"),
+            ("Tauri://localhost", "tauri://localhost"),
+            ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+            ("app://obsidian.md", "app://obsidian.md"),
+            ("file://", "file://"),
+            ("file:///", "file://"),
+            ("null", "null"),
+        ] {
+            assert_eq!(parse_origin(text).as_ref().and_then(|it| it.to_str().ok()), Some(expected), "{text}");
+        }
+        for text in [
+            "",
+            "*",
+            "map.example.org",
+            "https://",
+            "http:///",
+            "https://*.example.org",
+            "https://map.example.org/path",
+            "https://map.example.org?x",
+            "https://user@map.example.org",
+            "https://map example.org",
+            "https://bücher.example",
+            "://localhost",
+            "1a://localhost",
+            "nothing",
+        ] {
+            assert_eq!(parse_origin(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_servers_own_origin_is_allowed_under_the_name_it_is_called_by() {
+        let listed = Origins::Listed(Vec::new());
+        for (origin, host, is_own) in [
+            ("http://geo.example:3030", "geo.example:3030", true),
+            ("ws://geo.example:3030", "geo.example:3030", true),
+            ("https://geo.example", "geo.example", true),
+            ("https://geo.example", "GEO.example:443", true),
+            ("wss://geo.example:443", "geo.example", true),
+            ("http://geo.example", "geo.example:3030", false),
+            ("http://geo.example.evil.example", "geo.example", false),
+            ("http://evil.example", "geo.example", false),
+            ("file://geo.example", "geo.example", false),
+            ("null", "null", false),
+            ("geo.example", "geo.example", false),
+        ] {
+            let headers = HeaderMap::from_iter([
+                (header::ORIGIN, HeaderValue::from_static(origin)),
+                (header::HOST, HeaderValue::from_static(host)),
+            ]);
+            assert_eq!(listed.admits(&headers), is_own, "{origin} at {host}");
         }
     }
 }

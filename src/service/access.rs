@@ -41,6 +41,11 @@ impl Identity {
 }
 
 impl Service {
+    /// Is this server in open mode, where nobody has to show anything?
+    pub fn is_open(&self) -> bool {
+        self.keys.is_none()
+    }
+
     /// Finds out who is calling, and whether that is not too often. `None`: in open mode nobody asks, and nobody
     /// looks at what is shown.
     ///
@@ -52,7 +57,7 @@ impl Service {
         from: IpAddr,
         shown: impl FnOnce() -> Result<Credentials>,
     ) -> Result<Option<Identity>> {
-        if self.keys.is_none() {
+        if self.is_open() {
             return Ok(None);
         }
         let identity = match shown() {
