@@ -31,6 +31,19 @@ pub fn is_control(first: u8) -> bool {
     opcode(first) >= 8
 }
 
+/// A frame that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended<'a> {
+    /// Its first byte.
+    pub first: u8,
+    /// How its payload starts, as it was meant before it was masked.
+    pub start: &'a [u8],
+    /// Bytes of its payload.
+    pub length: u64,
+    /// Where it ends in the bytes that were passed over.
+    pub end: usize,
+}
+
 /// Follows the frames of one direction.
 #[derive(Debug, Default)]
 pub struct Frames {
@@ -45,9 +58,9 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Passes over bytes; `ended` is told the first byte of each frame that ends, how its payload starts and how long
-    /// that is.
-    pub fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(u8, &[u8], u64)) {
+    /// Passes over bytes; `ended` is told of each frame that ends in them.
+    pub fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(Ended<'_>)) {
+        let whole = bytes.len();
         while !bytes.is_empty() {
             if self.left > 0 {
                 let length = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
@@ -71,8 +84,12 @@ impl Frames {
                     let mask = self.mask();
                     self.start.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
                 }
-                let length = self.payload(self.header.len() as u8).unwrap_or_default();
-                ended(self.header[0], &self.start[..usize::from(self.started)], length);
+                ended(Ended {
+                    first: self.header[0],
+                    start: &self.start[..usize::from(self.started)],
+                    length: self.payload(self.header.len() as u8).unwrap_or_default(),
+                    end: whole - bytes.len(),
+                });
                 self.started = 0;
             }
         }
@@ -150,7 +167,7 @@ mod tests {
         let mut frame = vec![0x80 | PONG, 0x80 | 10, 1, 2, 3, 4];
         frame.extend((0..10_u8).map(|at| (b'a' + at) ^ [1, 2, 3, 4][usize::from(at) % 4]));
         let mut starts = Vec::new();
-        Frames::default().pass(&frame, |_, start, _| starts.push(start.to_vec()));
+        Frames::default().pass(&frame, |ended| starts.push(ended.start.to_vec()));
         assert_eq!(starts, [b"abcdefgh"]);
     }
 
@@ -158,7 +175,7 @@ mod tests {
     fn what_has_come_of_a_frame_is_counted_until_its_end() {
         let mut follower = Frames::default();
         let mut unfinished = |bytes: &[u8]| {
-            follower.pass(bytes, |_, _, length| assert_eq!(length, 200));
+            follower.pass(bytes, |ended| assert_eq!(ended.length, 200));
             follower.unfinished()
         };
         let whole = frame(TEXT, 200, true);
@@ -185,7 +202,10 @@ mod tests {
             let mut pieces = pieces.iter().cycle();
             while at < bytes.len() {
                 let to = bytes.len().min(at + pieces.next().unwrap());
-                follower.pass(&bytes[at..to], |first, start, _| ended.push((opcode(first), start.len())));
+                follower.pass(&bytes[at..to], |frame| {
+                    assert!(ends.contains(&(at + frame.end)));
+                    ended.push((opcode(frame.first), frame.start.len()));
+                });
                 at = to;
                 prop_assert_eq!(follower.is_between(), ends.contains(&at));
             }

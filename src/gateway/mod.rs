@@ -16,6 +16,7 @@ mod link;
 mod links;
 mod messages;
 mod outlet;
+mod payload;
 mod people;
 mod polling;
 mod presence;

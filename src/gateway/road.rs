@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     frames::{Frames, TEXT, opcode},
-    transport::each_packet,
+    payload::each_packet,
 };
 use crate::{domain::access::Whose, net::byte_budget::Reservation};
 
@@ -225,9 +225,9 @@ impl Road {
         // A socket that keeps up keeps no memory for it.
         *pending = VecDeque::new();
         let written = ready!(Pin::new(stream).poll_write(cx, bytes))?;
-        frames.pass(&bytes[..written], |first, start, _| {
-            if opcode(first) == TEXT {
-                packets.record_written(start);
+        frames.pass(&bytes[..written], |frame| {
+            if opcode(frame.first) == TEXT {
+                packets.record_written(frame.start);
             }
         });
         Poll::Ready(Ok(written))

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    frames::{Frames, PONG, TEXT, is_begun, is_control, opcode},
+    frames::{Ended, Frames, PONG, TEXT, is_begun, is_control, opcode},
     link::{Link, Why},
     readers::Readers,
     transport::{ELSEWHERE, UNIDENTIFIED_BYTES},
@@ -29,6 +29,11 @@ use super::{
 };
 
 /// Bytes of an unfinished message that every client may have for nothing.
+/// A packet that means nothing, which Swift's client sends after an upgrade. The library would end the session; so it is
+/// made the heartbeat that every client may send at any time.
+const NOOP: &[u8] = b"6";
+const HEARTBEAT: u8 = b'2';
+
 const FREE_BYTES: usize = 16 * 1024;
 
 pub struct Stream {
@@ -176,9 +181,11 @@ impl AsyncRead for Stream {
         }
         let (mut frames, mut messages, mut is_elsewhere) = (0, 0, false);
         let begun = &mut this.begun;
-        this.inbound.pass(&buffer.filled()[before..], |first, start, length| {
+        let mut noops = Vec::new();
+        this.inbound.pass(&buffer.filled()[before..], |Ended { first, start, length, end }| {
             frames += 1;
             if !is_control(first) {
+            let is_whole = !is_begun(first) && *begun == 0;
                 *begun = if is_begun(first) { begun.saturating_add(length) } else { 0 };
             }
             match opcode(first) {
@@ -190,10 +197,17 @@ impl AsyncRead for Stream {
                     let is_other = start.starts_with(ELSEWHERE.as_bytes()) || is_hidden;
                     is_elsewhere |= is_other && !this.link.may_wander();
                 }
+                    if is_whole && length == 1 && start == NOOP {
+                        noops.push(before + end - 1);
+                    }
                 _ => {}
             }
         });
         if let Some(readers) = &this.readers {
+        for last in noops {
+            // Also under its mask.
+            buffer.filled_mut()[last] ^= NOOP[0] ^ HEARTBEAT;
+        }
             readers.record(frames);
         }
         if is_elsewhere {
@@ -431,7 +445,7 @@ mod tests {
                 let mut follower = Frames::default();
                 let whole = (1..=bytes.len()).find(|at| {
                     let mut ended = false;
-                    follower.pass(&bytes[at - 1..*at], |_, _, _| ended = true);
+                    follower.pass(&bytes[at - 1..*at], |_| ended = true);
                     ended
                 });
                 let Some(length) = whole else {

@@ -21,6 +21,7 @@ use super::{
     BoxError, ResponseBody,
     link::{Link, Why},
     links::Links,
+    payload::{each_packet, framed_as_text, is_framed_as_bytes, without_packet},
     polling::{self, PollGuard, Session},
     refused,
     stream::Stream,
@@ -78,8 +79,8 @@ struct Handshakes {
 /// How a packet begins that connects to another namespace than the main one, of which there is none. The
 /// library would repeat its name in a refusal that no limit counts.
 pub const ELSEWHERE: &str = "40/";
-/// Between packets of one body.
-const SEPARATOR: char = '\u{1e}';
+/// A packet that means nothing, for which the library would refuse the body.
+const NOOP: &str = "6";
 /// As the library says it.
 const UNKNOWN_SESSION: &str = r#"{"code":"1","message":"Session ID unknown"}"#;
 
@@ -371,7 +372,8 @@ impl Bodies {
             }
         };
         let text = str::from_utf8(&body).map_err(|_| (StatusCode::BAD_REQUEST, "the body is not text"))?;
-        let is_framed = each_packet(text, has_lengths(request), |packet| {
+        let mut has_noop = false;
+        let is_framed = each_packet(text, has_lengths, |packet| {
             if packet.len() > self.message {
                 return Err(self.too_large());
             }
@@ -379,11 +381,19 @@ impl Bodies {
                 true => Err((StatusCode::BAD_REQUEST, "there is no such namespace")),
                 false => Ok(()),
             }
+        let has_lengths = has_lengths(request);
+        let unframed = || (StatusCode::BAD_REQUEST, "the body is not framed as its protocol has it");
+        let body = match has_lengths && is_framed_as_bytes(&body) {
+            true => framed_as_text(&body).ok_or_else(unframed)?.into(),
+            false => body,
+        };
         })?;
-        if !is_framed {
-            return Err((StatusCode::BAD_REQUEST, "the body is not framed as its protocol has it"));
+        match is_framed {
+            true if has_noop => Ok(without_packet(text, has_lengths, NOOP).into()),
+            true => Ok(body),
+            false => Err(unframed()),
         }
-        Ok(body)
+            has_noop |= packet == NOOP;
     }
 
     /// The bytes of a body, `most` at most. One that comes whole at once is passed on as it is; others hold a part of
@@ -476,38 +486,8 @@ fn has_lengths<B>(request: &Request<B>) -> bool {
     parameter(request, "EIO") == Some("3")
 }
 
-/// Passes over the packets of a body; `false`: it is not framed as it should be, which the library may never
-/// get over.
-pub fn each_packet<E>(
-    body: &str,
-    has_lengths: bool,
-    mut see: impl FnMut(&str) -> Result<(), E>,
-) -> Result<bool, E> {
-    if !has_lengths {
-        body.split(SEPARATOR).try_for_each(see)?;
-        return Ok(true);
-    }
-    let mut rest = body;
-    while !rest.is_empty() {
-        let Some((length, after)) = rest.split_once(':') else { return Ok(false) };
-        let Ok(mut left) = length.parse::<usize>() else { return Ok(false) };
-        let mut chars = after.chars();
-        while left > 0 {
-            match chars.next().and_then(|char| left.checked_sub(char.len_utf16())) {
-                Some(less) => left = less,
-                None => return Ok(false),
-            }
-        }
-        let (packet, next) = after.split_at(after.len() - chars.as_str().len());
-        see(packet)?;
-        rest = next;
-    }
-    Ok(true)
-}
-
-/// What to accept a WebSocket handshake with (RFC 6455 §4.2); `None`: it is none, or not a good one, and
-/// the library says so.
-fn accepted(request: &Request<Incoming>) -> Option<HeaderValue> {
+/// What to accept a WebSocket handshake with; `None`: it is none, or not a good one, and the library says so.
+fn accepted(request: &Request<Incoming>) -> Option<Accept> {
     let has = |name, token: &str| {
         let value = request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         value.is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
@@ -529,11 +509,10 @@ fn small(request: &Request<Incoming>) -> Request<()> {
     let mut small = Request::new(());
     *small.method_mut() = request.method().clone();
     *small.uri_mut() = request.uri().to_string().parse().unwrap_or_default();
-    for name in [header::AUTHORIZATION, header::CONTENT_TYPE] {
-        for value in request.headers().get_all(&name) {
-            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-                small.headers_mut().append(&name, value);
-            }
+    // Not the `Content-Type`, by which the library would choose how to read a body: here it is always text.
+    for value in request.headers().get_all(header::AUTHORIZATION) {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            small.headers_mut().append(header::AUTHORIZATION, value);
         }
     }
     if let Some(client) = request.extensions().get::<Client>() {

@@ -79,11 +79,11 @@ impl Dialogue {
     fn read(&mut self, bytes: &[u8]) -> Step {
         let mut step = Step::Wait;
         let has_probed = &mut self.has_probed;
-        self.frames.pass(bytes, |first, start, _| {
+        self.frames.pass(bytes, |frame| {
             if step != Step::Wait {
                 return;
             }
-            let text = (opcode(first) == TEXT && !is_begun(first)).then_some(start);
+            let text = (opcode(frame.first) == TEXT && !is_begun(frame.first)).then_some(frame.start);
             match text {
                 Some(PROBE) if !*has_probed => *has_probed = true,
                 Some(UPGRADE) if *has_probed => step = Step::Upgrade,
