@@ -5,7 +5,7 @@ use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     body::{Body, Incoming},
@@ -148,7 +148,7 @@ where
     async fn open(
         self,
         request: Request<Incoming>,
-        accept: Option<HeaderValue>,
+        accept: Option<Accept>,
     ) -> Result<Response<ResponseBody>, Infallible> {
         let from = Client::address(request.extensions().get());
         if request.method() == Method::POST {
@@ -250,7 +250,7 @@ where
         self,
         mut request: Request<Incoming>,
         link: Arc<Link>,
-        accept: HeaderValue,
+        accept: Accept,
     ) -> Response<ResponseBody> {
         let Some(guard) = link.begin_upgrade() else {
             return refused(StatusCode::BAD_REQUEST, "another WebSocket of this session is open");
@@ -282,7 +282,7 @@ where
         self,
         mut request: Request<Incoming>,
         link: Arc<Link>,
-        accept: HeaderValue,
+        accept: Accept,
     ) -> Response<ResponseBody> {
         let Self { library, patience, .. } = self;
         let upgrading = upgrade::on(&mut request);
@@ -464,14 +464,24 @@ fn noop_parts() -> http::response::Parts {
 }
 
 /// The answer to a good WebSocket handshake.
-fn switching(accept: HeaderValue) -> Response<ResponseBody> {
+fn switching(accept: Accept) -> Response<ResponseBody> {
     let mut response = Response::new(Default::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept.key);
+    if let Some(subprotocol) = accept.subprotocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
     response
+/// What a good WebSocket handshake is answered with (RFC 6455 §4.2.2).
+struct Accept {
+    key: HeaderValue,
+    /// The first that the client offers, as in Node's server: some give up where none is chosen.
+    subprotocol: Option<HeaderValue>,
+}
+
 }
 
 /// The session that an answer to a handshake opens: its packet is `0{"sid":"…",…}`, with its length before it in
@@ -500,7 +510,15 @@ fn accepted(request: &Request<Incoming>) -> Option<Accept> {
         && has(header::UPGRADE, "websocket")
         && has(header::SEC_WEBSOCKET_VERSION, "13");
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).filter(|_| is_good)?;
-    HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()
+    let key = HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()?;
+    Some(Accept { key, subprotocol: subprotocol(request.headers()) })
+}
+
+/// The first subprotocol that a client offers.
+fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+    let first = offered.split(',').map(str::trim).find(|name| !name.is_empty())?;
+    HeaderValue::from_str(first).ok()
 }
 
 /// The request as the socket keeps it for life: a copy, because the original holds on to the whole buffer

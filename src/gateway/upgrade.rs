@@ -3,7 +3,8 @@
 //! The library ends a session whose WebSocket opens and then carries nothing, and on mobile networks many do: a
 //! middlebox answers the handshake and swallows the frames. So the first words of a change of transport are spoken
 //! here (Engine.IO protocol, "Upgrade"): the client sends `2probe`, is answered `3probe`, and once it has seen that, it
-//! sends `5`. Until then nothing has happened to the session.
+//! sends `5`. Until then nothing has happened to the session. Some clients, such as Arduino's, say `5` at once, and Node's
+//! server takes that too.
 
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a client says until then is a few bytes.
 const MAX_BYTES: usize = 1_024;
 const PROBE: &[u8] = b"2probe";
+/// The same as a client's frame, masked with zeros: the library wants one also from a client that sends none.
+const PROBE_FRAME: [u8; 12] = *b"\x81\x86\x00\x00\x00\x002probe";
 const UPGRADE: &[u8] = b"5";
 const PROBE_ANSWER: &str = "3probe";
 /// The library answers the probe too; its answer, a frame of so many bytes, is left out.
@@ -50,7 +53,11 @@ async fn negotiate(stream: &mut TcpStream, first: Bytes, guard: &UpgradeGuard) -
         }
         match step {
             Step::Wait if read.len() < MAX_BYTES => {}
-            Step::Upgrade => return Some(read.freeze()),
+            Step::Upgrade if dialogue.has_probed => return Some(read.freeze()),
+            Step::Upgrade => {
+                guard.record_probe();
+                return Some([&PROBE_FRAME[..], &read].concat().into());
+            }
             Step::Wait | Step::End => return None,
         }
         if stream.read_buf(&mut read).await.ok()? == 0 {
@@ -86,7 +93,7 @@ impl Dialogue {
             let text = (opcode(frame.first) == TEXT && !is_begun(frame.first)).then_some(frame.start);
             match text {
                 Some(PROBE) if !*has_probed => *has_probed = true,
-                Some(UPGRADE) if *has_probed => step = Step::Upgrade,
+                Some(UPGRADE) => step = Step::Upgrade,
                 _ => step = Step::End,
             }
         });
@@ -115,7 +122,8 @@ mod tests {
         assert_eq!(run(&[&probe, &upgrade]), [Step::Wait, Step::Upgrade]);
         assert_eq!(run(&[&probe[..5], &probe[5..], &upgrade]), [Step::Wait, Step::Wait, Step::Upgrade]);
         assert_eq!(run(&[&[&*probe, &upgrade].concat()]), [Step::Upgrade]);
-        assert_eq!(run(&[&upgrade]), [Step::End], "not before the probe");
+        assert_eq!(run(&[&upgrade]), [Step::Upgrade], "without a probe");
+        assert_eq!(run(&[&PROBE_FRAME, &upgrade]), [Step::Wait, Step::Upgrade]);
         assert_eq!(run(&[&probe, &probe]), [Step::Wait, Step::End], "once");
         for other in [frame(TEXT, "42[\"x\"]"), frame(8, ""), frame(9, "x")] {
             assert_eq!(run(&[&probe, &other]), [Step::Wait, Step::End]);
