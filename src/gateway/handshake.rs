@@ -14,7 +14,7 @@ use tracing::info;
 use super::{
     link::{Link, Why},
     links::Links,
-    messages,
+    messages, refusal,
     rooms::Rooms,
     session::log_name,
 };
@@ -55,7 +55,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
             rooms.counts.refusals.count(error.code);
             // Clients 2.x would stay connected to nothing, and others could.
             links.end_soon(&link);
-            error.code.as_str()
+            refusal::text(&error, socket.protocol())
         })?;
         let client = messages::Client::install(&socket, identity, seat, link.clone(), rooms.clone());
         socket.extensions.insert(client.clone());
@@ -65,7 +65,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
             links.end_soon(&link);
             ended(&socket, &client, reason);
         });
-        Ok::<(), &str>(())
+        Ok::<(), String>(())
     };
     let on_connected = async move |socket: SocketRef, Extension(client): Extension<Arc<messages::Client>>| {
         info!(
@@ -139,6 +139,12 @@ fn credentials(socket: &SocketRef, auth: &Value) -> Result<Credentials> {
         None => bearer(&request.headers).map_err(|why| Error::new(Code::InvalidToken, why))?,
     };
     let share = shown("share", Code::InvalidShare)?;
+    if token.as_deref().is_some_and(|token| token.starts_with("Bearer ")) {
+        return Err(Error::new(Code::InvalidToken, "token must be the token alone, without `Bearer`"));
+    }
+    if token.is_none() && share.is_none() && !auth.is_null() && !auth.is_object() {
+        return Err(Error::new(Code::Unauthorized, "auth must be an object, such as {\"token\": \"…\"}"));
+    }
     Ok(Credentials { token, share, password: shown("password", Code::InvalidSharePassword)? })
 }
 

@@ -339,6 +339,11 @@ impl Link {
         })
     }
 
+    /// Puts a frame on the way between two of the library's, at the beginning of one that it stands for.
+    pub(super) fn put(&self, frame: Bytes) {
+        self.state.lock().road.put(&[IoSlice::new(&frame)], |_, from| frame.slice(from..));
+    }
+
     /// The library has nothing more to write.
     pub(super) fn shut_down(&self) -> io::Result<()> {
         match self.state.lock().road.stream() {

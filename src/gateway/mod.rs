@@ -22,6 +22,7 @@ mod polling;
 mod presence;
 mod queue;
 mod readers;
+mod refusal;
 mod reply;
 mod road;
 mod room;

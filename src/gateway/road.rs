@@ -255,7 +255,7 @@ impl Road {
     }
 
     /// Puts frames of ours on the way, which may come in several parts. `rest` gives what follows a byte of a part,
-    /// where the kernel did not take it. Only while [`Road::is_clear`].
+    /// where the kernel did not take it. Only while [`Road::is_clear`], or where the library would begin a frame.
     pub fn put(&mut self, parts: &[IoSlice<'_>], rest: impl Fn(usize, usize) -> Bytes) {
         let Some(stream) = &self.stream else { return };
         let mut written = 0;

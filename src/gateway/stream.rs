@@ -24,16 +24,17 @@ use super::{
     frames::{Ended, Frames, PONG, TEXT, is_begun, is_control, opcode},
     link::{Link, Why},
     readers::Readers,
+    refusal,
     transport::{ELSEWHERE, UNIDENTIFIED_BYTES},
     upgrade::LIBRARY_ANSWER_BYTES,
 };
 
-/// Bytes of an unfinished message that every client may have for nothing.
 /// A packet that means nothing, which Swift's client sends after an upgrade. The library would end the session; so it is
 /// made the heartbeat that every client may send at any time.
 const NOOP: &[u8] = b"6";
 const HEARTBEAT: u8 = b'2';
 
+/// Bytes of an unfinished message that every client may have for nothing.
 const FREE_BYTES: usize = 16 * 1024;
 
 pub struct Stream {
@@ -180,12 +181,12 @@ impl AsyncRead for Stream {
             buffer.put_slice(&this.first.split_to(length));
         }
         let (mut frames, mut messages, mut is_elsewhere) = (0, 0, false);
-        let begun = &mut this.begun;
         let mut noops = Vec::new();
+        let begun = &mut this.begun;
         this.inbound.pass(&buffer.filled()[before..], |Ended { first, start, length, end }| {
             frames += 1;
-            if !is_control(first) {
             let is_whole = !is_begun(first) && *begun == 0;
+            if !is_control(first) {
                 *begun = if is_begun(first) { begun.saturating_add(length) } else { 0 };
             }
             match opcode(first) {
@@ -196,18 +197,18 @@ impl AsyncRead for Stream {
                     let is_hidden = is_begun(first) && start.len() < ELSEWHERE.len();
                     let is_other = start.starts_with(ELSEWHERE.as_bytes()) || is_hidden;
                     is_elsewhere |= is_other && !this.link.may_wander();
-                }
                     if is_whole && length == 1 && start == NOOP {
                         noops.push(before + end - 1);
                     }
+                }
                 _ => {}
             }
         });
-        if let Some(readers) = &this.readers {
         for last in noops {
             // Also under its mask.
             buffer.filled_mut()[last] ^= NOOP[0] ^ HEARTBEAT;
         }
+        if let Some(readers) = &this.readers {
             readers.record(frames);
         }
         if is_elsewhere {
@@ -231,6 +232,16 @@ impl AsyncWrite for Stream {
             let left_out = self.left_out.min(bytes.len());
             self.left_out -= left_out;
             return Poll::Ready(Ok(left_out));
+        }
+        let mut bytes = bytes;
+        if self.link.is_ending()
+            && let Some(replaced) = refusal::find(bytes)
+        {
+            if replaced.start == 0 {
+                self.link.put(replaced.frame);
+                return Poll::Ready(Ok(replaced.length));
+            }
+            bytes = &bytes[..replaced.start];
         }
         match ready!(self.put(cx, bytes)) {
             // The library makes a session before it writes, and forgets it if it cannot; nobody would end it. It

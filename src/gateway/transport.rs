@@ -23,7 +23,7 @@ use super::{
     links::Links,
     payload::{each_packet, framed_as_text, is_framed_as_bytes, without_packet},
     polling::{self, PollGuard, Session},
-    refused,
+    refusal, refused,
     stream::Stream,
     upgrade::wait,
 };
@@ -238,6 +238,15 @@ where
         let Some(answers) = answers else {
             return Ok(refused(StatusCode::INTERNAL_SERVER_ERROR, "no connection"));
         };
+        let mut parts = parts;
+        let body = match link.is_ending() {
+            true => {
+                // Of another length.
+                parts.headers.remove(header::CONTENT_LENGTH);
+                refusal::rewrite_answer(body, has_lengths)
+            }
+            false => body,
+        };
         // It was held as long as it waited; from here on until it has left.
         let held = link.record_answer(&body);
         let (followed, delivery) = answers.follow(Bytes::from_owner(Held(body, held)));
@@ -371,29 +380,29 @@ impl Bodies {
                 return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long to come"));
             }
         };
-        let text = str::from_utf8(&body).map_err(|_| (StatusCode::BAD_REQUEST, "the body is not text"))?;
-        let mut has_noop = false;
-        let is_framed = each_packet(text, has_lengths, |packet| {
-            if packet.len() > self.message {
-                return Err(self.too_large());
-            }
-            match packet.starts_with(ELSEWHERE) && !link.may_wander() {
-                true => Err((StatusCode::BAD_REQUEST, "there is no such namespace")),
-                false => Ok(()),
-            }
         let has_lengths = has_lengths(request);
         let unframed = || (StatusCode::BAD_REQUEST, "the body is not framed as its protocol has it");
         let body = match has_lengths && is_framed_as_bytes(&body) {
             true => framed_as_text(&body).ok_or_else(unframed)?.into(),
             false => body,
         };
+        let text = str::from_utf8(&body).map_err(|_| (StatusCode::BAD_REQUEST, "the body is not text"))?;
+        let mut has_noop = false;
+        let is_framed = each_packet(text, has_lengths, |packet| {
+            if packet.len() > self.message {
+                return Err(self.too_large());
+            }
+            has_noop |= packet == NOOP;
+            match packet.starts_with(ELSEWHERE) && !link.may_wander() {
+                true => Err((StatusCode::BAD_REQUEST, "there is no such namespace")),
+                false => Ok(()),
+            }
         })?;
         match is_framed {
             true if has_noop => Ok(without_packet(text, has_lengths, NOOP).into()),
             true => Ok(body),
             false => Err(unframed()),
         }
-            has_noop |= packet == NOOP;
     }
 
     /// The bytes of a body, `most` at most. One that comes whole at once is passed on as it is; others hold a part of
@@ -463,6 +472,13 @@ fn noop_parts() -> http::response::Parts {
     response.into_parts().0
 }
 
+/// What a good WebSocket handshake is answered with (RFC 6455 §4.2.2).
+struct Accept {
+    key: HeaderValue,
+    /// The first that the client offers, as in Node's server: some give up where none is chosen.
+    subprotocol: Option<HeaderValue>,
+}
+
 /// The answer to a good WebSocket handshake.
 fn switching(accept: Accept) -> Response<ResponseBody> {
     let mut response = Response::new(Default::default());
@@ -475,13 +491,6 @@ fn switching(accept: Accept) -> Response<ResponseBody> {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     response
-/// What a good WebSocket handshake is answered with (RFC 6455 §4.2.2).
-struct Accept {
-    key: HeaderValue,
-    /// The first that the client offers, as in Node's server: some give up where none is chosen.
-    subprotocol: Option<HeaderValue>,
-}
-
 }
 
 /// The session that an answer to a handshake opens: its packet is `0{"sid":"…",…}`, with its length before it in

@@ -341,7 +341,7 @@ fn open(clients: &Clients, (generation, transport): (&str, &str), url: &str, by:
 fn refusal(said: &Value) -> &Value {
     match said["kind"].as_str() {
         Some("connect_error") => &said["message"],
-        Some("error") => said["value"].get("message").unwrap_or(&said["value"]),
+        Some("error") => &said["value"],
         _ => panic!("{said}"),
     }
 }

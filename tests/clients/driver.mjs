@@ -17,7 +17,7 @@
 //      {"op":"block","client":1,"ms":8000}   nothing happens here for so long, nor is anything read
 //      {"op":"exit"}                    as does the end of stdin
 // out  {"client":1,"kind":"connect","id":"…"}
-//      {"client":1,"kind":"connect_error","message":"…"}   no connection, or (3.x, 4.x) a refusal
+//      {"client":1,"kind":"connect_error","message":"…","data":{…}}   no connection, or (3.x, 4.x) a refusal
 //      {"client":1,"kind":"error","value":…}               2.x: a refusal
 //      {"client":1,"kind":"disconnect","reason":"…"}
 //      {"client":1,"kind":"event","event":"…","args":[…]}
@@ -88,7 +88,9 @@ function connect({ client, version, url, opts }) {
   clients.set(client, socket);
 
   socket.on("connect", () => report(client, "connect", { id: socket.id }));
-  socket.on("connect_error", (error) => report(client, "connect_error", { message: String(error.message ?? error) }));
+  socket.on("connect_error", (error) =>
+    report(client, "connect_error", { message: String(error.message ?? error), data: error.data }),
+  );
   socket.on("disconnect", (reason) => report(client, "disconnect", { reason }));
   if (version === "2") {
     socket.on("error", (error) => report(client, "error", { value: error instanceof Error ? error.message : error }));
