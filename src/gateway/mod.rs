@@ -16,6 +16,7 @@ mod link;
 mod links;
 mod messages;
 mod outlet;
+mod pages;
 mod payload;
 mod people;
 mod polling;
@@ -132,6 +133,8 @@ impl Gateway {
             let answer = if !policy.is_for_us(headers) {
                 foreign.inc();
                 Err(refused(StatusCode::MISDIRECTED_REQUEST, NOT_FOR_US))
+            } else if let Some(page) = pages::answer(&request) {
+                Err(page)
             } else if is_open && !policy.admits(headers) {
                 foreign.inc();
                 Err(refused(StatusCode::FORBIDDEN, "this origin is not allowed"))
