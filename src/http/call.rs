@@ -4,6 +4,7 @@ use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use percent_encoding::percent_decode;
 use warp::Filter;
 
 use super::{
@@ -96,20 +97,35 @@ impl Call {
     }
 
     fn credentials(&self) -> Result<Credentials> {
-        let text = |name, code: Code| {
-            let mut values = self.headers.get_all(name).iter();
-            match (values.next().map(HeaderValue::to_str), values.next()) {
-                (None, _) => Ok(None),
-                (Some(Ok(text)), None) => Ok(Some(text.to_owned())),
-                (Some(Err(_)), None) => Err(Error::new(code, format!("{name} is not ASCII"))),
-                (_, Some(_)) => Err(Error::new(code, format!("{name} is given twice"))),
+        let share = match self.header(SHARE, Code::InvalidShare)? {
+            Some(share) => {
+                let text =
+                    share.to_str().map_err(|_| Error::new(Code::InvalidShare, "x-share-token is not ASCII"));
+                Some(text?.to_owned())
             }
-        };
-        let share = match text(SHARE, Code::InvalidShare)? {
-            Some(share) => Some(share),
             None => query::share(&self.query)?,
         };
         let token = bearer(&self.headers).map_err(|why| Error::new(Code::InvalidToken, why))?;
-        Ok(Credentials { token, share, password: text(SHARE_PASSWORD, Code::InvalidSharePassword)? })
+        Ok(Credentials { token, share, password: self.password()? })
+    }
+
+    /// The password of a share link, which may have any letters: percent-encoded UTF-8 (RFC 3986 §2.1), because a header
+    /// carries ASCII alone and loses spaces at its ends. A `%` that is no escape is itself.
+    fn password(&self) -> Result<Option<String>> {
+        let Some(value) = self.header(SHARE_PASSWORD, Code::InvalidSharePassword)? else { return Ok(None) };
+        let text = percent_decode(value.as_bytes()).decode_utf8().map_err(|_| {
+            let detail = "x-share-password is not UTF-8; send it percent-encoded";
+            Error::new(Code::InvalidSharePassword, detail)
+        })?;
+        Ok(Some(text.into_owned()))
+    }
+
+    /// A header that may be given once.
+    fn header(&self, name: &str, code: Code) -> Result<Option<&HeaderValue>> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            (_, Some(_)) => Err(Error::new(code, format!("{name} is given twice"))),
+        }
     }
 }

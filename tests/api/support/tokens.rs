@@ -7,6 +7,7 @@ use georoom::domain::{
     token::{Keys, Token},
 };
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderMap},
@@ -139,6 +140,7 @@ impl Pass {
             Self::Token(token) => request.bearer_auth(token),
             Self::Share(share, None) => request.header("X-Share-Token", share),
             Self::Share(share, Some(password)) => {
+                let password = utf8_percent_encode(password, NON_ALPHANUMERIC).to_string();
                 request.header("X-Share-Token", share).header("X-Share-Password", password)
             }
         }
