@@ -10,6 +10,7 @@ mod bad_bodies;
 mod clients;
 mod crash;
 mod crowd;
+mod doors;
 mod faults;
 mod feed;
 mod history;

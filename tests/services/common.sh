@@ -54,3 +54,12 @@ find_jq() {
 has_node() {
     command -v npm >/dev/null && node -e 'process.exitCode = parseInt(process.version.slice(1)) < 18 ? 1 : 0' 2>/dev/null
 }
+
+has_python() {
+    python3 -m pip --version >/dev/null 2>&1
+}
+
+# has_python_clients GENERATION: the folder of the cache has what is pinned.
+has_python_clients() {
+    cmp -s "$clients/python-$1.txt" "$cache/python-$1/.installed.txt"
+}

@@ -146,6 +146,20 @@ impl WebSocket {
 
     /// After the HTTP handshake; with a session that is to be taken over.
     pub async fn open(url: &str, path: &str, session: Option<&str>, narrow: bool) -> Self {
+        let sid = session.map(|session| format!("&sid={session}")).unwrap_or_default();
+        let host = url.strip_prefix("http://").expect("a URL");
+        let request = format!(
+            "GET {path}?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        let (client, answer) = Self::shake_hands(url, &request, narrow).await;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        client
+    }
+
+    /// Sends a handshake as it is; returns the head of the answer too.
+    pub async fn shake_hands(url: &str, request: &str, narrow: bool) -> (Self, String) {
         let addr: SocketAddr = url.strip_prefix("http://").expect("a URL").parse().expect("an address");
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
         socket.set_nonblocking(true).expect("a socket");
@@ -158,12 +172,6 @@ impl WebSocket {
         stream.set_nodelay(true).expect("a socket");
         let (from, to) = stream.into_split();
         let mut client = Self { id: String::new(), from, to, unread: Vec::new(), done: 0, acks: 0 };
-        let sid = session.map(|session| format!("&sid={session}")).unwrap_or_default();
-        let request = format!(
-            "GET {path}?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: {addr}\r\nConnection: Upgrade\r\n\
-             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
         client.raw(request.as_bytes()).await;
         let end = loop {
             if let Some(at) = client.unread.windows(HEAD_END.len()).position(|part| part == HEAD_END) {
@@ -171,9 +179,9 @@ impl WebSocket {
             }
             assert!(client.more().await, "an answer");
         };
-        assert!(client.unread.starts_with(b"HTTP/1.1 101 "), "{}", client.unread.escape_ascii());
         client.done = end;
-        client
+        let head = String::from_utf8(client.unread[..end].to_vec()).expect("text");
+        (client, head)
     }
 
     /// Of its own end of the connection.
