@@ -99,7 +99,7 @@ impl Store {
             }
             _ => " ON CONFLICT (id) DO UPDATE SET name = excluded.name, updated_at = excluded.updated_at",
         };
-        let mut rows = Rows::new(self.backend(), "INSERT INTO account (id, name, updated_at)", tail);
+        let mut rows = Rows::new(self.dialect(), "INSERT INTO account (id, name, updated_at)", tail);
         let now = Cell::Int(Timestamp::now().as_millis());
         for (id, name) in users {
             rows.push([Cell::Int(id.get() as i64), Cell::Text(name), now]);

@@ -7,20 +7,20 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, Statement, Value};
 
 use super::{
     geometry::Plane,
-    rows::{Cell, Rows},
+    rows::{Cell, Dialect, Rows},
 };
 
 /// A statement that writes boxes, new or instead of the old ones.
-pub fn rows(backend: DatabaseBackend) -> Rows {
-    match backend {
+pub fn rows(dialect: Dialect) -> Rows {
+    match dialect.backend() {
         DatabaseBackend::MySql => Rows::new(
-            backend,
+            dialect,
             "INSERT INTO location_area (location_id, area)",
             " AS new ON DUPLICATE KEY UPDATE area = new.area",
         ),
         _ => {
             let insert = "INSERT OR REPLACE INTO location_area (location_id, west, east, south, north)";
-            Rows::new(backend, insert, "")
+            Rows::new(dialect, insert, "")
         }
     }
 }

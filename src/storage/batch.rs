@@ -22,10 +22,10 @@ use super::{
     beside::{Account, Beside},
     connect::Store,
     entity::location::{self, ActiveModel, Entity},
-    error::{is_deadlock, unreadable},
+    error::{DbResult, is_deadlock, unreadable},
     geometry::{Altitudes, Plane},
     history, locations, members, notices,
-    rows::{Cell, Rows, id_list},
+    rows::{Cell, Dialect, Rows, id_list},
 };
 use crate::domain::{
     access::{Action, Caller, Role, Whose, may},
@@ -181,20 +181,20 @@ impl Store {
         let now = Timestamp::now();
         let roles = roles(&tx, acts, &rows, now).await?;
         let mut versions = Vec::with_capacity(acts.len());
-        let mut areas = area::rows(self.backend());
+        let dialect = self.dialect();
+        let mut areas = area::rows(dialect);
         let mut removed = HashSet::new();
         let mut each = Vec::with_capacity(acts.len());
         let mut beside = Beside::default();
         for (number, act) in acts.iter().enumerate() {
             let account = |by| Account::new(by, act.whose());
             each.push(match act {
-                Act::Create(new) => {
-                    let (version, area) = insert(&tx, new, now).await?;
+                Act::Create(new) => insert(&tx, new, now, dialect).await?.map(|(version, area)| {
                     let location = version.location.clone();
                     area::push(&mut areas, location.id.get() as i64, &area);
                     versions.push(version);
-                    Ok(location)
-                }
+                    location
+                }),
                 Act::Update(update) => of(&mut rows, update.id).and_then(|row| {
                     row.may(&update.by, Action::Move, &roles, now)?;
                     let renamed = row.renamed(update);
@@ -202,7 +202,7 @@ impl Store {
                     if is_seen_in_lists {
                         self.may_tell(update.whose)?;
                     }
-                    let version = row.update(update, now)?;
+                    let version = row.update(update, now, dialect)?;
                     let location = version.location.clone();
                     if let Some((name, new)) = renamed {
                         let by = (&update.by, account(&update.by));
@@ -236,7 +236,7 @@ impl Store {
         // have rolled back.
         let news =
             if beside.is_empty() { Vec::new() } else { Box::pin(self.spread_beside(&tx, beside)).await? };
-        let (mut locations, mut history) = (location_rows(self.backend()), history::rows(self.backend()));
+        let (mut locations, mut history) = (location_rows(dialect), history::rows(dialect));
         for row in rows.values().flatten() {
             let Some(newest) = row.newest else { continue };
             if row.left_area
@@ -245,11 +245,11 @@ impl Store {
                 area::push(&mut areas, row.location.id.get() as i64, area);
             }
             versions[newest].write_location(&mut locations, row.area.as_ref());
-            locations.send_if_large(&tx).await?;
+            locations.send_full(&tx).await?;
         }
         for version in versions.iter().filter(|version| !removed.contains(&version.location.id)) {
             version.write_history(&mut history);
-            history.send_if_large(&tx).await?;
+            history.send_full(&tx).await?;
         }
         Rows::send([areas, locations, history], &tx).await?;
         for id in removed {
@@ -394,15 +394,16 @@ impl Row {
         (name.as_deref() != new).then(|| (name, new.map(str::to_owned)))
     }
 
-    fn update(&mut self, update: &Update, now: Timestamp) -> Result<Version> {
+    fn update(&mut self, update: &Update, now: Timestamp, dialect: Dialect) -> Result<Version> {
         let location = Arc::new(Committed::by(update, self.location.updated(update, now)?));
         let plane = location.geometry.plane();
-        if update.geometry.is_some() && !self.area.is_some_and(|area| covers(&area, &plane)) {
-            self.area = Some(roomy(&plane));
-            self.left_area = true;
-        }
-        self.location = location.clone();
-        Ok(Version::new(location, Plane(plane)))
+        let has_left = update.geometry.is_some() && !self.area.is_some_and(|area| covers(&area, &plane));
+        let area = if has_left { Some(roomy(&plane)) } else { self.area };
+        let version = Version::new(location.clone(), Plane(plane));
+        dialect.check_row(version.bytes())?;
+        (self.location, self.area) = (location, area);
+        self.left_area |= has_left;
+        Ok(version)
     }
 }
 
@@ -410,6 +411,12 @@ impl Version {
     fn new(location: Arc<Committed>, plane: Plane) -> Self {
         let altitudes = location.geometry.altitudes().map(|altitudes| Altitudes(altitudes).to_bytes());
         Self { location, plane: plane.to_bytes(), altitudes }
+    }
+
+    /// Bytes of its text and blobs.
+    fn bytes(&self) -> usize {
+        let altitudes = self.altitudes.as_ref().map_or(0, Vec::len);
+        self.plane.len() + altitudes + self.location.properties.as_str().len()
     }
 
     /// Geometry, altitudes, properties, who.
@@ -445,10 +452,10 @@ impl Version {
 }
 
 /// A statement that rewrites locations which are there; the rows as [`Version::write_location`] has them.
-fn location_rows(backend: DatabaseBackend) -> Rows {
+fn location_rows(dialect: Dialect) -> Rows {
     let insert = "INSERT INTO location \
         (id, owner_id, version, geometry, altitudes, properties, updated_by, created_at, updated_at, area)";
-    let tail = match backend {
+    let tail = match dialect.backend() {
         DatabaseBackend::MySql => {
             " AS new ON DUPLICATE KEY UPDATE version = new.version, geometry = new.geometry, \
              altitudes = new.altitudes, properties = new.properties, updated_by = new.updated_by, \
@@ -461,22 +468,30 @@ fn location_rows(backend: DatabaseBackend) -> Rows {
              area = excluded.area"
         }
     };
-    Rows::new(backend, insert, tail)
+    Rows::new(dialect, insert, tail)
 }
 
-/// Inserts a location, whose id the database gives; its history and its box are still to be written.
+/// Inserts a location, whose id the database gives; its history and its box are still to be written. One that is too
+/// large for the database is refused.
 async fn insert(
     tx: &DatabaseTransaction,
     new: &NewLocation,
     now: Timestamp,
-) -> std::result::Result<(Version, Rect), DbErr> {
+    dialect: Dialect,
+) -> DbResult<Result<(Version, Rect)>> {
     let plane = Plane(new.geometry.plane());
+    let altitudes = new.geometry.altitudes().map(Altitudes);
+    let doubles = altitudes.as_ref().map_or(0, |altitudes| altitudes.0.len());
+    let bytes = plane.to_bytes().len() + doubles * size_of::<f64>() + new.properties.as_str().len();
+    if let Err(refused) = dialect.check_row(bytes) {
+        return Ok(Err(refused));
+    }
     let area = roomy(&plane.0);
     let row = ActiveModel {
         owner_id: Set(new.owner.get() as i64),
         version: Set(1),
         geometry: Set(plane.clone()),
-        altitudes: Set(new.geometry.altitudes().map(Altitudes)),
+        altitudes: Set(altitudes),
         properties: Set(new.properties.as_str().to_owned()),
         updated_by: Set(new.owner.get() as i64),
         created_at: Set(now.as_millis()),
@@ -487,7 +502,7 @@ async fn insert(
     let id = Entity::insert(row).exec(tx).await?.last_insert_id;
     let id = u64::try_from(id).ok().and_then(LocationId::new);
     let id = id.ok_or_else(|| DbErr::Custom("the database gave an id that is none".into()))?;
-    Ok((Version::new(Arc::new(new.to_location(id, now).into()), plane), area))
+    Ok(Ok((Version::new(Arc::new(new.to_location(id, now).into()), plane), area)))
 }
 
 /// Removes a location, its members and its shares. Its history goes later, in small steps.

@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -32,6 +32,7 @@ use super::{
         is_sqlite_busy, may_come_back, may_try_again, no_answer,
     },
     notices::Toll,
+    rows::Dialect,
     totals::Totals,
 };
 use crate::domain::error::{Code, Error, Result};
@@ -55,6 +56,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// While it is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// What is believed of MySQL's `max_allowed_packet` before it has said it: no version had less by default.
+const LEAST_MAX_PACKET: usize = 1024 * 1024;
 /// How long a connection may take to show that the next caller can have it.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -102,18 +105,27 @@ pub struct Store {
 struct Writing {
     /// Of one connection.
     pool: Arc<Pool>,
-    /// The mark (see [`mark_name`]) of the connection, or of the one before it; 0 without MySQL.
-    mark: Arc<AtomicU64>,
+    /// What is known of that, or of the one before it.
+    known: Arc<Known>,
     /// Marks of connections that may have left a transaction open: written when one is given up, emptied by the
     /// next.
     abandoned: Arc<Mutex<Vec<u64>>>,
 }
 
+/// What a connection that writes has shown when it was made; all 0 without MySQL.
+#[derive(Debug, Default)]
+struct Known {
+    /// See [`mark_name`].
+    mark: AtomicU64,
+    /// `max_allowed_packet`, in bytes.
+    max_packet: AtomicUsize,
+}
+
 impl Writing {
     async fn new(url: &str, session: &'static str) -> std::result::Result<Self, DbErr> {
-        let mark = Arc::<AtomicU64>::default();
-        let pool = Pool::new(options(url, 1, session, mark.clone())).await?;
-        Ok(Self { pool, mark, abandoned: Arc::default() })
+        let known = Arc::<Known>::default();
+        let pool = Pool::new(options(url, 1, session, Some(known.clone()))).await?;
+        Ok(Self { pool, known, abandoned: Arc::default() })
     }
 
     /// Another of the same database. Each ends what either has abandoned: it may hold what the other waits for.
@@ -155,8 +167,8 @@ impl Store {
         Ok(Self {
             write,
             write_apart,
-            read: Pool::new(options(url, READ_CONNECTIONS, reading, Arc::default())).await?,
-            lists: Pool::new(options(url, LIST_CONNECTIONS, reading, Arc::default())).await?,
+            read: Pool::new(options(url, READ_CONNECTIONS, reading, None)).await?,
+            lists: Pool::new(options(url, LIST_CONNECTIONS, reading, None)).await?,
             turn: Arc::default(),
             order: Arc::default(),
             names: Arc::default(),
@@ -169,6 +181,15 @@ impl Store {
     /// The same, where it costs something to tell people.
     pub fn with_toll(self, toll: Arc<dyn Toll>) -> Self {
         Self { toll: Some(toll), ..self }
+    }
+
+    /// Whom statements that change something are written for.
+    pub(super) fn dialect(&self) -> Dialect {
+        let max_packet = match self.write.known.max_packet.load(Ordering::Acquire) {
+            0 => LEAST_MAX_PACKET,
+            known => known,
+        };
+        Dialect::new(self.backend(), max_packet)
     }
 
     /// Is there another connection that writes? Not on SQLite.
@@ -306,12 +327,12 @@ impl Store {
         if !self.is_ready() {
             return Err(no_answer());
         }
-        let Writing { pool, mark: own, abandoned: given_up } = &self.write;
+        let Writing { pool, known, abandoned: given_up } = &self.write;
         let tx = pool.now().begin_with_options(immediate()).await?;
         let abandoned = std::mem::take(&mut *given_up.lock());
         for mark in &abandoned {
             // An error says that it is gone already, or that this one is going too: then the next sees to it.
-            if *mark != own.load(Ordering::Acquire)
+            if *mark != known.mark.load(Ordering::Acquire)
                 && let Err(error) = end_connection(&tx, *mark).await
                 && is_broken(&error)
             {
@@ -324,7 +345,7 @@ impl Store {
 
     /// Gives up the connection that writes: its other end may not have noticed, and hold locks for hours.
     pub(super) fn abandon(&self) {
-        let mark = self.write.mark.load(Ordering::Acquire);
+        let mark = self.write.known.mark.load(Ordering::Acquire);
         let mut abandoned = self.write.abandoned.lock();
         if mark != 0 && !abandoned.contains(&mark) {
             abandoned.push(mark);
@@ -510,8 +531,14 @@ impl Pool {
     }
 }
 
-fn options(url: &str, connections: u32, mysql_session: &'static str, mark: Arc<AtomicU64>) -> ConnectOptions {
-    let is_writer = connections == 1;
+/// `known` is of a connection that writes.
+fn options(
+    url: &str,
+    connections: u32,
+    mysql_session: &'static str,
+    known: Option<Arc<Known>>,
+) -> ConnectOptions {
+    let is_writer = known.is_some();
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(connections)
@@ -526,17 +553,19 @@ fn options(url: &str, connections: u32, mysql_session: &'static str, mark: Arc<A
         // close and a delayed acknowledgement, 40 ms.
         .map_sqlx_mysql_opts(|mysql| mysql.statement_cache_capacity(256))
         .map_sqlx_mysql_pool_opts(move |pool| {
-            let mark = mark.clone();
+            let known = known.clone();
             pool.after_connect(move |connection, _| {
-                let own = mark.clone();
+                let known = known.clone();
                 Box::pin(async move {
                     spawn_blocking(disable_delay).await.map_err(|error| sqlx::Error::Io(error.into()))?;
                     connection.execute(mysql_session).await?;
-                    if is_writer {
+                    if let Some(known) = known {
                         let mark = rand::random_range(1..=u64::MAX);
-                        let take = format!("SELECT GET_LOCK('{}', 0)", mark_name(mark));
-                        connection.execute(AssertSqlSafe(take)).await?;
-                        own.store(mark, Ordering::Release);
+                        let take = format!("SELECT GET_LOCK('{}', 0), @@max_allowed_packet", mark_name(mark));
+                        let taken = connection.fetch_one(AssertSqlSafe(take)).await?;
+                        known.mark.store(mark, Ordering::Release);
+                        let max_packet = taken.try_get_unchecked::<u64, _>(1)?;
+                        known.max_packet.store(max_packet as usize, Ordering::Release);
                     }
                     Ok(())
                 })

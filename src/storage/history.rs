@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, FromQueryResult, Statement, TransactionTrait, Value};
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement, TransactionTrait, Value};
 
 use super::{
     connect::Store,
@@ -13,7 +13,7 @@ use super::{
     error::{DbResult, unreadable},
     locations,
     pieces::{largest_piece, piece_len},
-    rows::Rows,
+    rows::{Dialect, Rows},
 };
 use crate::domain::{
     error::{Error, Result},
@@ -26,10 +26,10 @@ const RUN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A statement that adds versions: location_id, version, geometry, altitudes, properties, updated_by,
 /// updated_at.
-pub fn rows(backend: DatabaseBackend) -> Rows {
+pub fn rows(dialect: Dialect) -> Rows {
     let insert = "INSERT INTO history \
         (location_id, version, geometry, altitudes, properties, updated_by, updated_at)";
-    Rows::new(backend, insert, "")
+    Rows::new(dialect, insert, "")
 }
 
 /// One version, if it is kept.

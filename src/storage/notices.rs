@@ -13,7 +13,7 @@ use super::{
     connect::Store,
     error::DbResult,
     notifications,
-    rows::{Cell, Rows, id_list},
+    rows::{Cell, Dialect, Rows, id_list},
 };
 use crate::domain::{
     access::Whose,
@@ -155,7 +155,7 @@ impl Store {
             return Err(too_many());
         }
         let mut told = Vec::with_capacity(all.len());
-        let mut rows = Recipients::new(tx);
+        let mut rows = Recipients::new(tx, self.dialect());
         for (number, notice, actor, to) in all {
             let first = insert(tx, &notice, actor).await? * OF_ONE_NOTICE;
             let to: Vec<_> = to.into_iter().zip(first..).collect();
@@ -280,8 +280,8 @@ struct Recipients<'a> {
 }
 
 impl<'a> Recipients<'a> {
-    fn new(tx: &'a DatabaseTransaction) -> Self {
-        let rows = Rows::new(tx.get_database_backend(), "INSERT INTO notification (user_id, id)", "");
+    fn new(tx: &'a DatabaseTransaction, dialect: Dialect) -> Self {
+        let rows = Rows::new(dialect, "INSERT INTO notification (user_id, id)", "");
         Self { tx, rows, count: 0 }
     }
 
@@ -291,7 +291,8 @@ impl<'a> Recipients<'a> {
         if self.count < TOGETHER {
             return Ok(());
         }
-        std::mem::replace(self, Self::new(self.tx)).send().await
+        let next = Self::new(self.tx, self.rows.dialect());
+        std::mem::replace(self, next).send().await
     }
 
     async fn send(self) -> DbResult<()> {

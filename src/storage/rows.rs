@@ -3,16 +3,69 @@
 //! MySQL gets the rows as text, several statements in one packet: prepared, each number of rows would be
 //! another statement to keep. Strings are in hexadecimal there, so nothing needs quoting. SQLite, which
 //! limits the length of a text and prepares it cheaply, gets them as parameters.
+//!
+//! MySQL ends a connection over which a packet comes that is larger than its `max_allowed_packet`, so no packet here
+//! has more, unless a single row does: what is written into one row is checked before ([`Dialect::check_row`]).
 
 use std::fmt::Write as _;
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement, Value};
 
-use crate::domain::id::LocationId;
+use super::error::DbResult;
+use crate::domain::{
+    error::{Code, Error, Result},
+    id::LocationId,
+};
 
-/// A text longer than this is sent before the next row is added: the database limits packets, and memory
-/// is better used.
-const LARGE: usize = 4 * 1024 * 1024;
+/// A packet has no more than this, however much MySQL takes: memory is better used.
+const MAX_PACKET: usize = 4 * 1024 * 1024;
+/// Bytes that are left free in a packet, for its header and for what stands around the cells of a row.
+const PACKET_SPARE: usize = 1024;
+
+/// Whom statements are written for.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialect {
+    backend: DatabaseBackend,
+    /// MySQL's `max_allowed_packet`.
+    max_packet: usize,
+}
+
+impl Dialect {
+    /// `max_packet` counts for MySQL only.
+    pub fn new(backend: DatabaseBackend, max_packet: usize) -> Self {
+        Self { backend, max_packet }
+    }
+
+    /// Which database it is.
+    pub fn backend(self) -> DatabaseBackend {
+        self.backend
+    }
+
+    /// Bytes of one packet.
+    fn packet(self) -> usize {
+        match self.backend {
+            DatabaseBackend::MySql => self.max_packet.saturating_sub(PACKET_SPARE).min(MAX_PACKET),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Can a row with so many bytes of text and blobs be written at all?
+    ///
+    /// # Errors
+    /// `payload_too_large`.
+    pub fn check_row(self, bytes: usize) -> Result<()> {
+        // In hexadecimal.
+        if self.backend != DatabaseBackend::MySql || 2 * bytes + PACKET_SPARE <= self.max_packet {
+            return Ok(());
+        }
+        let detail = format!(
+            "the location takes {bytes} bytes, and the database takes {} of one (max_allowed_packet is {})",
+            self.max_packet.saturating_sub(PACKET_SPARE) / 2,
+            self.max_packet
+        );
+        Err(Error::new(Code::PayloadTooLarge, detail))
+    }
+}
 
 /// One value of a row.
 #[derive(Clone, Copy, Debug)]
@@ -24,13 +77,15 @@ pub enum Cell<'a> {
     Null,
 }
 
-/// `INSERT INTO … VALUES (…), (…) …`, growing row by row.
+/// `INSERT INTO … VALUES (…), (…) …`, growing row by row; more than one such statement where a packet takes no more.
 #[derive(Clone, Debug)]
 pub struct Rows {
-    backend: DatabaseBackend,
+    dialect: Dialect,
     /// What stands before the rows and after them.
     insert: &'static str,
     tail: &'static str,
+    /// Statements that take no further row, without values: only MySQL limits packets.
+    full: Vec<String>,
     sql: String,
     values: Vec<Value>,
     is_empty: bool,
@@ -38,24 +93,30 @@ pub struct Rows {
 
 impl Rows {
     /// A statement without rows: what stands before and after them.
-    pub fn new(backend: DatabaseBackend, insert: &'static str, tail: &'static str) -> Self {
-        Self { backend, insert, tail, sql: format!("{insert} VALUES "), values: Vec::new(), is_empty: true }
+    pub fn new(dialect: Dialect, insert: &'static str, tail: &'static str) -> Self {
+        let (sql, full) = (format!("{insert} VALUES "), Vec::new());
+        Self { dialect, insert, tail, full, sql, values: Vec::new(), is_empty: true }
     }
 
-    /// Whose dialect it is in.
+    /// Whom it is written for.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Which database that is.
     pub fn backend(&self) -> DatabaseBackend {
-        self.backend
+        self.dialect.backend
     }
 
     /// Adds a row.
     pub fn push<'a>(&mut self, cells: impl IntoIterator<Item = Cell<'a>>) {
+        let before = self.sql.len();
         self.sql.push_str(if self.is_empty { "(" } else { ",(" });
-        self.is_empty = false;
         for (index, cell) in cells.into_iter().enumerate() {
             if index > 0 {
                 self.sql.push(',');
             }
-            if self.backend == DatabaseBackend::MySql {
+            if self.backend() == DatabaseBackend::MySql {
                 cell.write_to(&mut self.sql);
             } else {
                 self.sql.push('?');
@@ -63,29 +124,43 @@ impl Rows {
             }
         }
         self.sql.push(')');
-    }
-
-    /// Sends what there is as soon as it is worth a packet of its own, and goes on with none.
-    pub async fn send_if_large(&mut self, db: &impl ConnectionTrait) -> Result<(), DbErr> {
-        if self.sql.len() < LARGE {
-            return Ok(());
+        if !self.is_empty && self.sql.len() + self.tail.len() > self.dialect.packet() {
+            let row = self.sql.split_off(before);
+            let next = [self.insert, " VALUES ", row.trim_start_matches(',')].concat();
+            let mut full = std::mem::replace(&mut self.sql, next);
+            full.push_str(self.tail);
+            self.full.push(full);
         }
-        let rest = Self::new(self.backend, self.insert, self.tail);
-        Self::send([std::mem::replace(self, rest)], db).await
+        self.is_empty = false;
     }
 
-    /// Sends those of the statements that have rows, in this order.
-    pub async fn send<const N: usize>(all: [Self; N], db: &impl ConnectionTrait) -> Result<(), DbErr> {
+    /// Sends the statements that take no further row.
+    pub async fn send_full(&mut self, db: &impl ConnectionTrait) -> DbResult<()> {
+        for sql in self.full.drain(..) {
+            db.execute_unprepared(&sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends those of the statements that have rows, in this order, as many in one packet as it takes.
+    pub async fn send<const N: usize>(all: [Self; N], db: &impl ConnectionTrait) -> DbResult<()> {
         let mut text = String::new();
-        for Self { backend, mut sql, tail, values, .. } in all.into_iter().filter(|rows| !rows.is_empty) {
-            sql.push_str(tail);
-            if backend != DatabaseBackend::MySql {
-                db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
-            } else if text.is_empty() {
-                text = sql;
-            } else {
-                text.push(';');
-                text.push_str(&sql);
+        for mut rows in all.into_iter().filter(|rows| !rows.is_empty) {
+            rows.sql.push_str(rows.tail);
+            if rows.backend() != DatabaseBackend::MySql {
+                let statement = Statement::from_sql_and_values(rows.backend(), rows.sql, rows.values);
+                db.execute_raw(statement).await?;
+                continue;
+            }
+            for sql in rows.full.into_iter().chain([rows.sql]) {
+                if text.is_empty() {
+                    text = sql;
+                } else if text.len() + 1 + sql.len() <= rows.dialect.packet() {
+                    text.push(';');
+                    text.push_str(&sql);
+                } else {
+                    db.execute_unprepared(&std::mem::replace(&mut text, sql)).await?;
+                }
             }
         }
         if !text.is_empty() {
@@ -142,4 +217,46 @@ pub fn padded(numbers: impl Iterator<Item = u64>) -> (String, Vec<Value>) {
         values.resize(values.len().next_power_of_two(), last);
     }
     (vec!["?"; values.len()].join(","), values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The texts that rows of so many bytes become, all of them.
+    fn statements(max_packet: usize, sizes: &[usize]) -> Vec<String> {
+        let dialect = Dialect::new(DatabaseBackend::MySql, max_packet);
+        let mut rows = Rows::new(dialect, "INSERT INTO t (a)", " AS new");
+        for size in sizes {
+            rows.push([Cell::Bytes(&vec![0; *size])]);
+        }
+        rows.full.into_iter().chain([rows.sql + rows.tail]).collect()
+    }
+
+    #[test]
+    fn no_statement_is_larger_than_a_packet_unless_a_row_is() {
+        const PACKET: usize = 10_000;
+        for sizes in [vec![100; 200], vec![4_000, 600, 100, 3_000, 20, 4_200], vec![9_000, 1, 9_000]] {
+            let statements = statements(PACKET, &sizes);
+            assert!(statements.len() > 1);
+            let rows = |sql: &str| sql.matches("(x'").count();
+            assert_eq!(statements.iter().map(|sql| rows(sql)).sum::<usize>(), sizes.len());
+            for sql in &statements {
+                assert!(sql.starts_with("INSERT INTO t (a) VALUES (x'") && sql.ends_with("') AS new"));
+                assert!(sql.len() <= PACKET - PACKET_SPARE || rows(sql) == 1, "{}", sql.len());
+                assert!(!sql.contains(",,") && !sql.contains("VALUES ,"));
+            }
+        }
+        assert_eq!(statements(64 * 1024 * 1024, &[100; 200]).len(), 1);
+    }
+
+    #[test]
+    fn a_row_that_fits_into_no_packet_is_refused_with_both_sizes() {
+        let mysql = Dialect::new(DatabaseBackend::MySql, 10_000);
+        assert!(mysql.check_row(4_488).is_ok());
+        let error = mysql.check_row(4_489).unwrap_err();
+        assert_eq!(error.code, Code::PayloadTooLarge);
+        assert!(error.detail.contains("4489") && error.detail.contains("max_allowed_packet"), "{error}");
+        assert!(Dialect::new(DatabaseBackend::Sqlite, 0).check_row(1 << 30).is_ok());
+    }
 }
