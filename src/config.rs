@@ -28,6 +28,8 @@ use crate::{
 const MAX_HISTORY_VERSIONS: u64 = 1_000_000_000;
 /// Far more than a server has.
 const MAX_COUNT: u32 = 100_000_000;
+/// One for the writer and one for readers at least; MySQL takes no more than the last.
+const DATABASE_CONNECTIONS: RangeInclusive<u32> = 2..=100_000;
 /// Less would not take every event, more not be kept waiting for.
 const MESSAGE_BYTES: RangeInclusive<usize> = 32 * 1024..=16 * 1024 * 1024;
 /// It holds for answers too, and what did not fit into one the library may lose when a transport changes.
@@ -62,6 +64,11 @@ pub const SETTINGS: &[Setting] = &[
         "DATABASE_URL",
         "sqlite://data/georoom.db?mode=rwc",
         "mysql://user:password@host:3306/database, or sqlite://file?mode=rwc. With a password only by environment or DATABASE_URL_FILE",
+    ),
+    setting(
+        "DATABASE_CONNECTIONS",
+        "17",
+        "Connections to MySQL at most, 2 or more; one is always the writer's. Below what the account or the server allows",
     ),
     setting("API_ADDR", "127.0.0.1:3000", "Where the HTTP API listens"),
     setting("GATEWAY_ADDR", "127.0.0.1:3030", "Where the Socket.IO gateway listens (path /socket.io)"),
@@ -367,6 +374,8 @@ pub struct Counts {
 pub struct Config {
     /// May hold a password.
     pub database_url: Secret,
+    /// To MySQL at most.
+    pub database_connections: u32,
     /// The HTTP API.
     pub api_addr: SocketAddr,
     /// The Socket.IO gateway.
@@ -556,8 +565,17 @@ impl Config {
         let log_filter = get("RUST_LOG");
         crate::telemetry::check_filter(&log_filter).map_err(|why| Invalid::new("RUST_LOG", why))?;
 
+        let database_connections = get("DATABASE_CONNECTIONS").parse().ok();
+        let database_connections =
+            database_connections.filter(|number| DATABASE_CONNECTIONS.contains(number)).ok_or_else(|| {
+                let (least, most) = (DATABASE_CONNECTIONS.start(), DATABASE_CONNECTIONS.end());
+                let why = format!("must be an integer from {least} to {most}");
+                Invalid::new("DATABASE_CONNECTIONS", why)
+            })?;
+
         Ok(Self {
             database_url: database_url(find)?,
+            database_connections,
             api_addr,
             gateway_addr,
             keys,

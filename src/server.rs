@@ -281,7 +281,7 @@ pub async fn migrate(config: &Config) -> Result<(), StartError> {
 async fn connected(config: &Config) -> Result<Store, StartError> {
     let until = Instant::now() + MIGRATING;
     loop {
-        match Store::connect(config.database_url.expose()).await {
+        match Store::connect_with(config.database_url.expose(), config.database_connections).await {
             // SQLite is asked for something already here, and does not wait where another process sets up the file.
             Err(error) if is_in_use(&error) && Instant::now() < until => sleep(TRY_AGAIN).await,
             done => return done.map_err(bad_database),

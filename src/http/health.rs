@@ -11,6 +11,7 @@ use crate::{
     domain::error::{Code, Error},
     metrics::{CONTENT_TYPE, Gauge},
     service::Service,
+    storage::Readiness,
     supervise::Supervisor,
 };
 
@@ -49,14 +50,27 @@ fn healthy(tasks: &Supervisor) -> Response {
     })
 }
 
+/// 503 where a request that changes something would surely fail for want of a connection. A database that only refuses
+/// changes is still worth being read, so that is told beside the 200.
 async fn ready(service: Arc<Service>) -> Response {
-    respond(service.ready().await.map(|()| reply::ok()))
+    respond(match service.readiness().await {
+        Readiness::Ready => Ok(reply::ok()),
+        Readiness::ReadsOnly => Ok(reply::reads_only()),
+        Readiness::NoWriter => {
+            let detail = "the database can be read, but there is no connection for changes; try again";
+            Err(Error::new(Code::StorageUnavailable, detail))
+        }
+        Readiness::Away => Err(Error::database_away()),
+    })
 }
 
 async fn counted(service: Arc<Service>, database_up: Gauge) -> Response {
     let asked = service.clone();
     // In a task: an answer that comes after the scrape is there for the next.
-    let ask = tokio::spawn(async move { database_up.set(asked.ready().await.is_ok().into()) });
+    let ask = tokio::spawn(async move {
+        let is_up = matches!(asked.readiness().await, Readiness::Ready | Readiness::ReadsOnly);
+        database_up.set(is_up.into());
+    });
     let _ = timeout(SCRAPED, ask).await;
     // Some of it is read from /proc, which may take a while.
     match spawn_blocking(move || service.metrics.text()).await {

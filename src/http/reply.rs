@@ -103,8 +103,13 @@ fn text(body: &impl Serialize) -> String {
 }
 
 /// `{"status":"ok"}`.
-pub fn ok() -> impl Reply {
+pub fn ok() -> Response<Bytes> {
     of(Bytes::from_static(br#"{"status":"ok"}"#), JSON, NO_STORE)
+}
+
+/// The same of a database that refuses changes.
+pub fn reads_only() -> Response<Bytes> {
+    of(Bytes::from_static(br#"{"status":"ok","writes":"failing"}"#), JSON, NO_STORE)
 }
 
 fn log_broken_off(error: &Error) {

@@ -44,14 +44,9 @@ use turns::CallerTurns;
 
 use crate::{
     config::{self, History, Notifications},
-    domain::{
-        error::{Error, Result},
-        event::Event,
-        id::UserId,
-        token::Keys,
-    },
+    domain::{error::Result, event::Event, id::UserId, token::Keys},
     metrics::Metrics,
-    storage::{self, Expiry, Retention, Store, Writer},
+    storage::{self, Expiry, Readiness, Retention, Store, Writer},
     supervise::Supervisor,
 };
 
@@ -59,7 +54,7 @@ use crate::{
 const EVENTS: usize = 1_024;
 /// Lists of members or of share links that are read for one caller at once. Each is paid for before the next begins.
 const LISTS_OF_A_CALLER: usize = 2;
-/// How long it is believed that the database is there, or is not.
+/// How long it is believed what the database can be used for.
 const PINGED: Duration = Duration::from_millis(200);
 /// How long an answer waits for the rooms.
 const TAKEN_IN: Duration = Duration::from_secs(1);
@@ -77,8 +72,8 @@ pub struct Service {
     live: OnceLock<Box<dyn Live>>,
     ledger: Arc<Ledger>,
     passwords: Passwords,
-    /// When the database was last asked whether it is there, and whether it was.
-    pinged: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    /// When the database was last asked what it can be used for, and what it said.
+    pinged: tokio::sync::Mutex<Option<(Instant, Readiness)>>,
     searches: Searches,
     pieces: Pieces,
     reads: Reads,
@@ -186,21 +181,17 @@ impl Service {
         }
     }
 
-    /// Is the database there?
-    ///
-    /// # Errors
-    /// `storage_unavailable`.
-    pub async fn ready(&self) -> Result<()> {
+    /// What can the database be used for?
+    pub async fn readiness(&self) -> Readiness {
         let mut last = self.pinged.lock().await;
-        let is_there = match *last {
+        match *last {
             // However many ask.
-            Some((at, is_there)) if at.elapsed() < PINGED => is_there,
+            Some((at, readiness)) if at.elapsed() < PINGED => readiness,
             _ => {
-                let is_there = self.store.ping().await.is_ok();
-                *last = Some((Instant::now(), is_there));
-                is_there
+                let readiness = self.store.readiness().await;
+                *last = Some((Instant::now(), readiness));
+                readiness
             }
-        };
-        is_there.then_some(()).ok_or_else(Error::database_away)
+        }
     }
 }

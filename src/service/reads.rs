@@ -14,7 +14,7 @@ use crate::domain::{
     error::{Code, Error, Result},
 };
 
-/// Reads of one caller that are with the database at once, of ten connections.
+/// Reads of one caller that are with the database at once, of nine connections by default.
 const READS_OF_ONE: usize = 6;
 /// How long one may wait for its turn.
 const MAX_WAIT: Duration = Duration::from_secs(5);

@@ -22,28 +22,26 @@ use sea_orm::{
 use sea_orm_migration::MigratorTrait;
 use tokio::{
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     accounts::Names,
+    connections::{Gate, Shares},
     error::{
-        DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_read_only, is_silence,
-        is_sqlite_busy, may_come_back, may_try_again, no_answer,
+        DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_deadlock,
+        is_out_of_connections, is_read_only, is_silence, is_sqlite_busy, may_come_back, no_answer,
     },
     notices::Toll,
+    readiness::Writes,
     rows::Dialect,
     totals::Totals,
 };
 use crate::domain::error::{Code, Error, Result};
 
-/// Reads that may run side by side: rooms, single locations, members, notifications.
-const READ_CONNECTIONS: u32 = 10;
-/// Reads of lists and of history, which have connections of their own: however long they take and however large
-/// their rows are, a read of one row never waits for them. Two are for searches and two for pieces of pages, as the
-/// service gives turns; two are left for what is short.
-const LIST_CONNECTIONS: u32 = 6;
-/// How long such a list may take from its first statement until all it shows is found. MySQL's hint
+/// Connections at most, where nobody says how many. Always so many to SQLite, where no server may have too many.
+pub const DEFAULT_CONNECTIONS: u32 = 17;
+/// How long a list that is searched for may take from its first statement until all it shows is found. MySQL's hint
 /// [`SEARCH_HINT`] repeats it.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Goes behind the first SELECT of a search: MySQL stops the statement by itself when nobody waits for it any more.
@@ -55,7 +53,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(6);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// While it is waited for.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long a read waits for a connection that MySQL does not grant: others of this process come free.
+const SPARE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is believed of MySQL's `max_allowed_packet` before it has said it: no version had less by default.
 const LEAST_MAX_PACKET: usize = 1024 * 1024;
 /// How long a connection may take to show that the next caller can have it.
@@ -90,6 +90,10 @@ pub struct Store {
     /// Held from before a COMMIT until what it has changed is on its way to the rooms, so that they hear of
     /// commits in their order. Whoever waits for it has a connection that writes.
     pub(super) order: Arc<tokio::sync::Mutex<()>>,
+    /// Closed while a writer takes connections from reads.
+    pub(super) gate: Arc<Gate>,
+    /// How the last change went.
+    pub(super) writes: Arc<Writes>,
     /// What users are called.
     pub names: Arc<Names>,
     /// Counts of long lists, which are not taken anew for every page.
@@ -140,6 +144,14 @@ impl Store {
     /// # Errors
     /// What the driver says of the URL.
     pub async fn connect(url: &str) -> std::result::Result<Self, ConnectError> {
+        Self::connect_with(url, DEFAULT_CONNECTIONS).await
+    }
+
+    /// The same with so many connections at most, 2 or more, if it is MySQL.
+    ///
+    /// # Errors
+    /// What the driver says of the URL.
+    pub async fn connect_with(url: &str, connections: u32) -> std::result::Result<Self, ConnectError> {
         if let Some(file) = url.strip_prefix("sqlite:") {
             let file = file.trim_start_matches("//").split('?').next().unwrap_or_default();
             if file.is_empty() || file.contains(":memory:") || url.contains("mode=memory") {
@@ -159,18 +171,27 @@ impl Store {
         // Lists read several statements of one snapshot.
         let reading = "SET SESSION transaction_isolation = 'REPEATABLE-READ', lock_wait_timeout = 1";
         let write = Writing::new(url, writing).await?;
+        let is_mysql = write.pool.backend() == DatabaseBackend::MySql;
+        let shares = Shares::of(if is_mysql { connections } else { DEFAULT_CONNECTIONS });
         // SQLite has one writer at a time anyway, and would meet itself at its lock.
-        let write_apart = match write.pool.backend() {
-            DatabaseBackend::MySql => write.beside(url, writing).await?,
-            _ => write.clone(),
+        let write_apart = match is_mysql && shares.writers > 1 {
+            true => write.beside(url, writing).await?,
+            false => write.clone(),
+        };
+        let read = Pool::new(options(url, shares.reads, reading, None)).await?;
+        let lists = match shares.lists {
+            0 => read.clone(),
+            lists => Pool::new(options(url, lists, reading, None)).await?,
         };
         Ok(Self {
             write,
             write_apart,
-            read: Pool::new(options(url, READ_CONNECTIONS, reading, None)).await?,
-            lists: Pool::new(options(url, LIST_CONNECTIONS, reading, None)).await?,
+            read,
+            lists,
             turn: Arc::default(),
             order: Arc::default(),
+            gate: Arc::default(),
+            writes: Arc::default(),
             names: Arc::default(),
             totals: Arc::default(),
             toll: None,
@@ -192,12 +213,22 @@ impl Store {
         Dialect::new(self.backend(), max_packet)
     }
 
-    /// Is there another connection that writes? Not on SQLite.
+    /// The connection that writes.
+    pub(super) fn writing(&self) -> DatabaseConnection {
+        self.write.pool.now()
+    }
+
+    /// The pools of those that read.
+    pub(super) fn read_pools(&self) -> [&Pool; 2] {
+        [&self.read, &self.lists]
+    }
+
+    /// Is there another connection that writes? Not on SQLite, nor where few connections are allowed.
     pub(super) fn writes_apart(&self) -> bool {
         !Arc::ptr_eq(&self.write.pool, &self.write_apart.pool)
     }
 
-    /// The same database, written over the other connection that writes. On SQLite there is only one.
+    /// The same database, written over the other connection that writes, if there is one.
     pub(super) fn apart(&self) -> Self {
         Self { write: self.write_apart.clone(), ..self.clone() }
     }
@@ -289,7 +320,7 @@ impl Store {
     where
         F: Future<Output = DbResult<T>>,
     {
-        self.read_with(Box::pin(in_time(tried(read))))
+        self.read_with(Box::pin(in_time(self.tried(read))))
     }
 
     /// What a read on [`Store::lister`] says, in time.
@@ -300,7 +331,7 @@ impl Store {
     where
         F: Future<Output = DbResult<T>>,
     {
-        self.lists.read_with(Box::pin(in_time(tried(read)))).await.map_err(domain_error)
+        self.lists.read_with(Box::pin(in_time(self.tried(read)))).await.map_err(domain_error)
     }
 
     /// What a search on [`Store::lister`] finds. It computes besides waiting for the database, and is stopped
@@ -312,7 +343,7 @@ impl Store {
     where
         F: Future<Output = DbResult<T>>,
     {
-        let found = timeout(SEARCH_TIMEOUT, self.lists.read_with(Box::pin(tried(search))));
+        let found = timeout(SEARCH_TIMEOUT, self.lists.read_with(Box::pin(self.tried(search))));
         found.await.map_or_else(|_| Err(too_long()), |found| found.map_err(domain_error))
     }
 
@@ -322,13 +353,35 @@ impl Store {
         self.read.read_with(read).await
     }
 
+    /// What a read says. A connection that broke while nobody used it says so at its next use, so a read is tried with
+    /// others; where there is none for it, one is waited for.
+    async fn tried<T, F>(&self, read: impl Fn() -> F) -> DbResult<T>
+    where
+        F: Future<Output = DbResult<T>>,
+    {
+        let (mut tries, until) = (1, Instant::now() + SPARE_TIMEOUT);
+        loop {
+            self.gate.pass().await;
+            match read().await {
+                Err(error) if is_broken(&error) && tries < TRIES => tries += 1,
+                Err(error) if is_out_of_connections(&error) && Instant::now() < until => {
+                    sleep(LOOK_AGAIN).await
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// A transaction that may write. Ends first what earlier connections may have left open.
     pub(super) async fn begin(&self) -> DbResult<DatabaseTransaction> {
         if !self.is_ready() {
             return Err(no_answer());
         }
-        let Writing { pool, known, abandoned: given_up } = &self.write;
-        let tx = pool.now().begin_with_options(immediate()).await?;
+        let Writing { known, abandoned: given_up, .. } = &self.write;
+        let tx = match self.writing().begin_with_options(immediate()).await {
+            Err(error) if is_out_of_connections(&error) => Box::pin(self.begin_before_readers(error)).await?,
+            begun => begun?,
+        };
         let abandoned = std::mem::take(&mut *given_up.lock());
         for mark in &abandoned {
             // An error says that it is gone already, or that this one is going too: then the next sees to it.
@@ -382,15 +435,18 @@ impl Store {
                 _ => Some(self.turn.lock().await),
             };
             let mut tries = 1;
-            loop {
-                let once = async {
+            let once = async || {
+                self.tried(async || {
                     let tx = self.begin_beside_the_writer().await?;
                     let done = change(&tx).await?;
                     tx.commit().await?;
                     Ok::<_, DbErr>(done)
-                };
-                match once.await {
-                    Err(error) if may_try_again(&error) && tries < TRIES => tries += 1,
+                })
+                .await
+            };
+            loop {
+                match once().await {
+                    Err(error) if is_deadlock(&error) && tries < TRIES => tries += 1,
                     done => return done,
                 }
             }
@@ -423,7 +479,7 @@ impl Store {
 }
 
 /// IMMEDIATE: SQLite's busy timeout does not help a read that turns into a write.
-fn immediate() -> TransactionOptions {
+pub(super) fn immediate() -> TransactionOptions {
     TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..Default::default()
@@ -457,23 +513,9 @@ fn too_long() -> Error {
     Error::new(Code::StorageUnavailable, detail).after(SEARCH_TIMEOUT)
 }
 
-/// A connection that broke while nobody used it says so at its next use, so a read is tried with others.
-async fn tried<T, F>(read: impl Fn() -> F) -> DbResult<T>
-where
-    F: Future<Output = DbResult<T>>,
-{
-    let mut tries = 1;
-    loop {
-        match read().await {
-            Err(error) if is_broken(&error) && tries < TRIES => tries += 1,
-            done => return done,
-        }
-    }
-}
-
 /// A pool that can be replaced.
 #[derive(Debug)]
-struct Pool {
+pub(super) struct Pool {
     options: ConnectOptions,
     /// How often it was replaced, and what by. Written when its connections have fallen silent, which TCP
     /// alone would wait out for minutes, or have become read-only, which they would stay.
@@ -516,6 +558,15 @@ impl Pool {
             self.renew(age).await;
         }
         changed
+    }
+
+    /// Closes a connection to MySQL that nobody uses. `false`: there is none.
+    pub(super) async fn close_idle(&self) -> bool {
+        let idle = self.now().get_mysql_connection_pool().try_acquire();
+        match idle {
+            Some(idle) => timeout(CHECK_TIMEOUT, idle.close()).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Replaces the pool of that age, unless somebody has done so already.

@@ -20,9 +20,12 @@ const MYSQL_KILLED: [u16; 3] = [1317, 3169, 4031];
 const MYSQL_TOO_LONG: u16 = 3024;
 /// Cannot execute statement in a READ ONLY transaction.
 const MYSQL_READ_ONLY_TRANSACTION: u16 = 1792;
-/// Too many connections (of all, of this user), server shutdown in progress, running with --read-only, in
-/// read-only mode, InnoDB in read-only mode, offline.
-const MYSQL_AWAY: [u16; 7] = [1040, 1203, 1053, 1290, 1836, 1874, 3032];
+/// Too many connections: of all, of this user (the server's limit, that of the account).
+const MYSQL_NO_CONNECTION: [u16; 3] = [1040, 1203, 1226];
+/// Server shutdown in progress, offline.
+const MYSQL_AWAY: [u16; 2] = [1053, 3032];
+/// Running with --read-only, in read-only mode, InnoDB in read-only mode.
+const MYSQL_READ_ONLY: [u16; 3] = [1290, 1836, 1874];
 /// Disk full (two of them), table full; error writing file (two), temporary file, binary log.
 const MYSQL_FULL: [u16; 7] = [20, 1021, 1114, 3, 1026, 1878, 1598];
 /// SQLITE_BUSY, SQLITE_LOCKED.
@@ -63,6 +66,19 @@ pub fn is_broken(error: &DbErr) -> bool {
                     | sqlx::Error::WorkerCrashed
             )
         )
+}
+
+/// Does MySQL grant no further connection for now?
+pub fn is_out_of_connections(error: &DbErr) -> bool {
+    mysql_number(error).is_some_and(|number| MYSQL_NO_CONNECTION.contains(&number))
+}
+
+/// Is there no connection, or one that says nothing? Else the database has answered, and has refused.
+pub fn is_unreachable(error: &DbErr) -> bool {
+    matches!(error, DbErr::Conn(_) | DbErr::ConnectionAcquire(_))
+        || is_broken(error)
+        || is_out_of_connections(error)
+        || mysql_number(error).is_some_and(|number| MYSQL_AWAY.contains(&number))
 }
 
 /// A row that makes no sense.
@@ -125,7 +141,10 @@ pub fn may_come_back(error: &DbErr) -> bool {
         return true;
     }
     if let Some(number) = mysql_number(error) {
-        return number == MYSQL_TOO_LONG || MYSQL_AWAY.contains(&number) || MYSQL_FULL.contains(&number);
+        return number == MYSQL_TOO_LONG
+            || [&MYSQL_NO_CONNECTION[..], &MYSQL_AWAY, &MYSQL_READ_ONLY, &MYSQL_FULL]
+                .iter()
+                .any(|numbers| numbers.contains(&number));
     }
     sqlite_code(error).is_some_and(|code| SQLITE_AWAY.contains(&code))
         || matches!(sqlx_error(error), Some(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed))

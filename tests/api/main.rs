@@ -24,6 +24,7 @@ mod limits;
 mod locations;
 mod members;
 mod metrics;
+mod mysql_limits;
 mod natural_earth;
 mod notifications;
 mod order;

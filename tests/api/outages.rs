@@ -427,6 +427,7 @@ async fn a_read_only_mysql_is_read() {
         for path in ["/location", "/readyz"] {
             let (status, body) = scene.site.send(Method::GET, path, None).await;
             assert_eq!(status, StatusCode::OK, "{path}: {body}");
+            assert!(path != "/readyz" || body["writes"] == "failing", "{body}");
         }
         assert_eq!(scene.read().send().await.unwrap().status(), StatusCode::OK);
         let off = format!("SET GLOBAL {variable} = OFF, GLOBAL read_only = OFF");
