@@ -624,8 +624,8 @@ fn database_url(find: impl Fn(&str) -> Option<Found>) -> Result<Secret, Invalid>
         secret(NAME, find)?.unwrap_or_else(|| (Source::Environment, SETTINGS[0].default.to_owned()));
     let url = url.trim();
     if url.starts_with("mysql:") {
-        // Parsed here because the driver's message about a bad URL repeats it, password and all.
-        let parsed = Url::parse(url).map_err(|e| Invalid::new(NAME, e.to_string()))?;
+        // Looked at here because the driver's message about a bad URL repeats it, password and all.
+        let parsed = mysql_url(url).map_err(|why| Invalid::new(NAME, why))?;
         if source == Source::Flag && parsed.password().is_some() {
             let why = "has a password, and every process of the machine can read a flag; \
                        use the environment or DATABASE_URL_FILE";
@@ -639,6 +639,35 @@ fn database_url(find: impl Fn(&str) -> Option<Found>) -> Result<Secret, Invalid>
 
 fn boolean(name: &str, value: &str) -> Result<bool, Invalid> {
     match value {
+/// A URL that names a host and a database, or what is wrong with it. What stands unencoded in a password would be taken
+/// for the end of it, and its rest for another host.
+fn mysql_url(text: &str) -> Result<Url, String> {
+    const ENCODE: &str = "in a password write @ : / # ? % as %40 %3A %2F %23 %3F %25";
+    const FORM: &str = "mysql://user:password@host:3306/database";
+    let url = Url::parse(text).map_err(|e| format!("is no URL such as {FORM}: {e}; {ENCODE}"))?;
+    let after_host = [Some(url.path()), url.query(), url.fragment()];
+    if url.fragment().is_some() || after_host.into_iter().flatten().any(|part| part.contains('@')) {
+        return Err(format!("has an @ or # behind its host; {ENCODE}"));
+    }
+    if [url.username(), url.password().unwrap_or_default()].into_iter().any(has_bare_percent) {
+        return Err(format!("has a % that encodes nothing in its user or password; {ENCODE}"));
+    }
+    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
+        return Err(format!("names no host; write {FORM}"));
+    };
+    match url.path().trim_start_matches('/') {
+        "" => Err(format!("names no database at {host}; write it behind the host: {FORM}")),
+        path if path.contains('/') => Err(format!("names more than one database at {host}; write {FORM}")),
+        _ => Ok(url),
+    }
+}
+
+/// Is there a percent sign without two hexadecimal digits behind it?
+fn has_bare_percent(text: &str) -> bool {
+    let is_encoded = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit());
+    text.split('%').skip(1).any(|rest| !is_encoded(rest))
+}
+
         "true" => Ok(true),
         "" | "false" => Ok(false),
         _ => Err(Invalid::new(name, "must be true or false")),
@@ -658,4 +687,39 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
     let why =
         || format!("`{text}` is no origin such as https://map.example.org, capacitor://localhost or null");
     parse_origin(text).ok_or_else(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_of_mysql_names_a_host_and_a_database_and_its_password_is_encoded() {
+        for good in [
+            "mysql://root@127.0.0.1/georoom",
+            "mysql://u:p%40%3A%2F%23%3F%25@db.example:3307/georoom?ssl-mode=REQUIRED",
+            "mysql://u:a:b@db.example/georoom",
+            "mysql://u:a@b@db.example/georoom",
+            "mysql://[::1]:3306/georoom",
+        ] {
+            assert!(mysql_url(good).is_ok(), "{good}: {:?}", mysql_url(good));
+        }
+        for (bad, says) in [
+            ("mysql://u:hunter2/x@db.example/georoom", "%2F"),
+            ("mysql://u:12/hunter2@db.example/georoom", "%2F"),
+            ("mysql://u:hunter2#x@db.example/georoom", "%23"),
+            ("mysql://u:12#hunter2@db.example/georoom", "%23"),
+            ("mysql://u:12?hunter2@db.example/georoom", "%3F"),
+            ("mysql://u:hunter2%@db.example/georoom", "%25"),
+            ("mysql://u:%hunter2@db.example/georoom", "%25"),
+            ("mysql://u:hunter2@db.example", "no database at db.example"),
+            ("mysql://u:hunter2@db.example:3306/", "no database at db.example"),
+            ("mysql://u:hunter2@db.example/a/b", "more than one"),
+            ("mysql:///georoom", "no host"),
+            ("mysql:georoom", "no host"),
+        ] {
+            let why = mysql_url(bad).unwrap_err();
+            assert!(why.contains(says) && !why.contains("hunter2"), "{bad}: {why}");
+        }
+    }
 }

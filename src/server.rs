@@ -11,12 +11,13 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, Invalid},
+    config::{Config, Invalid, Secret},
+    domain::token::Keys,
     gateway::Gateway,
     http,
     net::{accept, heads::Heads},
     service::Service,
-    storage::{ConnectError, Store, is_in_use},
+    storage::{ConnectError, Store, explain, is_in_use},
     supervise::{Supervisor, Task},
     telemetry::{self, LogFormat},
 };
@@ -70,11 +71,11 @@ impl Server {
         let gateway = listen("GATEWAY_ADDR", config.gateway_addr)?;
         let store = connected(&config).await?;
         let (hopeless, is_hopeless) = oneshot::channel();
-        let preparing = tokio::spawn(prepare(store.clone(), hopeless));
+        let preparing = tokio::spawn(prepare(store.clone(), config.database_url.clone(), hopeless));
         let is_there = timeout(START, store.answers()).await.is_ok();
         let hopeless = timeout(if is_there { MIGRATING } else { Duration::ZERO }, is_hopeless).await;
         match hopeless {
-            Ok(Ok(error)) => Err(bad_database(error)),
+            Ok(Ok(error)) => Err(bad_database(&config.database_url, error)),
             _ => Ok(Self { config, store, preparing, api, gateway }),
         }
     }
@@ -244,7 +245,7 @@ and join its room with any Socket.IO client:
 
 /// Migrates, as soon as the database is there. An error that will not come right by itself goes to whom it may
 /// concern; later on it may be put right by somebody.
-async fn prepare(store: Store, hopeless: oneshot::Sender<ConnectError>) {
+async fn prepare(store: Store, url: Secret, hopeless: oneshot::Sender<ConnectError>) {
     let mut hopeless = Some(hopeless);
     while let Err(mut error) = store.migrate().await {
         if !store.is_away(&error)
@@ -255,7 +256,8 @@ async fn prepare(store: Store, hopeless: oneshot::Sender<ConnectError>) {
                 Err(unheard) => error = unheard,
             }
         }
-        warn!(%error, "DATABASE_URL: the database cannot be used yet; trying again");
+        let error = explain(url.expose(), &error);
+        warn!(error, "DATABASE_URL: the database cannot be used yet; trying again");
         sleep(TRY_AGAIN).await;
     }
     info!("the database is there");
@@ -270,7 +272,7 @@ pub async fn migrate(config: &Config) -> Result<(), StartError> {
     let until = Instant::now() + MIGRATING;
     while let Err(error) = store.migrate().await {
         if !is_in_use(&error) || Instant::now() > until {
-            return Err(bad_database(error));
+            return Err(bad_database(&config.database_url, error));
         }
         sleep(TRY_AGAIN).await;
     }
@@ -284,13 +286,13 @@ async fn connected(config: &Config) -> Result<Store, StartError> {
         match Store::connect_with(config.database_url.expose(), config.database_connections).await {
             // SQLite is asked for something already here, and does not wait where another process sets up the file.
             Err(error) if is_in_use(&error) && Instant::now() < until => sleep(TRY_AGAIN).await,
-            done => return done.map_err(bad_database),
+            done => return done.map_err(|error| bad_database(&config.database_url, error)),
         }
     }
 }
 
-fn bad_database(error: ConnectError) -> StartError {
-    Invalid::new("DATABASE_URL", error.to_string())
+fn bad_database(url: &Secret, error: ConnectError) -> StartError {
+    Invalid::new("DATABASE_URL", explain(url.expose(), &error))
 }
 
 #[cfg(test)]

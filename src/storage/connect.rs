@@ -27,6 +27,7 @@ use tokio::{
 
 use super::{
     accounts::Names,
+    address::sqlite_file,
     connections::{Gate, Shares},
     error::{
         DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_deadlock,
@@ -153,7 +154,7 @@ impl Store {
     /// What the driver says of the URL.
     pub async fn connect_with(url: &str, connections: u32) -> std::result::Result<Self, ConnectError> {
         if let Some(file) = url.strip_prefix("sqlite:") {
-            let file = file.trim_start_matches("//").split('?').next().unwrap_or_default();
+            let file = sqlite_file(file);
             if file.is_empty() || file.contains(":memory:") || url.contains("mode=memory") {
                 return Err(DbErr::Custom(
                     "SQLite needs a file: in memory, readers and writer would not meet".into(),

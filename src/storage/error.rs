@@ -111,7 +111,8 @@ pub fn domain_error(error: DbErr) -> Error {
     if is_away(&error) { Error::database_away().because(error) } else { Error::internal(error) }
 }
 
-fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
+/// What the driver says, if it is that.
+pub fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     match error {
         DbErr::Conn(RuntimeErr::SqlxError(e))
         | DbErr::Exec(RuntimeErr::SqlxError(e))
@@ -120,7 +121,8 @@ fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     }
 }
 
-fn mysql_number(error: &DbErr) -> Option<u16> {
+/// MySQL's number of an error.
+pub fn mysql_number(error: &DbErr) -> Option<u16> {
     let database = sqlx_error(error)?.as_database_error()?;
     Some(database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()?.number())
 }
@@ -155,7 +157,8 @@ pub fn is_sqlite_busy(error: &DbErr) -> bool {
     sqlite_code(error).is_some_and(|code| SQLITE_BUSY.contains(&code))
 }
 
-fn sqlite_code(error: &DbErr) -> Option<u32> {
+/// SQLite's primary result code.
+pub fn sqlite_code(error: &DbErr) -> Option<u32> {
     let database = sqlx_error(error)?.as_database_error()?;
     database.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
     // Extended result codes carry the primary code in their low byte.

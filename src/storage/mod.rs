@@ -6,6 +6,7 @@
 
 mod access;
 mod accounts;
+mod address;
 mod area;
 mod batch;
 mod beside;
@@ -35,6 +36,7 @@ mod totals;
 mod writer;
 
 pub use access::Granted;
+pub use address::{explain, place};
 pub use connect::{ConnectError, Store, is_in_use};
 pub use counts::watch_channel;
 pub use expiry::Expiry;

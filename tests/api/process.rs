@@ -43,6 +43,10 @@ async fn a_bad_setting_stops_the_start_with_one_line_that_names_it() {
         ("DATABASE_URL", "postgres://localhost/x"),
         ("DATABASE_URL", "sqlite::memory:"),
         ("DATABASE_URL", "sqlite:///dev/null/x.db?mode=rwc"),
+        ("DATABASE_URL", "mysql://root@db.example"),
+        ("DATABASE_URL", "mysql://root:1#2@db.example/georoom"),
+        ("DATABASE_CONNECTIONS", "1"),
+        ("DATABASE_CONNECTIONS", "many"),
         ("DATABASE_URL_FILE", "/nowhere/url"),
         ("API_ADDR", "localhost"),
         ("API_ADDR", "127.0.0.1:70000"),
@@ -86,6 +90,47 @@ async fn a_bad_setting_stops_the_start_with_one_line_that_names_it() {
     }
     let ended = run(&[], &["--no-such-flag"]).await;
     assert_eq!(ended.code, Some(2));
+}
+
+/// Each of these says which file or host it is about, and what helps.
+#[tokio::test]
+async fn a_database_that_cannot_be_used_is_named_with_a_remedy() {
+    let database = TestDatabase::create(Db::Sqlite).await;
+    let file = database.url.trim_start_matches("sqlite://").split('?').next().expect("a file").to_owned();
+    let folder = std::path::Path::new(&file).parent().expect("a folder");
+    std::fs::create_dir_all(folder).expect("a folder");
+    let text = folder.join("text");
+    std::fs::write(&text, "this is a file of text, and longer than the head of a database: ".repeat(4))
+        .unwrap();
+    let text = text.to_str().expect("UTF-8").to_owned();
+    let (no_mode, no_database) = (format!("sqlite://{file}"), format!("sqlite://{text}"));
+    let there = TestDatabase::create(Db::MySql).await;
+    let (host, absent) =
+        (&there.url[..there.url.rfind('/').expect("a path")], format!("{}_absent", there.name));
+    let unknown = format!("{host}/{absent}");
+    let denied = there.url.replacen("root@", "nobody:hunter2@", 1);
+    let address = host.rsplit('@').next().expect("an address").trim_start_matches("mysql://");
+    for (url, place, remedy) in [
+        (&no_mode, &*file, "mode=rwc"),
+        (&no_database, &*text, "no SQLite database"),
+        (&unknown, &*absent, "CREATE DATABASE"),
+        (&denied, address, "%40"),
+    ] {
+        let settings =
+            [("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0"), ("DATABASE_URL", &**url)];
+        for args in [&[][..], &["migrate"]] {
+            let ended = run(&settings, args).await;
+            assert_eq!(ended.code, Some(1), "{url} {args:?}: {ended:?}");
+            assert!(ended.stderr.starts_with("georoom: DATABASE_URL: "), "{url}: {}", ended.stderr);
+            assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{url}: {}", ended.stderr);
+            for words in [place, remedy] {
+                assert!(ended.stderr.contains(words), "{url}: {words}: {}", ended.stderr);
+            }
+            assert!(!format!("{}{}", ended.stderr, ended.stdout).contains("hunter2"), "{ended:?}");
+        }
+    }
+    database.drop().await;
+    there.drop().await;
 }
 
 #[tokio::test]
