@@ -92,12 +92,12 @@ impl Server {
     pub fn greet(&self) {
         let Ok((api, gateway)) = self.addrs() else { return };
         info!(%api, %gateway, version = env!("CARGO_PKG_VERSION"), "started");
-        let is_open = self.config.keys.is_none();
-        if is_open {
+        let keys = self.config.keys.as_ref();
+        if keys.is_none() {
             warn!("open mode: no authentication; everyone who reaches these ports may do everything");
         }
         if self.config.log_format == LogFormat::Text {
-            telemetry::print(&format!("{}\n", try_next(api, gateway, is_open)));
+            telemetry::print(&format!("{}\n", try_next(api, gateway, keys)));
         }
     }
 
@@ -215,16 +215,17 @@ fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// First steps for a person.
-fn try_next(api: SocketAddr, gateway: SocketAddr, is_open: bool) -> String {
-    // Only what JWT_SECRET signed can be minted here; tokens of other keys come from whoever has those.
-    let (mint, header, auth) = if is_open {
-        ("", "", "")
-    } else {
-        (
-            "  TOKEN=$(georoom token --user 1)   # with the server's JWT_SECRET\n\n",
-            " \\\n       -H \"Authorization: Bearer $TOKEN\"",
-            ", { auth: { token: TOKEN } }",
-        )
+fn try_next(api: SocketAddr, gateway: SocketAddr, keys: Option<&Keys>) -> String {
+    let mint = match keys {
+        None => "",
+        Some(keys) if keys.can_mint() => {
+            "  TOKEN=$(georoom token --user 1)   # with the server's JWT_SECRET\n\n"
+        }
+        Some(_) => "  TOKEN=…   # of whoever has the private key of JWT_PUBLIC_KEY_FILE\n\n",
+    };
+    let (header, auth) = match keys {
+        None => ("", ""),
+        Some(_) => (" \\\n       -H \"Authorization: Bearer $TOKEN\"", ", { auth: { token: TOKEN } }"),
     };
     format!(
         r#"

@@ -189,9 +189,18 @@ impl Keys {
         Token::from_claims(&claims, now)
     }
 
+    /// Is there a secret that tokens can be signed with? Those of public keys come from whoever has the private one.
+    pub fn can_mint(&self) -> bool {
+        self.secret().is_some()
+    }
+
+    fn secret(&self) -> Option<&Key> {
+        self.0.iter().find(|key| key.algorithm == Algorithm::HS256)
+    }
+
     /// Signs a token with the first secret; `None` without one. Its end is rounded down to the second.
     pub fn mint(&self, token: &Token) -> Option<String> {
-        let key = self.0.iter().find(|key| key.algorithm == Algorithm::HS256)?;
+        let key = self.secret()?;
         let exp = token.expires_at.as_millis().div_euclid(1000);
         let mut claims = json!({"sub": token.user.to_string(), "exp": exp});
         if let Some(name) = &token.name {
