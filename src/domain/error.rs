@@ -66,7 +66,7 @@ codes! {
     MethodNotAllowed = "method_not_allowed",
     /// A query parameter is unknown, given twice, or has a bad value.
     InvalidParameter = "invalid_parameter",
-    /// The body is JSON but not an object that describes a location.
+    /// The body is JSON but not an object that describes a location, or describes it twice.
     InvalidBody = "invalid_body",
     /// An object has the same member twice.
     DuplicateMember = "duplicate_member",
@@ -92,7 +92,7 @@ codes! {
     PropertiesTooLarge = "properties_too_large",
     /// `geometry` is missing or null.
     GeometryRequired = "geometry_required",
-    /// The geometry is not an object, or lacks `type`, `coordinates` or `geometries`.
+    /// The geometry is not an object, lacks `type`, `coordinates` or `geometries`, or has a member of another object.
     InvalidGeometry = "invalid_geometry",
     /// `type` is none of the seven geometry types.
     UnknownGeometryType = "unknown_geometry_type",

@@ -14,6 +14,12 @@ use super::{
 /// More positions than this are no moving thing but a data set.
 pub const MAX_POSITIONS: usize = 50_000;
 
+/// Members that make an object a Feature or a FeatureCollection (RFC 7946 §7.1). In a geometry they would be dropped,
+/// and with them what the sender may have meant.
+const NOT_IN_A_GEOMETRY: [&str; 3] = ["geometry", "properties", "features"];
+/// How far a map may have been scrolled around the world, in degrees, for its longitudes to be recognised.
+const MAX_SCROLLED_DEG: f64 = 540.0;
+
 /// A valid geometry (RFC 7946 §3.1). Members other than `type` and `coordinates` or `geometries` are dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Geometry(GeometryValue);
@@ -104,7 +110,7 @@ impl Parser {
             }
             None => return Err(Error::new(Code::InvalidGeometry, "the geometry has no `type`").at(at)),
         };
-        Ok(match kind {
+        let parsed = match kind {
             "Point" => {
                 let (value, at) = required(members, "coordinates", at)?;
                 GeometryValue::Point { coordinates: self.position(value, &at)? }
@@ -144,7 +150,16 @@ impl Parser {
                 );
                 return Err(Error::new(Code::UnknownGeometryType, detail).at(&Path::Member(at, "type")));
             }
-        })
+        };
+        // Last, so that each error above points at the smallest thing at fault.
+        let other = if kind == "GeometryCollection" { "coordinates" } else { "geometries" };
+        match NOT_IN_A_GEOMETRY.into_iter().chain([other]).find(|name| members.contains_key(*name)) {
+            Some(name) => {
+                let detail = format!("a {kind} has no `{name}` (RFC 7946 §7.1)");
+                Err(Error::new(Code::InvalidGeometry, detail).at(&Path::Member(at, name)))
+            }
+            None => Ok(parsed),
+        }
     }
 
     /// A non-empty array of one kind of thing.

@@ -17,6 +17,10 @@ use super::{
 /// A body with more bytes than this is large: it takes milliseconds to read it and to commit what it says.
 pub const LARGE_BODY: usize = 32 * 1024;
 
+/// Members that make an object a geometry or a FeatureCollection (RFC 7946 §7.1). Beside `geometry` they would say a
+/// second time, and maybe otherwise, where the location is.
+const NOT_IN_A_FEATURE: [&str; 3] = ["coordinates", "geometries", "features"];
+
 /// A location as it stands after some commit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Location {
@@ -241,13 +245,13 @@ impl Update {
 /// The members of a body that is, or may be, a Feature.
 fn feature(body: &[u8]) -> Result<Map<String, Value>> {
     let members = json::object(body)?;
-    match members.get("type") {
-        None => Ok(members),
-        Some(Value::String(kind)) if kind == "Feature" => Ok(members),
-        Some(_) => {
-            let detail = "send a Feature, or an object with `geometry`; a bare geometry goes into `geometry`";
-            Err(Error::new(Code::InvalidBody, detail).at("/type"))
-        }
+    if members.get("type").is_some_and(|kind| kind != "Feature") {
+        let detail = "send a Feature, or an object with `geometry`; a bare geometry goes into `geometry`";
+        return Err(Error::new(Code::InvalidBody, detail).at("/type"));
+    }
+    if let Some(name) = NOT_IN_A_FEATURE.into_iter().find(|name| members.contains_key(*name)) {
+        let detail = format!("a Feature has no `{name}` (RFC 7946 §7.1); where it is goes into `geometry`");
+        return Err(Error::new(Code::InvalidBody, detail).at(&Path::Member(&Path::Root, name)));
     }
 }
 

@@ -266,6 +266,15 @@ impl Table {
         self.row(
             "only properties",
             Method::POST,
+        // RFC 7946 §7.1: what of another kind of object would be dropped without a word.
+        for (name, value) in
+            [("coordinates", "[1,2]"), ("geometries", "[]"), ("features", "null"), ("coordinates", "null")]
+        {
+            let members = format!(r#""geometry":{GOOD},"{name}":{value}"#);
+            self.members(&format!("a Feature with {name}"), &members, Code::InvalidBody, &format!("/{name}"));
+            let members = format!(r#""type":"Feature","properties":{{"a":1}},"{name}":{value}"#);
+            self.members(&format!("only {name}"), &members, Code::InvalidBody, &format!("/{name}"));
+        }
             "/location",
             r#"{"properties":{"name":"bus"}}"#,
             (422, Code::GeometryRequired, Some("/geometry")),
@@ -367,6 +376,20 @@ impl Table {
             self.coordinates("Point", position, InvalidPosition, "");
             self.coordinates("MultiPoint", &format!("[[1,2],{position}]"), InvalidPosition, "/1");
             let ring = format!("[[[0,0],[1,0],{position},[0,0]]]");
+        // RFC 7946 §7.1; a geometry and a collection at once.
+        for name in ["geometry", "properties", "features", "geometries"] {
+            let geometry = format!(r#"{{"type":"Point","coordinates":[1,2],"{name}":null}}"#);
+            let at = format!("/{name}");
+            self.geometry(&format!("a Point with {name}"), &geometry, InvalidGeometry, &at);
+            let part = collection(&format!(r#""geometries":[{GOOD},{geometry}]"#));
+            let at = format!("/geometries/1/{name}");
+            self.geometry(&format!("a collection of a Point with {name}"), part, InvalidGeometry, &at);
+        }
+        for name in ["geometry", "properties", "features", "coordinates"] {
+            let geometry = collection(&format!(r#""geometries":[{GOOD}],"{name}":{{"a":1}}"#));
+            let at = format!("/{name}");
+            self.geometry(&format!("a collection with {name}"), geometry, InvalidGeometry, &at);
+        }
             self.coordinates("Polygon", &ring, InvalidPosition, "/0/2");
         }
         for (position, at) in [
@@ -856,7 +879,9 @@ async fn what_only_looks_bad_is_accepted(db: Db) {
         ("a Feature", format!(r#"{{"type":"Feature","geometry":{GOOD},"properties":{{}}}}"#)),
         ("null properties", format!(r#"{{"geometry":{GOOD},"properties":null}}"#)),
         ("an id that is the sender's", format!(r#"{{"id":"f1","geometry":{GOOD}}}"#)),
-        ("foreign members", format!(r#"{{"geometry":{GOOD},"bbox":[0,0,1,1],"coordinates":1,"":null}}"#)),
+        ("a byte order mark", format!("\u{feff}{{\"geometry\":{GOOD}}}")),
+        ("foreign members", format!(r#"{{"geometry":{GOOD},"bbox":[0,0,1,1],"more":1,"":null}}"#)),
+        ("names of GeoJSON among the properties", in_properties(r#"{"coordinates":[],"features":1}"#)),
         (
             "foreign members in the geometry",
             r#"{"geometry":{"type":"Point","coordinates":[1,2],"bbox":0}}"#.into(),
