@@ -4,7 +4,10 @@
 
 use geo::{Coord, CoordsIter, Geometry, Intersects, Rect};
 
-use super::error::{Code, Error, Result};
+use super::{
+    error::{Code, Error, Result},
+    geometry::unscrolled,
+};
 
 /// Room around a location in its index box, in degrees: about 500 m, half a minute at 15 m/s.
 const MARGIN_DEG: f64 = 0.0045;
@@ -51,7 +54,8 @@ pub(super) fn rect(west: f64, south: f64, east: f64, north: f64) -> Rect {
 pub struct Bbox(Vec<Rect>);
 
 impl Bbox {
-    /// From `west,south,east,north`; west > east crosses the antimeridian (RFC 7946 §5.2).
+    /// From `west,south,east,north`; west > east crosses the antimeridian (RFC 7946 §5.2). A map that was scrolled
+    /// around the world has longitudes to ±540: they mean the same meridians.
     ///
     /// # Errors
     /// `invalid_parameter`.
@@ -59,9 +63,12 @@ impl Bbox {
         let invalid = |detail: &'static str| Error::new(Code::InvalidParameter, detail);
         let [west, south, east, north] =
             numbers(text).ok_or_else(|| invalid("bbox is west,south,east,north: four numbers in degrees"))?;
-        if ![west, east].iter().all(|lon| (-180.0..=180.0).contains(lon)) {
-            return Err(invalid("bbox: a longitude is outside -180 to 180"));
-        }
+        let is_around_the_world = east - west >= 360.0;
+        let [west, east] = match [unscrolled(west), unscrolled(east)] {
+            [Some(_), Some(_)] if is_around_the_world => [-180.0, 180.0],
+            [Some(west), Some(east)] => [west, east],
+            _ => return Err(invalid("bbox: a longitude is outside -540 to 540")),
+        };
         if ![south, north].iter().all(|lat| (-90.0..=90.0).contains(lat)) {
             return Err(invalid("bbox: a latitude is outside -90 to 90"));
         }
@@ -101,6 +108,7 @@ mod tests {
     use geo::{Geometry, LineString, Point, Polygon, point};
 
     use super::*;
+    use crate::domain::distance::distance_m;
 
     #[test]
     fn a_location_has_room_to_move_in_its_index_box() {
@@ -123,6 +131,28 @@ mod tests {
         assert!(covers(&roomy(&polygon), &Geometry::from(point!(x: 0.0, y: 0.0))));
     }
 
+    /// The rule is nonzero: inside is what a ring goes around at least once, however often (docs/protocol.md).
+    #[test]
+    fn what_a_ring_that_crosses_itself_goes_around_is_inside() {
+        let area =
+            |ring: &[(f64, f64)]| Geometry::from(Polygon::new(LineString::from(ring.to_vec()), Vec::new()));
+        // A pentagram goes around its middle twice; a bow tie around its sides once, in either direction.
+        let star = area(&[(0.0, 10.0), (6.0, -8.0), (-9.5, 3.0), (9.5, 3.0), (-6.0, -8.0), (0.0, 10.0)]);
+        let tie = area(&[(-4.0, -4.0), (4.0, 4.0), (4.0, -4.0), (-4.0, 4.0), (-4.0, -4.0)]);
+        for (geometry, lon, lat, is_inside) in [
+            (&star, 0.0, 0.0, true),
+            (&star, 0.0, 8.0, true),
+            (&star, 6.0, 6.0, false),
+            (&tie, 3.0, 0.0, true),
+            (&tie, -3.0, 0.0, true),
+            (&tie, 0.0, 2.0, false),
+        ] {
+            let bbox = Bbox::parse(&format!("{lon},{lat},{lon},{lat}")).unwrap();
+            assert_eq!(bbox.intersects(geometry), is_inside, "bbox at {lon},{lat}");
+            assert_eq!(distance_m(Point::new(lon, lat), geometry) == 0.0, is_inside, "near {lon},{lat}");
+        }
+    }
+
     #[test]
     fn bbox_takes_four_numbers_and_may_cross_the_antimeridian() {
         for text in [
@@ -132,18 +162,44 @@ mod tests {
             "a,2,3,4",
             "NaN,0,1,1",
             "inf,0,1,1",
-            "-181,0,1,1",
+            "-541,0,1,1",
+            "0,0,540.1,1",
             "0,-91,1,1",
             "0,1,1,0",
             "0,0,1, 1",
         ] {
             assert!(Bbox::parse(text).is_err(), "{text}");
         }
-        let fiji = Bbox::parse("177,-20,-178,-15").unwrap();
-        for (lon, inside) in
-            [(178.0, true), (-179.0, true), (180.0, true), (-180.0, true), (0.0, false), (176.0, false)]
-        {
-            assert_eq!(fiji.intersects(&Geometry::from(point!(x: lon, y: -17.0))), inside, "{lon}");
+        // The second and third as a map has it that was scrolled to the east or to the west.
+        for text in ["177,-20,-178,-15", "177,-20,182,-15", "-183,-20,-178,-15"] {
+            let fiji = Bbox::parse(text).unwrap();
+            for (lon, inside) in
+                [(178.0, true), (-179.0, true), (180.0, true), (-180.0, true), (0.0, false), (176.0, false)]
+            {
+                assert_eq!(fiji.intersects(&Geometry::from(point!(x: lon, y: -17.0))), inside, "{lon}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bbox_of_a_scrolled_map_means_the_same_meridians() {
+        let boxes = |text: &str| {
+            let sides = |rect: &Rect| (rect.min().x, rect.max().x);
+            Bbox::parse(text).unwrap().rects().iter().map(sides).collect::<Vec<_>>()
+        };
+        for (west, east, expected) in [
+            ("-180", "180", vec![(-180.0, 180.0)]),
+            ("170", "190", vec![(170.0, 180.0), (-180.0, -170.0)]),
+            ("180", "190", vec![(180.0, 180.0), (-180.0, -170.0)]),
+            ("200", "210", vec![(-160.0, -150.0)]),
+            ("-210", "-200", vec![(150.0, 160.0)]),
+            ("190", "540", vec![(-170.0, 180.0)]),
+            ("175", "534", vec![(175.0, 180.0), (-180.0, 174.0)]),
+            ("190", "-160", vec![(-170.0, -160.0)]),
+            ("170", "530", vec![(-180.0, 180.0)]),
+            ("-540", "540", vec![(-180.0, 180.0)]),
+        ] {
+            assert_eq!(boxes(&format!("{west},-10,{east},10")), expected, "{west} to {east}");
         }
     }
 }

@@ -13,6 +13,7 @@ use geo::{
 use super::{
     area::{numbers, rect},
     error::{Code, Error, Result},
+    geometry::scrolled_hint,
 };
 
 /// An edge is searched in pieces this long, short enough that distance along one has one minimum, and
@@ -37,7 +38,8 @@ impl Near {
         let invalid = |detail: &'static str| Error::new(Code::InvalidParameter, detail);
         let [lon, lat] = numbers(near).ok_or_else(|| invalid("near is lon,lat: two numbers in degrees"))?;
         if !(-180.0..=180.0).contains(&lon) {
-            return Err(invalid("near: the longitude is outside -180 to 180"));
+            let detail = format!("near: the longitude is outside -180 to 180{}", scrolled_hint(lon));
+            return Err(Error::new(Code::InvalidParameter, detail));
         }
         if !(-90.0..=90.0).contains(&lat) {
             return Err(invalid("near: the latitude is outside -90 to 90"));

@@ -222,7 +222,7 @@ impl Parser {
         };
         let (lon, lat) = (number(0)?, number(1)?);
         if !(-180.0..=180.0).contains(&lon) {
-            let detail = format!("longitude {lon} is outside -180 to 180");
+            let detail = format!("longitude {lon} is outside -180 to 180{}", scrolled_hint(lon));
             return Err(Error::new(Code::LongitudeOutOfRange, detail).at(&Path::Item(at, 0)));
         }
         if !(-90.0..=90.0).contains(&lat) {
@@ -244,6 +244,22 @@ impl Parser {
             _ => Position::from([lon, lat, number(2)?]),
         })
     }
+}
+
+/// A longitude of a map that was scrolled around the world, as it is called on the first one; `None` where it is too
+/// far out to be one.
+pub fn unscrolled(lon: f64) -> Option<f64> {
+    let turns = if lon.abs() <= 180.0 { 0.0 } else { lon.signum() };
+    (lon.abs() <= MAX_SCROLLED_DEG).then_some(lon - turns * 360.0)
+}
+
+/// What may have happened to a longitude that is out of range, for the end of a sentence.
+pub fn scrolled_hint(lon: f64) -> String {
+    unscrolled(lon).map_or_else(String::new, |on_map| {
+        // To a centimetre: the subtraction leaves digits that nobody has sent.
+        let on_map = (on_map * 1e7).round() / 1e7;
+        format!("; was the map scrolled around the world? On the first one it is {on_map}")
+    })
 }
 
 fn required<'a>(

@@ -536,6 +536,15 @@ impl Table {
         self.says(from, "swapped");
     }
 
+        let from = self.rows.len();
+        for lon in ["190", "-180.5", "540", "-540"] {
+            self.coordinates("Point", &format!("[{lon},0]"), LongitudeOutOfRange, "/0");
+        }
+        self.says(from, "scrolled around the world");
+        let from = self.rows.len();
+        self.coordinates("Point", "[540.5,0]", LongitudeOutOfRange, "/0");
+        self.says(from, "!scrolled");
+
     fn duplicates(&mut self) {
         let twice = Code::DuplicateMember;
         let geometry = format!(r#""geometry":{GOOD}"#);

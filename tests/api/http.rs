@@ -390,8 +390,8 @@ async fn every_bad_parameter_is_refused() {
         "bbox=0,0,inf,1",
         "bbox=0,-infinity,1,1",
         "bbox=0,0,1e999,1",
-        "bbox=-180.0000001,0,1,1",
-        "bbox=0,0,180.0000001,1",
+        "bbox=-540.0000001,0,1,1",
+        "bbox=0,0,540.0000001,1",
         "bbox=0,-90.0000001,1,1",
         "bbox=0,0,1,90.0000001",
         "bbox=0,1,1,0",
@@ -474,6 +474,12 @@ async fn good_parameters_are_taken_to_their_ends() {
         assert_eq!(status, StatusCode::OK, "{query}: {list}");
         assert_eq!((&list["page"], &list["perPage"]), (&json!(page), &json!(per_page)), "{query}");
         assert_eq!(ids(&list), if found { vec![id] } else { Vec::new() }, "{query}");
+        ("bbox=170,9,190,11", 1, 20, true),
+        ("bbox=-190,9,-170,11", 1, 20, true),
+        ("bbox=180,9,190,11", 1, 20, true),
+        ("bbox=181,9,539,11", 1, 20, false),
+        ("_=1795221296000&perPage=7&_dc=1", 1, 7, true),
+        ("_=1&_=2", 1, 20, true),
     }
     server.stop().await;
 }
