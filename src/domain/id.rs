@@ -1,4 +1,7 @@
 //! Who and what: ids of locations and users. Integers a JavaScript client can hold exactly.
+//!
+//! In JSON an id is a number that is an integer by its value, or its decimal string: some senders have no integers,
+//! others no numbers, such as forms and templates.
 
 use std::{fmt, str::FromStr};
 
@@ -7,11 +10,10 @@ use serde_json::Value;
 
 use super::{
     error::{Code, Error, Result},
-    json::Plain,
+    json::{Plain, integer},
 };
 
-/// Number.MAX_SAFE_INTEGER.
-pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+pub use super::json::MAX_SAFE_INTEGER;
 
 /// A location's id, 1 to 2^53-1; in decimal also the name of its room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -28,15 +30,22 @@ impl LocationId {
         self.0
     }
 
-    /// From a JSON integer; `1.0`, `1e0` and `"1"` are not.
+    /// From a body's `id`.
     ///
     /// # Errors
     /// `invalid_id` at `/id`.
     pub fn from_json(value: Option<&Value>) -> Result<Self> {
-        value
-            .and_then(Value::as_u64)
-            .and_then(Self::new)
-            .ok_or_else(|| Error::new(Code::InvalidId, "id must be an integer from 1 to 2^53-1").at("/id"))
+        value.and_then(Self::of_value).ok_or_else(|| {
+            let detail = "id must be an integer from 1 to 2^53-1, or its decimal string";
+            Error::new(Code::InvalidId, detail).at("/id")
+        })
+    }
+
+    fn of_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) => text.parse().ok(),
+            value => integer(value).and_then(Self::new),
+        }
     }
 }
 
@@ -57,15 +66,9 @@ impl FromStr for LocationId {
     }
 }
 
-/// A number or its decimal string, as events carry it.
 impl<'de> Deserialize<'de> for LocationId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let id = match Plain::deserialize(deserializer)?.0 {
-            Value::Number(number) => number.as_u64().and_then(Self::new),
-            Value::String(text) => text.parse().ok(),
-            _ => None,
-        };
-        id.ok_or_else(|| {
+        Self::of_value(&Plain::deserialize(deserializer)?.0).ok_or_else(|| {
             serde::de::Error::custom("a location's id is an integer from 1 to 2^53-1, or its decimal string")
         })
     }
@@ -93,6 +96,14 @@ impl UserId {
         Error::new(Code::InvalidUserId, "userId must be an integer from 0 to 2^53-1")
     }
 
+    /// A number that is an integer by its value, or its decimal string without leading zeros: one user has one name.
+    pub fn of_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) => text.parse().ok().filter(|id: &Self| id.to_string() == *text),
+            value => integer(value).and_then(Self::new),
+        }
+    }
+
     /// From a body's `userId`; absent is the default.
     ///
     /// # Errors
@@ -100,7 +111,7 @@ impl UserId {
     pub fn from_json(value: Option<&Value>) -> Result<Self> {
         match value {
             None => Ok(Self::DEFAULT),
-            Some(value) => value.as_u64().and_then(Self::new).ok_or_else(|| Self::invalid().at("/userId")),
+            Some(value) => Self::of_value(value).ok_or_else(|| Self::invalid().at("/userId")),
         }
     }
 }
@@ -124,9 +135,8 @@ impl FromStr for UserId {
 
 impl<'de> Deserialize<'de> for UserId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let Plain(value) = Plain::deserialize(deserializer)?;
-        let id = value.as_u64().and_then(Self::new);
-        id.ok_or_else(|| serde::de::Error::custom("a userId is an integer from 0 to 2^53-1"))
+        Self::of_value(&Plain::deserialize(deserializer)?.0)
+            .ok_or_else(|| serde::de::Error::custom("a userId is an integer from 0 to 2^53-1"))
     }
 }
 
@@ -157,12 +167,28 @@ mod tests {
     }
 
     #[test]
-    fn events_take_a_number_or_its_string() {
-        let parse = |text: &str| serde_json::from_str::<LocationId>(text).map(LocationId::get).ok();
-        assert_eq!(parse("42"), Some(42));
-        assert_eq!(parse("\"42\""), Some(42));
-        for text in ["1.0", "1e0", "-1", "0", "null", "[1]", "\"01\"", "true", "9007199254740992"] {
-            assert_eq!(parse(text), None, "{text}");
+    fn an_id_in_json_is_a_number_by_its_value_or_its_string() {
+        let location = |text: &str| {
+            let value = serde_json::from_str(text).unwrap();
+            let in_body = LocationId::from_json(Some(&value)).map(LocationId::get).ok();
+            let in_event = serde_json::from_str::<LocationId>(text).map(LocationId::get).ok();
+            assert_eq!(in_body, in_event, "{text}");
+            in_body
+        };
+        let user = |text: &str| {
+            let value = serde_json::from_str(text).unwrap();
+            let in_body = UserId::from_json(Some(&value)).map(UserId::get).ok();
+            let in_event = serde_json::from_str::<UserId>(text).map(UserId::get).ok();
+            assert_eq!(in_body, in_event, "{text}");
+            in_body
+        };
+        for text in ["42", "42.0", "4.2e1", "\"42\""] {
+            assert_eq!((location(text), user(text)), (Some(42), Some(42)), "{text}");
         }
+        for text in ["1.5", "-1", "null", "[1]", "\"\"", "\"1.0\"", "true", "{}", "9007199254740992"] {
+            assert_eq!((location(text), user(text)), (None, None), "{text}");
+        }
+        assert_eq!((location("0"), location("-0"), location("\"01\"")), (None, None, None));
+        assert_eq!((user("0"), user("-0")), (Some(0), Some(0)));
     }
 }

@@ -1,5 +1,7 @@
 //! Bytes to a JSON object, once, noticing what `serde_json::Value` alone would swallow: a member that
 //! is there twice. Which of the two geometries did the phone mean? Better to ask than to guess.
+//!
+//! What senders write in more than one way is read here, too: a byte order mark, and integers such as `7.0`.
 
 use std::fmt;
 
@@ -18,12 +20,31 @@ fn pointer(base: &str, token: impl fmt::Display) -> String {
     }
 }
 
-/// Parses a body that must be one JSON object.
+/// The largest integer that every sender can write exactly: JavaScript's `Number.MAX_SAFE_INTEGER`.
+pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+/// Windows programs write it before UTF-8 text. A parser may ignore it (RFC 8259 §8.1).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A non-negative integer by its value: Lua, Godot and others have one type of number and write `7` as `7.0`.
+/// `None` above 2^53-1, where such a number may stand for several integers.
+pub fn integer(value: &Value) -> Option<u64> {
+    let number = value.as_u64().or_else(|| {
+        let number = value.as_f64()?;
+        // The range is checked first, so the cast is exact.
+        let is_integer = (0.0..=MAX_SAFE_INTEGER as f64).contains(&number) && number.fract() == 0.0;
+        is_integer.then_some(number as u64)
+    });
+    number.filter(|number| *number <= MAX_SAFE_INTEGER)
+}
+
+/// Parses a body that must be one JSON object. A byte order mark before it is ignored.
 ///
 /// # Errors
 /// `invalid_json` where it is not JSON, `duplicate_member` at the first member found twice,
 /// `invalid_body` where it is another value than an object.
 pub fn object(body: &[u8]) -> Result<Map<String, Value>> {
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let mut duplicate = None;
     let tree = Tree { path: Path::Root, duplicate: &mut duplicate };
@@ -169,6 +190,40 @@ mod tests {
     fn keeps_every_double_and_the_order_of_members() {
         let text = r#"{"z":-0.0,"a":5e-324,"m":1.7976931348623157e+308,"i":9007199254740993,"n":-3}"#;
         assert_eq!(serde_json::to_string(&object(text.as_bytes()).unwrap()).unwrap(), text);
+    }
+
+    #[test]
+    fn ignores_a_byte_order_mark_before_the_body_and_nowhere_else() {
+        assert!(object("\u{feff}{}".as_bytes()).is_ok());
+        for text in ["\u{feff}", "\u{feff}\u{feff}{}", "{\u{feff}}", "{}\u{feff}"] {
+            assert_eq!(object(text.as_bytes()).unwrap_err().code, Code::InvalidJson, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_integer_is_one_by_its_value() {
+        for (text, value) in [
+            ("0", Some(0)),
+            ("-0", Some(0)),
+            ("7", Some(7)),
+            ("7.0", Some(7)),
+            ("70e-1", Some(7)),
+            ("7.5", None),
+            ("-7", None),
+            ("-7.0", None),
+            ("9007199254740991", Some(MAX_SAFE_INTEGER)),
+            ("9007199254740991.0", Some(MAX_SAFE_INTEGER)),
+            ("9007199254740992", None),
+            ("9007199254740992.0", None),
+            ("18446744073709551616", None),
+            ("1e300", None),
+            ("\"7\"", None),
+            ("true", None),
+            ("null", None),
+            ("[7]", None),
+        ] {
+            assert_eq!(integer(&serde_json::from_str(text).unwrap()), value, "{text}");
+        }
     }
 
     #[test]

@@ -220,17 +220,7 @@ impl Update {
     pub fn from_body(body: &[u8], path_id: Option<LocationId>, by: Option<&Caller>) -> Result<Self> {
         let came_at = Instant::now();
         let mut members = feature(body)?;
-        let id = match (members.get("id"), path_id) {
-            (None, Some(id)) => id,
-            (id, path_id) => {
-                let id = LocationId::from_json(id)?;
-                if path_id.is_some_and(|path_id| path_id != id) {
-                    let detail = "the id in the body is not the one in the path";
-                    return Err(Error::new(Code::IdMismatch, detail).at("/id"));
-                }
-                id
-            }
-        };
+        let id = target(members.get("id"), path_id)?;
         let by = Caller::or_labelled(by.cloned(), || UserId::from_json(members.get("userId")))?;
         let geometry = geometry(&members)?;
         let patch = Properties::given(members.swap_remove("properties"))?;
@@ -240,6 +230,22 @@ impl Update {
         }
         Ok(Self { id, by, whose: None, geometry, patch, size: body.len(), came_at })
     }
+}
+
+/// Which location an update is of, by the body's `id` and the path's.
+fn target(id: Option<&Value>, path_id: Option<LocationId>) -> Result<LocationId> {
+    let Some(path_id) = path_id else { return LocationId::from_json(id) };
+    match id {
+        None => return Ok(path_id),
+        // Another tool's name of the Feature, such as `way/1`: it cannot mean another location.
+        Some(Value::String(text)) if text.parse::<LocationId>().is_err() => return Ok(path_id),
+        Some(_) => {}
+    }
+    if LocationId::from_json(id)? != path_id {
+        let detail = "the id in the body is not the one in the path";
+        return Err(Error::new(Code::IdMismatch, detail).at("/id"));
+    }
+    Ok(path_id)
 }
 
 /// The members of a body that is, or may be, a Feature.
@@ -253,6 +259,7 @@ fn feature(body: &[u8]) -> Result<Map<String, Value>> {
         let detail = format!("a Feature has no `{name}` (RFC 7946 §7.1); where it is goes into `geometry`");
         return Err(Error::new(Code::InvalidBody, detail).at(&Path::Member(&Path::Root, name)));
     }
+    Ok(members)
 }
 
 fn geometry(members: &Map<String, Value>) -> Result<Option<Geometry>> {

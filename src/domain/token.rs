@@ -216,13 +216,7 @@ impl Keys {
 
 impl Token {
     fn from_claims(claims: &Map<String, Value>, now: Timestamp) -> Result<Self> {
-        let user = match claims.get("sub") {
-            Some(Value::Number(number)) => number.as_u64().and_then(UserId::new),
-            // One user has one name: no leading zeros.
-            Some(Value::String(text)) => text.parse::<UserId>().ok().filter(|id| id.to_string() == *text),
-            _ => None,
-        };
-        let user = user.ok_or_else(|| {
+        let user = claims.get("sub").and_then(UserId::of_value).ok_or_else(|| {
             invalid("the token's sub must be a user's id: an integer from 0 to 2^53-1, or its decimal string")
         })?;
         let name = match claims.get("name") {

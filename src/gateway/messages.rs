@@ -7,7 +7,7 @@ use std::{collections::HashSet, fmt, marker::PhantomData, sync::Arc, time::Durat
 use parking_lot::Mutex;
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::{Value, value::RawValue};
 use socketioxide::{
@@ -33,8 +33,8 @@ use crate::{
     domain::{
         access::{Caller, Whose},
         error::{Code, Error, Result},
-        id::{LocationId, MAX_SAFE_INTEGER, UserId},
-        json::Plain,
+        id::{LocationId, UserId},
+        json::{self, Plain},
         presence::{MAX_NAME, Name, presentable},
         time::Timestamp,
     },
@@ -102,7 +102,17 @@ fn payload<T: DeserializeOwned, M>(
     message: fn(T) -> M,
 ) -> Result<M> {
     let payload = Data::<Object<T>>::from_message_parts(socket, value, &None);
-    payload.map(|Data(Object(payload))| message(payload)).map_err(|e| invalid_payload(&e))
+    payload.map(|Data(Object(payload))| message(payload)).map_err(|e| match value {
+        socketioxide_core::Value::Str(text, _) if has_no_payload(text) => {
+            Error::new(Code::InvalidPayload, "the event has no payload; it takes an object")
+        }
+        _ => invalid_payload(&e),
+    })
+}
+
+/// Is this the text of an event that has a name and nothing else?
+fn has_no_payload(event: &str) -> bool {
+    serde_json::from_str::<Vec<IgnoredAny>>(event).is_ok_and(|parts| parts.len() < 2)
 }
 
 /// `{locationId, userId?, since?}`
@@ -118,10 +128,10 @@ struct JoinRoom {
 /// A version, as far as a JavaScript client can count; `null` is none.
 fn version<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<u64>, D::Error> {
     let Plain(version) = Plain::deserialize(deserializer)?;
-    match version.as_u64() {
-        _ if version.is_null() => Ok(None),
-        Some(version) if version <= MAX_SAFE_INTEGER => Ok(Some(version)),
-        _ => Err(serde::de::Error::custom("since must be an integer from 0 to 2^53-1")),
+    match json::integer(&version) {
+        None if version.is_null() => Ok(None),
+        None => Err(serde::de::Error::custom("since must be an integer from 0 to 2^53-1")),
+        version => Ok(version),
     }
 }
 
@@ -490,6 +500,26 @@ mod tests {
         let seven = format!(r#"{{"{RAW}":"7"}}"#);
         assert!(is_join("7", "7", "7"));
         assert!(!is_join(&seven, "7", "7") && !is_join("7", &seven, "7") && !is_join("7", "7", &seven));
+    }
+
+    #[test]
+    fn an_event_without_a_payload_is_told_from_one_with_a_bad_one() {
+        assert!(has_no_payload(r#"["join_room"]"#));
+        for event in [r#"["join_room",null]"#, r#"["join_room",{}]"#, r#"["join_room",7,8]"#] {
+            assert!(!has_no_payload(event), "{event}");
+        }
+    }
+
+    #[test]
+    fn versions_and_ids_are_integers_by_their_value() {
+        let payload = r#"{"locationId":7.0,"userId":"8","since":9.0}"#;
+        let Object(join) = serde_json::from_str::<Object<JoinRoom>>(payload).unwrap();
+        let ids = (join.location_id.get(), join.user_id.map(UserId::get), join.since);
+        assert_eq!(ids, (7, Some(8), Some(9)));
+        for since in ["9.5", "-1", "\"9\"", "true", "9007199254740992.0"] {
+            let payload = format!(r#"{{"locationId":7,"since":{since}}}"#);
+            assert!(serde_json::from_str::<Object<JoinRoom>>(&payload).is_err(), "{since}");
+        }
     }
 
     #[test]

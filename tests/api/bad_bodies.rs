@@ -24,6 +24,7 @@ on_both_databases!(
     properties_fill_64_kib_to_the_last_byte,
     chunked_bodies_are_bodies,
     a_wrong_content_length_harms_nobody,
+    an_id_is_taken_in_every_form_that_means_it,
     a_body_that_never_ends_does_not_keep_the_server_from_stopping,
 );
 
@@ -215,7 +216,8 @@ impl Table {
         }
         self.not_json("a byte that is never UTF-8, in a name", b"{\"geometry\":null,\"\xff\":1}");
         self.not_json("a byte that is never UTF-8, between values", b"{\"geometry\":\xff null}");
-        self.not_json("a byte order mark", format!("\u{feff}{{\"geometry\":{GOOD}}}"));
+        self.not_json("two byte order marks", format!("\u{feff}\u{feff}{{\"geometry\":{GOOD}}}"));
+        self.not_json("a byte order mark and nothing", "\u{feff}");
         let utf_16: Vec<u8> =
             format!(r#"{{"geometry":{GOOD}}}"#).encode_utf16().flat_map(u16::to_le_bytes).collect();
         self.not_json("UTF-16", utf_16);
@@ -259,13 +261,6 @@ impl Table {
             let members = format!(r#""type":{kind},"geometry":{GOOD}"#);
             self.members(&format!("the type {kind}"), &members, Code::InvalidBody, "/type");
         }
-        let nothing = "an empty object";
-        self.row(nothing, Method::POST, "/location", "{}", (422, Code::GeometryRequired, Some("/geometry")));
-        self.row(nothing, Method::PUT, "/location/{id}", "{}", (422, Code::NothingToUpdate, Some("")));
-        self.row(nothing, Method::PUT, "/location", "{}", (422, Code::InvalidId, Some("/id")));
-        self.row(
-            "only properties",
-            Method::POST,
         // RFC 7946 §7.1: what of another kind of object would be dropped without a word.
         for (name, value) in
             [("coordinates", "[1,2]"), ("geometries", "[]"), ("features", "null"), ("coordinates", "null")]
@@ -280,18 +275,24 @@ impl Table {
             (422, Code::GeometryRequired, Some("/geometry")),
         );
     }
+        let nothing = "an empty object";
+        self.row(nothing, Method::POST, "/location", "{}", (422, Code::GeometryRequired, Some("/geometry")));
+        self.row(nothing, Method::PUT, "/location/{id}", "{}", (422, Code::NothingToUpdate, Some("")));
+        self.row(nothing, Method::PUT, "/location", "{}", (422, Code::InvalidId, Some("/id")));
+        self.row(
+            "only properties",
+            Method::POST,
 
     fn member_types(&mut self) {
         for id in [
-            r#""$id""#,
-            "$id.0",
-            "$ide0",
+            "$id.5",
             "-$id",
             "0",
             "-0",
             "9007199254740992",
             "9223372036854775808",
             "18446744073709551616",
+            "-$id.0",
             "1e30",
             "null",
             "true",
@@ -306,11 +307,16 @@ impl Table {
         }
         self.put("no id", &format!(r#"{{"geometry":{GOOD}}}"#), Code::InvalidId, "/id");
         for user in [
-            r#""7""#,
-            "7.0",
-            "7e0",
+            r#""07""#,
+            r#""7.0""#,
+            "\"\"",
+            "7.5",
             "-1",
-            "-0",
+        for id in ["way/1", "0$id", "$id.0", " $id", "+$id", ""] {
+            let name = format!("the id {id:?} of another tool");
+            self.put(&name, &format!(r#"{{"id":"{id}","geometry":{GOOD}}}"#), Code::InvalidId, "/id");
+        }
+            "-7.0",
             "9007199254740992",
             "9223372036854775808",
             "null",
@@ -365,17 +371,6 @@ impl Table {
             let geometry = collection(&format!(r#""geometries":[{GOOD},{part}]"#));
             self.geometry(&name, geometry, InvalidGeometry, "/geometries/1");
         }
-        let geometry = collection(&format!(r#""geometries":[{{"type":"Feature","geometry":{GOOD}}}]"#));
-        self.geometry("collection of Features", geometry, UnknownGeometryType, "/geometries/0/type");
-    }
-
-    fn positions(&mut self) {
-        use Code::{EmptyGeometry, InvalidCoordinates, InvalidPosition};
-
-        for position in ["[]", "[1]", "[1,2,3,4]", "[1,2,3,4,5,6,7,8]"] {
-            self.coordinates("Point", position, InvalidPosition, "");
-            self.coordinates("MultiPoint", &format!("[[1,2],{position}]"), InvalidPosition, "/1");
-            let ring = format!("[[[0,0],[1,0],{position},[0,0]]]");
         // RFC 7946 §7.1; a geometry and a collection at once.
         for name in ["geometry", "properties", "features", "geometries"] {
             let geometry = format!(r#"{{"type":"Point","coordinates":[1,2],"{name}":null}}"#);
@@ -395,6 +390,17 @@ impl Table {
         for (position, at) in [
             (r#"["1",2]"#, 0),
             (r#"[1,"2"]"#, 1),
+        let geometry = collection(&format!(r#""geometries":[{{"type":"Feature","geometry":{GOOD}}}]"#));
+        self.geometry("collection of Features", geometry, UnknownGeometryType, "/geometries/0/type");
+    }
+
+    fn positions(&mut self) {
+        use Code::{EmptyGeometry, InvalidCoordinates, InvalidPosition};
+
+        for position in ["[]", "[1]", "[1,2,3,4]", "[1,2,3,4,5,6,7,8]"] {
+            self.coordinates("Point", position, InvalidPosition, "");
+            self.coordinates("MultiPoint", &format!("[[1,2],{position}]"), InvalidPosition, "/1");
+            let ring = format!("[[[0,0],[1,0],{position},[0,0]]]");
             (r#"[1,2,"3"]"#, 2),
             ("[null,2]", 0),
             ("[1,null]", 1),
@@ -530,12 +536,6 @@ impl Table {
         self.coordinates("Point", "[0,-90.0000001]", LatitudeOutOfRange, "/1");
         self.coordinates("Point", "[52.5,113.4]", LatitudeOutOfRange, "/1");
         self.coordinates("Point", "[-33.9,151.2,5]", LatitudeOutOfRange, "/1");
-        self.coordinates("Point", "[90,180]", LatitudeOutOfRange, "/1");
-        self.coordinates("LineString", "[[35.6,39.7],[35.7,139.7]]", LatitudeOutOfRange, "/1/1");
-        self.coordinates("Polygon", "[[[0,0],[1,0],[-37.8,144.9],[0,0]]]", LatitudeOutOfRange, "/0/2/1");
-        self.says(from, "swapped");
-    }
-
         let from = self.rows.len();
         for lon in ["190", "-180.5", "540", "-540"] {
             self.coordinates("Point", &format!("[{lon},0]"), LongitudeOutOfRange, "/0");
@@ -544,6 +544,12 @@ impl Table {
         let from = self.rows.len();
         self.coordinates("Point", "[540.5,0]", LongitudeOutOfRange, "/0");
         self.says(from, "!scrolled");
+
+        self.coordinates("Point", "[90,180]", LatitudeOutOfRange, "/1");
+        self.coordinates("LineString", "[[35.6,39.7],[35.7,139.7]]", LatitudeOutOfRange, "/1/1");
+        self.coordinates("Polygon", "[[[0,0],[1,0],[-37.8,144.9],[0,0]]]", LatitudeOutOfRange, "/0/2/1");
+        self.says(from, "swapped");
+    }
 
     fn duplicates(&mut self) {
         let twice = Code::DuplicateMember;
@@ -914,6 +920,9 @@ async fn what_only_looks_bad_is_accepted(db: Db) {
         (
             "a ring closed by another zero",
             r#"{"geometry":{"type":"Polygon","coordinates":[[[0,0],[1,0],[1,1],[-0.0,0.0]]]}}"#.into(),
+        ("user 0 with a sign", format!(r#"{{"userId":-0,"geometry":{GOOD}}}"#)),
+        ("a user with a fraction of nothing", format!(r#"{{"userId":7.0,"geometry":{GOOD}}}"#)),
+        ("a user in text", format!(r#"{{"userId":"7","geometry":{GOOD}}}"#)),
         ),
         (
             "a clockwise ring that crosses itself",
@@ -961,6 +970,41 @@ async fn properties_fill_64_kib_to_the_last_byte(db: Db) {
     assert_eq!(moved["data"]["updatedLocationResult"]["properties"]["b"], full["b"]);
 
     let one_more = json!({"id": id, "properties": {"c": 1}});
+/// Some senders have no integers, others no numbers, and many tools have an id of their own.
+async fn an_id_is_taken_in_every_form_that_means_it(db: Db) {
+    let server = TestServer::start(db).await;
+    let id = server.create_at(1.0, 2.0).await;
+    let mut version = 1;
+    let mut put = async |path: String, id: String| {
+        let body = format!(r#"{{"id":{id},"userId":"8","geometry":{GOOD}}}"#);
+        let answer = server.http.put(format!("{}{path}", server.api)).body(body);
+        let (status, moved) = answer_of(answer).await;
+        assert_eq!(status, StatusCode::CREATED, "{path} {id}: {moved}");
+        version += 1;
+        let properties = &moved["data"]["updatedLocationResult"]["properties"];
+        assert_eq!((&properties["version"], &properties["updatedBy"]), (&json!(version), &json!(8)));
+    };
+    for form in [format!("{id}.0"), format!("{id}e0"), format!("\"{id}\""), id.to_string()] {
+        put("/location".to_owned(), form.clone()).await;
+        put(format!("/location/{id}"), form).await;
+    }
+    for foreign in [r#""way/1""#, r#""urn:x""#, r#""01""#] {
+        put(format!("/location/{id}"), foreign.to_owned()).await;
+    }
+    // But never another location's.
+    for other in [format!("{}.0", id + 1), format!("\"{}\"", id + 1)] {
+        let body = format!(r#"{{"id":{other},"geometry":{GOOD}}}"#);
+        let sent = server.http.put(format!("{}/location/{id}", server.api)).body(body).send();
+        let problem = Problem::of(sent.await.expect("an answer")).await;
+        Problem::check(problem, StatusCode::UNPROCESSABLE_ENTITY, Code::IdMismatch, &other);
+    }
+    server.stop().await;
+}
+
+async fn answer_of(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
+    answer(request.send().await.expect("an answer")).await
+}
+
     let answer = Problem::of(server.send(Method::PUT, "/location", Some(&one_more)).await).await;
     let status = StatusCode::UNPROCESSABLE_ENTITY;
     let problem = Problem::check(answer, status, Code::PropertiesTooLarge, "a member more");

@@ -232,7 +232,7 @@ async fn a_location_is_named_by_its_number_or_its_decimal_string_and_nothing_lik
     let room = id.to_string();
     for (version, transport) in KINDS {
         let mut client = clients.connect_as(version, transport, &server.gateway).await;
-        for name in [json!(id), json!(room)] {
+        for name in [json!(id), json!(room), json!(id as f64)] {
             assert_eq!(client.ask("join_room", json!({"locationId": name})).await, room);
             assert_eq!(client.event("chat").await["version"], 1);
             assert_eq!(client.ask("leave_room", json!({"locationId": name})).await, room);
@@ -378,7 +378,7 @@ async fn a_failure_is_an_ack_or_an_exception(db: Db) {
         ("chat", json!({"message": "hello", "roomName": room}), "not_in_room"),
         ("chat", json!({"message": "x".repeat(20_000), "roomName": room}), "message_too_large"),
         ("join", json!({}), "invalid_payload"),
-        ("join", json!({"userId": "7"}), "invalid_payload"),
+        ("join", json!({"userId": "07"}), "invalid_payload"),
         ("join", json!({"userId": 7, "userName": 7}), "invalid_payload"),
         ("room_closed", json!({"roomName": room}), "unknown_event"),
         ("", json!({}), "unknown_event"),
@@ -397,6 +397,8 @@ async fn a_failure_is_an_ack_or_an_exception(db: Db) {
             let ack = client.next().await;
             assert_eq!(ack["kind"], "ack", "{version} {transport} {event}: {ack}");
             assert_eq!(refused(&ack["args"][0]), "invalid_payload");
+            let message = ack["args"][0]["message"].as_str().expect("text");
+            assert!(message.contains("no payload"), "{event}: {message}");
             client.emit_bare(event, false);
             assert_eq!(client.event("exception").await, ack["args"][0]);
         }
