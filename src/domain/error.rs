@@ -38,11 +38,11 @@ macro_rules! codes {
 codes! {
     /// The body is not JSON (RFC 8259): syntax, encoding, a number beyond a double, nested over 127 deep.
     InvalidJson = "invalid_json",
-    /// The body is over 1 MiB.
+    /// The body is over 1 MiB, or the location more than the database takes at once.
     PayloadTooLarge = "payload_too_large",
     /// The body took too long to come.
     RequestTimeout = "request_timeout",
-    /// The `Content-Type` is not JSON.
+    /// The `Content-Type` is not JSON, or there is a `Content-Encoding`.
     UnsupportedMediaType = "unsupported_media_type",
     /// No such path, or no such location.
     NotFound = "not_found",

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{FutureExt, Stream, StreamExt};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
@@ -73,6 +73,10 @@ pub async fn json(headers: &HeaderMap, mut body: impl Body, terms: Terms<'_>) ->
     };
     if !named_json {
         let detail = "send JSON, with Content-Type: application/json or application/geo+json";
+        return Err(Error::new(Code::UnsupportedMediaType, detail));
+    }
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_identity) {
+        let detail = "send the body as it is: a Content-Encoding such as gzip is not taken here";
         return Err(Error::new(Code::UnsupportedMediaType, detail));
     }
     Ok(bytes)
@@ -158,6 +162,16 @@ fn whole(part: std::result::Result<impl Buf, warp::Error>) -> Result<Bytes> {
 
 fn too_large() -> Error {
     Error::new(Code::PayloadTooLarge, format!("a body has at most {MAX_BYTES} bytes"))
+}
+
+/// Is the body not encoded? `identity` says so, too (RFC 9110 §12.5.3).
+fn is_identity(content_encoding: &HeaderValue) -> bool {
+    content_encoding.to_str().is_ok_and(|codings| {
+        codings
+            .split(',')
+            .map(str::trim)
+            .all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case("identity"))
+    })
 }
 
 /// `application/json`, `text/json`, `application/geo+json` and other `+json`, with any parameters.

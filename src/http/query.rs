@@ -17,6 +17,8 @@ use crate::{
 };
 
 const SHARE: &str = "share";
+/// What jQuery (`_`) and Ext JS (`_dc`) add to a GET with a number that is new each time, so that no cache answers it.
+const CACHE_BUSTERS: [&str; 2] = ["_", "_dc"];
 const DEFAULT_PER_PAGE: u64 = 20;
 const MAX_PER_PAGE: u64 = 100;
 /// Pages further than this are nobody's; also keeps the offset far from overflow.
@@ -138,7 +140,8 @@ pub fn share(query: &str) -> Result<Option<String>> {
 
 fn parameters<const N: usize>(query: &str, names: [&str; N]) -> Result<[Option<String>; N]> {
     let mut values = [const { None }; N];
-    for (name, value) in parse(query.as_bytes()).filter(|(name, _)| name != SHARE) {
+    let is_for_others = |name: &str| name == SHARE || CACHE_BUSTERS.contains(&name);
+    for (name, value) in parse(query.as_bytes()).filter(|(name, _)| !is_for_others(name)) {
         let Some(index) = names.iter().position(|known| *known == name) else {
             let name: String = name.chars().take(40).collect();
             return Err(invalid(format!("there is no parameter `{name}` here; known: {}", names.join(", "))));

@@ -8,7 +8,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::Authority};
-use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 
 /// How long a browser may remember a preflight.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(3600);
@@ -76,14 +76,8 @@ impl Origins {
                 Method::PATCH,
                 Method::DELETE,
             ])
-            .allow_headers([
-                header::AUTHORIZATION,
-                header::CONTENT_TYPE,
-                header::IF_NONE_MATCH,
-                HeaderName::from_static("x-request-id"),
-                HeaderName::from_static("x-share-token"),
-                HeaderName::from_static("x-share-password"),
-            ])
+            // What libraries add (`traceparent`, `x-requested-with`) harms nobody: the origin is what is checked.
+            .allow_headers(AllowHeaders::mirror_request())
             .expose_headers([
                 header::ETAG,
                 header::LOCATION,

@@ -5,7 +5,10 @@ use std::{collections::HashSet, time::Duration};
 
 use futures_util::stream;
 use georoom::domain::error::Code;
-use reqwest::{Body, Method, Response, StatusCode, header::CONTENT_TYPE};
+use reqwest::{
+    Body, Method, Response, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,10 +24,10 @@ use crate::{
 on_both_databases!(
     every_bad_request_has_its_own_answer_and_changes_nothing,
     what_only_looks_bad_is_accepted,
+    an_id_is_taken_in_every_form_that_means_it,
     properties_fill_64_kib_to_the_last_byte,
     chunked_bodies_are_bodies,
     a_wrong_content_length_harms_nobody,
-    an_id_is_taken_in_every_form_that_means_it,
     a_body_that_never_ends_does_not_keep_the_server_from_stopping,
 );
 
@@ -65,6 +68,7 @@ struct Row {
     method: Method,
     path: String,
     content_type: Option<&'static [u8]>,
+    content_encoding: Option<&'static str>,
     body: Vec<u8>,
     status: u16,
     code: Code,
@@ -93,6 +97,7 @@ impl Table {
             path: path.replace("{id}", &self.id.to_string()),
             method,
             content_type: Some(b"application/json"),
+            content_encoding: None,
             body: body.into(),
             status,
             code,
@@ -270,11 +275,6 @@ impl Table {
             let members = format!(r#""type":"Feature","properties":{{"a":1}},"{name}":{value}"#);
             self.members(&format!("only {name}"), &members, Code::InvalidBody, &format!("/{name}"));
         }
-            "/location",
-            r#"{"properties":{"name":"bus"}}"#,
-            (422, Code::GeometryRequired, Some("/geometry")),
-        );
-    }
         let nothing = "an empty object";
         self.row(nothing, Method::POST, "/location", "{}", (422, Code::GeometryRequired, Some("/geometry")));
         self.row(nothing, Method::PUT, "/location/{id}", "{}", (422, Code::NothingToUpdate, Some("")));
@@ -282,17 +282,22 @@ impl Table {
         self.row(
             "only properties",
             Method::POST,
+            "/location",
+            r#"{"properties":{"name":"bus"}}"#,
+            (422, Code::GeometryRequired, Some("/geometry")),
+        );
+    }
 
     fn member_types(&mut self) {
         for id in [
             "$id.5",
             "-$id",
+            "-$id.0",
             "0",
             "-0",
             "9007199254740992",
             "9223372036854775808",
             "18446744073709551616",
-            "-$id.0",
             "1e30",
             "null",
             "true",
@@ -306,16 +311,16 @@ impl Table {
             self.row(&name, Method::PUT, "/location/{id}", body, (422, Code::InvalidId, Some("/id")));
         }
         self.put("no id", &format!(r#"{{"geometry":{GOOD}}}"#), Code::InvalidId, "/id");
+        for id in ["way/1", "0$id", "$id.0", " $id", "+$id", ""] {
+            let name = format!("the id {id:?} of another tool");
+            self.put(&name, &format!(r#"{{"id":"{id}","geometry":{GOOD}}}"#), Code::InvalidId, "/id");
+        }
         for user in [
             r#""07""#,
             r#""7.0""#,
             "\"\"",
             "7.5",
             "-1",
-        for id in ["way/1", "0$id", "$id.0", " $id", "+$id", ""] {
-            let name = format!("the id {id:?} of another tool");
-            self.put(&name, &format!(r#"{{"id":"{id}","geometry":{GOOD}}}"#), Code::InvalidId, "/id");
-        }
             "-7.0",
             "9007199254740992",
             "9223372036854775808",
@@ -385,11 +390,6 @@ impl Table {
             let at = format!("/{name}");
             self.geometry(&format!("a collection with {name}"), geometry, InvalidGeometry, &at);
         }
-            self.coordinates("Polygon", &ring, InvalidPosition, "/0/2");
-        }
-        for (position, at) in [
-            (r#"["1",2]"#, 0),
-            (r#"[1,"2"]"#, 1),
         let geometry = collection(&format!(r#""geometries":[{{"type":"Feature","geometry":{GOOD}}}]"#));
         self.geometry("collection of Features", geometry, UnknownGeometryType, "/geometries/0/type");
     }
@@ -401,6 +401,11 @@ impl Table {
             self.coordinates("Point", position, InvalidPosition, "");
             self.coordinates("MultiPoint", &format!("[[1,2],{position}]"), InvalidPosition, "/1");
             let ring = format!("[[[0,0],[1,0],{position},[0,0]]]");
+            self.coordinates("Polygon", &ring, InvalidPosition, "/0/2");
+        }
+        for (position, at) in [
+            (r#"["1",2]"#, 0),
+            (r#"[1,"2"]"#, 1),
             (r#"[1,2,"3"]"#, 2),
             ("[null,2]", 0),
             ("[1,null]", 1),
@@ -532,11 +537,6 @@ impl Table {
         self.says(from, "!swapped");
 
         let from = self.rows.len();
-        self.coordinates("Point", "[0,90.0000001]", LatitudeOutOfRange, "/1");
-        self.coordinates("Point", "[0,-90.0000001]", LatitudeOutOfRange, "/1");
-        self.coordinates("Point", "[52.5,113.4]", LatitudeOutOfRange, "/1");
-        self.coordinates("Point", "[-33.9,151.2,5]", LatitudeOutOfRange, "/1");
-        let from = self.rows.len();
         for lon in ["190", "-180.5", "540", "-540"] {
             self.coordinates("Point", &format!("[{lon},0]"), LongitudeOutOfRange, "/0");
         }
@@ -545,6 +545,11 @@ impl Table {
         self.coordinates("Point", "[540.5,0]", LongitudeOutOfRange, "/0");
         self.says(from, "!scrolled");
 
+        let from = self.rows.len();
+        self.coordinates("Point", "[0,90.0000001]", LatitudeOutOfRange, "/1");
+        self.coordinates("Point", "[0,-90.0000001]", LatitudeOutOfRange, "/1");
+        self.coordinates("Point", "[52.5,113.4]", LatitudeOutOfRange, "/1");
+        self.coordinates("Point", "[-33.9,151.2,5]", LatitudeOutOfRange, "/1");
         self.coordinates("Point", "[90,180]", LatitudeOutOfRange, "/1");
         self.coordinates("LineString", "[[35.6,39.7],[35.7,139.7]]", LatitudeOutOfRange, "/1/1");
         self.coordinates("Polygon", "[[[0,0],[1,0],[-37.8,144.9],[0,0]]]", LatitudeOutOfRange, "/0/2/1");
@@ -666,6 +671,16 @@ impl Table {
                 let name = format!("Content-Type: {}", kind.escape_ascii());
                 let row = self.row(&name, method, path, body, (415, Code::UnsupportedMediaType, None));
                 row.content_type = Some(kind);
+            }
+        }
+        for coding in ["gzip", "br", "deflate, gzip", "identity, zstd", "x"] {
+            for (method, path) in
+                [(Method::POST, "/location"), (Method::PUT, "/location"), (Method::PUT, "/location/{id}")]
+            {
+                let body = format!(r#"{{"id":{},"geometry":{GOOD}}}"#, self.id);
+                let name = format!("Content-Encoding: {coding}");
+                let row = self.row(&name, method, path, body, (415, Code::UnsupportedMediaType, None));
+                (row.content_encoding, row.says) = (Some(coding), "Content-Encoding");
             }
         }
     }
@@ -795,6 +810,9 @@ async fn fault(server: &TestServer, row: &Row) -> Result<(), String> {
     if let Some(content_type) = row.content_type {
         request = request.header(CONTENT_TYPE, content_type);
     }
+    if let Some(content_encoding) = row.content_encoding {
+        request = request.header(CONTENT_ENCODING, content_encoding);
+    }
     let problem = Problem::of(request.send().await.map_err(|e| format!("{e:?}"))?).await?;
     let expected = (row.status, row.code.as_str(), row.pointer.as_deref());
     if (problem.status.as_u16(), problem.code.as_str(), problem.pointer.as_deref()) != expected {
@@ -902,6 +920,9 @@ async fn what_only_looks_bad_is_accepted(db: Db) {
             r#"{"geometry":{"type":"Point","coordinates":[1,2],"bbox":0}}"#.into(),
         ),
         ("user 0", format!(r#"{{"userId":0,"geometry":{GOOD}}}"#)),
+        ("user 0 with a sign", format!(r#"{{"userId":-0,"geometry":{GOOD}}}"#)),
+        ("a user with a fraction of nothing", format!(r#"{{"userId":7.0,"geometry":{GOOD}}}"#)),
+        ("a user in text", format!(r#"{{"userId":"7","geometry":{GOOD}}}"#)),
         ("the largest user", format!(r#"{{"userId":9007199254740991,"geometry":{GOOD}}}"#)),
         ("names that differ in case", format!(r#"{{"geometry":{GOOD},"properties":{{"a":1,"A":2}}}}"#)),
         (
@@ -920,9 +941,6 @@ async fn what_only_looks_bad_is_accepted(db: Db) {
         (
             "a ring closed by another zero",
             r#"{"geometry":{"type":"Polygon","coordinates":[[[0,0],[1,0],[1,1],[-0.0,0.0]]]}}"#.into(),
-        ("user 0 with a sign", format!(r#"{{"userId":-0,"geometry":{GOOD}}}"#)),
-        ("a user with a fraction of nothing", format!(r#"{{"userId":7.0,"geometry":{GOOD}}}"#)),
-        ("a user in text", format!(r#"{{"userId":"7","geometry":{GOOD}}}"#)),
         ),
         (
             "a clockwise ring that crosses itself",
@@ -952,24 +970,6 @@ async fn what_only_looks_bad_is_accepted(db: Db) {
     server.stop().await;
 }
 
-async fn properties_fill_64_kib_to_the_last_byte(db: Db) {
-    let server = TestServer::start(db).await;
-    let full: Value = serde_json::from_str(&properties_of(PROPERTIES)).expect("JSON");
-    let (status, made) = server.post(&json!({"geometry": point(1.0, 2.0), "properties": full})).await;
-    assert_eq!(status, StatusCode::CREATED);
-    let id = &made["data"]["location"]["id"];
-
-    // What the server writes takes no room, nor does what a merge takes away.
-    let (status, _) = server.put(&json!({"id": id, "properties": {"version": 1, "createdAt": "x"}})).await;
-    assert_eq!(status, StatusCode::CREATED);
-    let full: Value = serde_json::from_str(&properties_of(PROPERTIES).replace('a', "b")).expect("JSON");
-    let mut other = full.clone();
-    other["a"] = Value::Null;
-    let (status, moved) = server.put(&json!({"id": id, "properties": other})).await;
-    assert_eq!(status, StatusCode::CREATED);
-    assert_eq!(moved["data"]["updatedLocationResult"]["properties"]["b"], full["b"]);
-
-    let one_more = json!({"id": id, "properties": {"c": 1}});
 /// Some senders have no integers, others no numbers, and many tools have an id of their own.
 async fn an_id_is_taken_in_every_form_that_means_it(db: Db) {
     let server = TestServer::start(db).await;
@@ -1005,6 +1005,24 @@ async fn answer_of(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
     answer(request.send().await.expect("an answer")).await
 }
 
+async fn properties_fill_64_kib_to_the_last_byte(db: Db) {
+    let server = TestServer::start(db).await;
+    let full: Value = serde_json::from_str(&properties_of(PROPERTIES)).expect("JSON");
+    let (status, made) = server.post(&json!({"geometry": point(1.0, 2.0), "properties": full})).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let id = &made["data"]["location"]["id"];
+
+    // What the server writes takes no room, nor does what a merge takes away.
+    let (status, _) = server.put(&json!({"id": id, "properties": {"version": 1, "createdAt": "x"}})).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let full: Value = serde_json::from_str(&properties_of(PROPERTIES).replace('a', "b")).expect("JSON");
+    let mut other = full.clone();
+    other["a"] = Value::Null;
+    let (status, moved) = server.put(&json!({"id": id, "properties": other})).await;
+    assert_eq!(status, StatusCode::CREATED);
+    assert_eq!(moved["data"]["updatedLocationResult"]["properties"]["b"], full["b"]);
+
+    let one_more = json!({"id": id, "properties": {"c": 1}});
     let answer = Problem::of(server.send(Method::PUT, "/location", Some(&one_more)).await).await;
     let status = StatusCode::UNPROCESSABLE_ENTITY;
     let problem = Problem::check(answer, status, Code::PropertiesTooLarge, "a member more");
