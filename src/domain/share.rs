@@ -45,18 +45,35 @@ impl NewShare {
         let label = text("label", &|label| label.chars().count() <= MAX_LABEL, "at most 255 characters")?;
         let is_password = |text: &str| (1..=MAX_PASSWORD).contains(&text.len());
         let password = text("password", &is_password, "1 to 1024 bytes")?;
-        let expires_at = members.get("expiresAt").and_then(Value::as_str);
-        let expires_at = expires_at.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
-        let expires_at = expires_at.map(|at| at.unix_timestamp_nanos() / 1_000_000);
-        let latest = now.as_millis() + MAX_MS;
-        let in_time = |ms: &i64| (now.as_millis() + 1..=latest).contains(ms);
-        let expires_at = expires_at.and_then(|ms| i64::try_from(ms).ok()).filter(in_time);
-        let expires_at = expires_at.map(Timestamp::from_millis).ok_or_else(|| {
-            let detail = "expiresAt must be a time of the next 30 days, such as 2026-11-21T12:00:00Z";
-            Error::new(Code::InvalidExpiresAt, detail).at("/expiresAt")
-        })?;
+        let expires_at = expires_at(members.get("expiresAt"), now)
+            .map_err(|detail| Error::new(Code::InvalidExpiresAt, detail).at("/expiresAt"))?;
         Ok(Self { label, expires_at, password })
     }
+}
+
+/// When a link ends, or what is wrong with that.
+fn expires_at(value: Option<&Value>, now: Timestamp) -> std::result::Result<Timestamp, &'static str> {
+    let form = "expiresAt must be text with a date, a time and an offset from UTC (RFC 3339), \
+                such as 2026-11-21T12:00:00Z or 2026-11-21T21:00:00+09:00";
+    let Some(value) = value else {
+        return Err("expiresAt is missing: a link ends within 30 days, such as at 2026-11-21T12:00:00Z");
+    };
+    let at = value.as_str().and_then(time_with_offset).ok_or(form)?;
+    let ms = i64::try_from(at.unix_timestamp_nanos() / 1_000_000).map_err(|_| form)?;
+    match (now.as_millis() + 1..=now.as_millis() + MAX_MS).contains(&ms) {
+        true => Ok(Timestamp::from_millis(ms)),
+        false => Err("expiresAt must be a time of the next 30 days"),
+    }
+}
+
+/// A time as RFC 3339 has it, also with an offset without a colon as in ISO 8601's basic form: `+0900`.
+fn time_with_offset(text: &str) -> Option<OffsetDateTime> {
+    let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
+    parse(text).or_else(|| {
+        let (time, offset) = text.split_at_checked(text.len().checked_sub(5)?)?;
+        let (hours, minutes) = offset.split_at_checked(3)?;
+        parse(&format!("{time}{hours}:{minutes}"))
+    })
 }
 
 #[cfg(test)]
@@ -72,6 +89,8 @@ mod tests {
         };
         assert_eq!(ends(r#""2026-11-21T00:34:57Z""#), Some(1_795_221_297_000));
         assert_eq!(ends(r#""2026-11-21T01:34:57.5+01:00""#), Some(1_795_221_297_500));
+        assert_eq!(ends(r#""2026-11-21T09:34:57+0900""#), Some(1_795_221_297_000));
+        assert_eq!(ends(r#""2026-11-20T19:34:57.000001-0500""#), Some(1_795_221_297_000));
         assert_eq!(ends(r#""2026-12-21T00:34:56Z""#), Some(now.as_millis() + MAX_MS));
         for text in [
             r#""2026-12-21T00:34:56.001Z""#,
@@ -80,6 +99,10 @@ mod tests {
             r#""9999-12-31T23:59:59Z""#,
             r#""2026-11-22""#,
             r#""2026-11-22T00:00:00""#,
+            r#""2026-11-22T00:00:00+09""#,
+            r#""2026-11-22T00:00:00 0900""#,
+            r#""0900""#,
+            r#""é0900""#,
             r#""soon""#,
             "1795221297000",
             "null",
@@ -89,5 +112,14 @@ mod tests {
         }
         let missing = NewShare::from_body(b"{}", now).unwrap_err();
         assert_eq!((missing.code, missing.pointer.as_deref()), (Code::InvalidExpiresAt, Some("/expiresAt")));
+        for (text, words) in [
+            (r#""2026-11-22T00:00:00""#, "2026-11-21T21:00:00+09:00"),
+            ("1795221297000", "RFC 3339"),
+            (r#""2027-01-01T00:00:00Z""#, "next 30 days"),
+        ] {
+            let body = format!(r#"{{"expiresAt": {text}}}"#);
+            let error = NewShare::from_body(body.as_bytes(), now).unwrap_err();
+            assert!(error.detail.contains(words), "{text}: {}", error.detail);
+        }
     }
 }
