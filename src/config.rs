@@ -601,8 +601,10 @@ fn secret(name: &str, find: impl Fn(&str) -> Option<Found>) -> Result<Option<Fou
     }
 }
 
+/// The text of a file, without the byte order mark that Windows editors write before it.
 fn read(name: &str, path: &str) -> Result<String, Invalid> {
-    std::fs::read_to_string(path).map_err(|e| Invalid::new(name, e.to_string()))
+    let text = std::fs::read_to_string(path).map_err(|e| Invalid::new(name, e.to_string()))?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
 fn keys(find: impl Fn(&str) -> Option<Found>) -> Result<Option<Keys>, Invalid> {
@@ -637,8 +639,6 @@ fn database_url(find: impl Fn(&str) -> Option<Found>) -> Result<Secret, Invalid>
     Ok(Secret(url.to_owned()))
 }
 
-fn boolean(name: &str, value: &str) -> Result<bool, Invalid> {
-    match value {
 /// A URL that names a host and a database, or what is wrong with it. What stands unencoded in a password would be taken
 /// for the end of it, and its rest for another host.
 fn mysql_url(text: &str) -> Result<Url, String> {
@@ -668,6 +668,8 @@ fn has_bare_percent(text: &str) -> bool {
     text.split('%').skip(1).any(|rest| !is_encoded(rest))
 }
 
+fn boolean(name: &str, value: &str) -> Result<bool, Invalid> {
+    match value {
         "true" => Ok(true),
         "" | "false" => Ok(false),
         _ => Err(Invalid::new(name, "must be true or false")),
