@@ -175,7 +175,7 @@ async fn no_more_connections_are_made_than_are_allowed() {
         let ids = site.create(6).await;
         let done = AtomicBool::new(false);
         let write = async {
-            for round in 0..20 {
+            for round in 0..4 {
                 let large = json!({"properties": {"n": round, "filler": "x".repeat(40_000)}});
                 let moved = json!({"geometry": point(1.0, 2.0)});
                 let bodies = ids.iter().flat_map(|id| [(*id, large.clone()), (*id, moved.clone())]);

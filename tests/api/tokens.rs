@@ -140,11 +140,27 @@ async fn with_a_key_no_page_may_call_that_is_not_listed() {
 #[tokio::test]
 async fn the_greeting_says_how_to_come_by_a_token() {
     let database = TestDatabase::create(Db::Sqlite).await;
+    let public = File::new("greeting", ED25519);
+    // With a public key alone nothing can be minted here.
+    for (key, can_mint) in [(("JWT_SECRET", SECRET), true), (("JWT_PUBLIC_KEY_FILE", &*public.0), false)] {
+        let read = greeting(&database, key).await;
+        for part in ["-H \"Authorization: Bearer $TOKEN\"", "auth: { token: TOKEN }"] {
+            assert!(read.contains(part), "{part}: {read}");
+        }
+        assert_eq!(read.contains("georoom token --user 1"), can_mint, "{read}");
+        assert_eq!(read.contains("private key"), !can_mint, "{read}");
+        assert!(!read.contains("open mode"), "{read}");
+    }
+    database.drop().await;
+}
+
+/// What a server with this key prints when it starts.
+async fn greeting(database: &TestDatabase, key: (&str, &str)) -> String {
     let settings = [
         ("DATABASE_URL", database.url.as_str()),
         ("API_ADDR", "127.0.0.1:0"),
         ("GATEWAY_ADDR", "127.0.0.1:0"),
-        ("JWT_SECRET", SECRET),
+        key,
     ];
     let mut child = command(&settings, &[]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -153,13 +169,9 @@ async fn the_greeting_says_how_to_come_by_a_token() {
         let line = timeout(Duration::from_secs(30), lines.next_line()).await.expect("a line, soon");
         read = format!("{read}{}\n", line.unwrap().expect("the greeting before the end"));
     }
-    for part in ["georoom token --user 1", "-H \"Authorization: Bearer $TOKEN\"", "auth: { token: TOKEN }"] {
-        assert!(read.contains(part), "{part}: {read}");
-    }
-    assert!(!read.contains("open mode"), "{read}");
     signal(&child, "TERM").await;
     assert!(child.wait().await.unwrap().success());
-    database.drop().await;
+    read
 }
 
 #[tokio::test]
