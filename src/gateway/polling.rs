@@ -48,6 +48,8 @@ pub struct Polling {
     session: Session,
     /// A mark behind what the last answer held, for the account.
     answered: u64,
+    /// A poll is being answered.
+    is_polled: bool,
     /// This tells whether the last answer has left the process, and over which connection it goes.
     answer: Option<(Delivery, Answers)>,
     upgrade: Upgrade,
@@ -78,17 +80,24 @@ impl Polling {
     }
 }
 
-/// Ends the session of a poll that is not answered: what the library had ready for it may be lost.
+/// A poll that is being answered. Ends its session when dropped: what the library had ready for it may be lost.
 pub struct PollGuard(Option<Arc<Link>>);
 
 impl PollGuard {
-    pub fn new(link: &Arc<Link>) -> Self {
-        Self(Some(link.clone()))
+    /// Begins a poll. `None`: another one is being answered, and what that is answered may be lost; the session is ended.
+    pub fn begin(link: &Arc<Link>) -> Option<Self> {
+        let is_second = link.polling(|polling| std::mem::replace(&mut polling.is_polled, true)) == Some(true);
+        if is_second {
+            link.cut_for(Why::AnswerLost);
+        }
+        (!is_second).then(|| Self(Some(link.clone())))
     }
 
-    /// The poll is answered.
+    /// The poll has its answer, which is followed.
     pub fn disarm(mut self) {
-        self.0 = None;
+        if let Some(link) = self.0.take() {
+            link.polling(|polling| polling.is_polled = false);
+        }
     }
 }
 
@@ -107,6 +116,7 @@ impl Link {
         self.state.lock().polling = Some(Box::new(Polling {
             session,
             answered: 0,
+            is_polled: false,
             answer: None,
             upgrade: Upgrade::None,
             probed: Arc::default(),

@@ -5,7 +5,7 @@ use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     body::{Body, Incoming},
@@ -210,11 +210,14 @@ where
         request: Request<Incoming>,
         link: Arc<Link>,
     ) -> Result<Response<ResponseBody>, Infallible> {
-        let guard = PollGuard::new(&link);
+        let Some(guard) = PollGuard::begin(&link) else {
+            return Ok(refused(StatusCode::BAD_REQUEST, "another poll of this session waits for its answer"));
+        };
         if !link.record_poll().await {
             return Ok(refused(StatusCode::BAD_REQUEST, "the last answer was not read"));
         }
         let has_lengths = has_lengths(&request);
+        let keeps_alive = !has_token(&request, header::CONNECTION, "close");
         let answers = request.extensions().get::<Peer>().map(|peer| peer.answers.clone());
         let library = self.library.clone();
         let request = small(&request).map(|()| Full::default());
@@ -231,8 +234,8 @@ where
             // Nothing is taken from the library before there is an answer, so it may be left.
             () = link.wait_for_noop() => (noop_parts(), polling::noop(has_lengths)),
         };
-        guard.disarm();
         if parts.status != StatusCode::OK {
+            guard.disarm();
             return Ok(Response::from_parts(parts, Full::from(body).map_err(Into::into).boxed_unsync()));
         }
         let Some(answers) = answers else {
@@ -249,8 +252,9 @@ where
         };
         // It was held as long as it waited; from here on until it has left.
         let held = link.record_answer(&body);
-        let (followed, delivery) = answers.follow(Bytes::from_owner(Held(body, held)));
+        let (followed, delivery) = answers.follow(Bytes::from_owner(Held(body, held)), keeps_alive);
         link.follow_answer(delivery, answers);
+        guard.disarm();
         Ok(Response::from_parts(parts, followed.map_err(Into::into).boxed_unsync()))
     }
 
@@ -505,12 +509,10 @@ fn has_lengths<B>(request: &Request<B>) -> bool {
     parameter(request, "EIO") == Some("3")
 }
 
-/// What to accept a WebSocket handshake with; `None`: it is none, or not a good one, and the library says so.
+/// What to accept a WebSocket handshake with (RFC 6455 §4.2); `None`: it is none, or not a good one, and
+/// the library says so.
 fn accepted(request: &Request<Incoming>) -> Option<Accept> {
-    let has = |name, token: &str| {
-        let value = request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        value.is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
-    };
+    let has = |name, token: &str| has_token(request, name, token);
     let path = request.uri().path().strip_prefix("/socket.io")?;
     let is_good = request.method() == Method::GET
         && (path.is_empty() || path.starts_with('/'))
@@ -528,6 +530,12 @@ fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
     let first = offered.split(',').map(str::trim).find(|name| !name.is_empty())?;
     HeaderValue::from_str(first).ok()
+}
+
+/// Is this one of the words of a header?
+fn has_token<B>(request: &Request<B>, name: HeaderName, token: &str) -> bool {
+    let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
 }
 
 /// The request as the socket keeps it for life: a copy, because the original holds on to the whole buffer

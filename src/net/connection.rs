@@ -1,9 +1,10 @@
 //! A connection under HTTP: gives up a client that takes an answer too slowly, and tells when an answer has been
-//! handed to the kernel.
+//! handed to the kernel and whether its client has refused it there.
 
 use std::{
     convert::Infallible,
     io::{self, IoSlice},
+    os::fd::AsFd,
     pin::Pin,
     sync::{
         Arc,
@@ -16,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+use socket2::Socket;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -95,6 +97,19 @@ impl Connection {
 }
 
 impl Connection {
+    /// Reads [`MAX_READ`] at most.
+    fn read_part(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let stream = Pin::new(&mut self.stream);
+        if buffer.remaining() <= MAX_READ {
+            return stream.poll_read(cx, buffer);
+        }
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(MAX_READ));
+        ready!(stream.poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        buffer.advance(read);
+        Poll::Ready(Ok(()))
+    }
+
     /// Ends the connection, and with it what the kernel has not sent.
     fn end(&self, why: io::ErrorKind) -> Poll<io::Result<usize>> {
         // Gone already, if it fails.
@@ -109,16 +124,8 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let stream = Pin::new(&mut self.stream);
         let before = buffer.filled().len();
-        if buffer.remaining() <= MAX_READ {
-            ready!(stream.poll_read(cx, buffer))?;
-        } else {
-            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(MAX_READ));
-            ready!(stream.poll_read(cx, &mut part))?;
-            let read = part.filled().len();
-            buffer.advance(read);
-        }
+        ready!(self.read_part(cx, buffer)).inspect_err(|error| self.answers.0.record_error(error))?;
         match self.head.record_read(buffer.filled().len() - before) {
             true => Poll::Ready(Ok(())),
             false => Poll::Ready(Err(io::Error::other("too many request heads that have not come whole"))),
@@ -154,7 +161,7 @@ impl AsyncWrite for Connection {
     /// HTTP calls this when the kernel has taken everything.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.slow = None;
-        self.answers.0.record_flush();
+        self.answers.0.record_flush(&self.stream);
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -164,12 +171,15 @@ impl AsyncWrite for Connection {
 }
 
 /// The answers of one connection, of which one is under way at a time. In the extensions of its requests.
+///
+/// An answer that the kernel has taken may still come to nothing: its client may have closed the connection before it
+/// came, or before it read it. Either way the client's kernel resets the connection.
 #[derive(Clone, Debug, Default)]
 pub struct Answers(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The answer under way. Written when one begins and when it has gone.
+    /// The answer under way, or the last one. Written when one begins.
     last: Mutex<Option<Delivery>>,
     /// What is under way is not to be handed out any more.
     is_aborted: AtomicBool,
@@ -178,21 +188,33 @@ struct Shared {
 }
 
 impl Answers {
-    /// Follows an answer with this body.
-    pub fn follow(&self, body: Bytes) -> (FollowedBody, Delivery) {
-        let delivery = Delivery(Arc::new(Progress { state: AtomicU8::new(WAITING), changed: Notify::new() }));
+    /// Follows an answer with this body. `keeps_alive`: its client has not said that the connection ends with it.
+    pub fn follow(&self, body: Bytes, keeps_alive: bool) -> (FollowedBody, Delivery) {
+        let (state, changed, socket) = (AtomicU8::new(WAITING), Notify::new(), Mutex::default());
+        let delivery = Delivery(Arc::new(Progress { state, changed, keeps_alive, socket }));
         *self.0.last.lock() = Some(delivery.clone());
         (FollowedBody { body: Some(body), delivery: delivery.clone() }, delivery)
     }
 
-    fn record_flush(&self) {
-        self.0.last.lock().take_if(|delivery| delivery.0.advance(TAKEN, DELIVERED));
+    fn record_flush(&self, stream: &TcpStream) {
+        let last = self.0.last.lock();
+        let Some(Delivery(last)) = last.as_ref().filter(|last| last.0.state() == TAKEN) else { return };
+        // HTTP may close its own before the next poll comes. Without one nothing more is found out.
+        *last.socket.lock() = stream.as_fd().try_clone_to_owned().ok().map(Socket::from);
+        last.advance(TAKEN, DELIVERED);
+    }
+
+    /// The connection has failed.
+    fn record_error(&self, error: &io::Error) {
+        if let Some(Delivery(last)) = self.0.last.lock().as_ref().filter(|last| last.0.is_refused_by(error)) {
+            last.advance(DELIVERED, LOST);
+        }
     }
 
     /// Ends the connection if this answer is still under way on it.
     pub fn abort(&self, answer: &Delivery) {
         let is_last = self.0.last.lock().as_ref().is_some_and(|last| Arc::ptr_eq(&last.0, &answer.0));
-        if is_last {
+        if is_last && answer.0.state() < DELIVERED {
             self.0.is_aborted.store(true, Ordering::Release);
             if let Some(writer) = self.0.writer.lock().take() {
                 writer.wake();
@@ -209,7 +231,7 @@ impl Answers {
     }
 }
 
-/// Whether an answer has been handed to the kernel.
+/// Whether an answer has been handed to the kernel, and not refused by its client.
 #[derive(Clone, Debug)]
 pub struct Delivery(Arc<Progress>);
 
@@ -218,15 +240,34 @@ struct Progress {
     /// One of the constants below; only ever changes from one to a later one.
     state: AtomicU8,
     changed: Notify,
+    keeps_alive: bool,
+    /// The connection, for its error. Set when the answer is written, taken when somebody asks.
+    socket: Mutex<Option<Socket>>,
 }
 
-/// HTTP has not taken the body yet; has taken it; has written all of it; never will.
+/// HTTP has not taken the body yet; has taken it; has written all of it; never will, or for nothing.
 const WAITING: u8 = 0;
 const TAKEN: u8 = 1;
 const DELIVERED: u8 = 2;
 const LOST: u8 = 3;
 
 impl Progress {
+    fn state(&self) -> u8 {
+        self.state.load(Ordering::Acquire)
+    }
+
+    /// Does this error of the connection mean that the client has not read the answer?
+    fn is_refused_by(&self, error: &io::Error) -> bool {
+        match error.kind() {
+            // The client had closed the connection before the answer came.
+            io::ErrorKind::BrokenPipe => true,
+            // It gave the connection up, with the answer unread; only proxies that open one for each request end them
+            // so when they have read it.
+            io::ErrorKind::ConnectionReset => self.keeps_alive,
+            _ => false,
+        }
+    }
+
     fn advance(&self, from: u8, to: u8) -> bool {
         let is_done = self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if is_done {
@@ -241,16 +282,28 @@ impl Progress {
 }
 
 impl Delivery {
-    /// Waits for the end of the answer. `true`: it was handed to the kernel; `false`: it is lost.
+    /// Waits for the end of the answer. `true`: it was handed to the kernel, and so far its client has not refused it;
+    /// `false`: it is lost.
     pub async fn done(&self) -> bool {
         loop {
             let changed = self.0.changed.notified();
-            match self.0.state.load(Ordering::Acquire) {
-                DELIVERED => return true,
+            match self.0.state() {
+                DELIVERED => return !self.is_refused(),
                 LOST => return false,
                 _ => changed.await,
             }
         }
+    }
+
+    /// Looks once: an answer that has been asked for twice has been read.
+    fn is_refused(&self) -> bool {
+        let Some(socket) = self.0.socket.lock().take() else { return false };
+        let error = socket.take_error().ok().flatten();
+        let is_refused = error.is_some_and(|error| self.0.is_refused_by(&error));
+        if is_refused {
+            self.0.advance(DELIVERED, LOST);
+        }
+        is_refused
     }
 }
 

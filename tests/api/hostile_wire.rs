@@ -1,6 +1,9 @@
 //! Clients that lie about what they have read, or hold what they send, over both transports. Default limits.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use reqwest::{Method, StatusCode};
@@ -18,7 +21,8 @@ use crate::support::{
     polling::Polling,
     process::Process,
     tokens::{KEY, Pass, token},
-    websocket::{PONG, Seen, WebSocket, frame},
+    truth::Random,
+    websocket::{PONG, Position, Seen, WebSocket, frame},
 };
 
 const ON: (&str, &str) = ("RATE_LIMITS", "on");
@@ -245,6 +249,71 @@ async fn a_poll_that_breaks_off_ends_its_session() {
     };
     assert!(ended, "it polls on");
     Exposition::until(&server, r#"georoom_sockets{transport="polling"}"#, 0.0).await;
+    server.stop().await;
+}
+
+/// One poll of a session on a connection of its own. Returns the versions in it; `None`: the session has ended.
+async fn poll_versions(addr: std::net::SocketAddr, path: &str) -> Option<Vec<u64>> {
+    let mut stream = TcpStream::connect(addr).await.expect("a connection");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("to write");
+    let mut answer = String::new();
+    // A session that ends meanwhile may end its connection.
+    let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an end");
+    let body = answer.strip_prefix("HTTP/1.1 200 ").filter(|_| read.is_ok())?.split_once("\r\n\r\n")?.1;
+    let positions = body.split('\u{1e}').filter_map(|packet| {
+        let chat = packet.strip_prefix(r#"42["chat","#)?.strip_suffix(']')?;
+        Some(Position::read(chat).expect("a position").version)
+    });
+    Some(positions.collect())
+}
+
+/// Whenever a poll is given up, its session ends or has every version all the same: before there is an answer, while
+/// it is on its way, and when it lies unread in the client's kernel.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poll_that_is_given_up_while_updates_come_leaves_no_hole() {
+    const SESSIONS: u64 = 60;
+    let (server, _log) = Process::serve(Db::Sqlite, &[KEY]).await;
+    let owner = Pass::user(OWNER);
+    let id = owner.create(&server).await;
+    let is_over = AtomicBool::new(false);
+    let moving = async {
+        while !is_over.load(Ordering::Relaxed) {
+            owner.mv(&server, id).await;
+        }
+    };
+    let session = async |number: u64| {
+        let mut random = Random(number);
+        let mut poller = Polling::connect_with(&server.gateway, "/socket.io/", &auth(OWNER)).await;
+        poller.ask("join_room", &json!({"locationId": id})).await;
+        let mut chat = poller.chat().await;
+        while poller.has_unread() {
+            chat = poller.chat().await;
+        }
+        let mut last = Position::read(&chat).expect("a position").version;
+        let path = format!("/socket.io/?EIO=4&transport=polling&sid={}", poller.session);
+        for turn in 0..20 {
+            let mut given_up = TcpStream::connect(server.addrs.1).await.expect("a connection");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            given_up.write_all(request.as_bytes()).await.expect("to write");
+            sleep(Duration::from_micros(random.below(20_000) as u64)).await;
+            if number.is_multiple_of(2) {
+                // Half of them end the connection by a reset whatever has come, as some clients do.
+                given_up.set_zero_linger().expect("a socket");
+            }
+            drop(given_up);
+            let Some(versions) = poll_versions(server.addrs.1, &path).await else { return };
+            for version in versions {
+                assert_eq!(version, last + 1, "session {number} lives on without a version, turn {turn}");
+                last = version;
+            }
+        }
+    };
+    let all = async {
+        join_all((0..SESSIONS).map(session)).await;
+        is_over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(moving, all);
     server.stop().await;
 }
 

@@ -92,6 +92,11 @@ impl Polling {
         arguments.unwrap_or_else(|| panic!("no ack: {ack}")).to_owned()
     }
 
+    /// Has the last answer more packets?
+    pub fn has_unread(&self) -> bool {
+        !self.packets.is_empty()
+    }
+
     /// The next packet, which must be a `chat`; returns the text of its body.
     pub async fn chat(&mut self) -> String {
         let event = self.next().await;
