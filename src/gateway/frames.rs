@@ -1,6 +1,7 @@
 //! WebSocket frames (RFC 6455 §5.2): followed through bytes that come in any pieces, and made.
 
 pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 0xA;
 /// Bytes of the payload of our pings.

@@ -56,6 +56,8 @@ pub(super) struct State {
     unidentified: Option<Box<Reservation<IpAddr>>>,
     /// See [`Link::readers`].
     readers: Option<Arc<Readers>>,
+    /// Bytes of binary attachments that the library may be keeping until their event is whole.
+    attached: usize,
     /// How often it is among the sockets, by transport: twice for a moment, where a client connects again.
     counted: u8,
     /// Why it was cut, if that was our doing.
@@ -236,6 +238,26 @@ impl Link {
     /// Gives back room that [`Link::hold`] has reserved.
     pub fn release(&self, bytes: usize) {
         self.state.lock().road.release(bytes);
+    }
+
+    /// Holds room for a binary attachment, which the library keeps until its event is whole. The connection is ended
+    /// where there is no more.
+    pub(super) fn record_attachment(&self, bytes: usize) {
+        let is_held = {
+            let State { road, attached, .. } = &mut *self.state.lock();
+            let is_held = road.hold(bytes);
+            *attached += if is_held { bytes } else { 0 };
+            is_held
+        };
+        if !is_held {
+            self.cut_for(Why::TooMuchWaits);
+        }
+    }
+
+    /// Gives the room back: the next message of the client has come, so the library keeps no attachment any more.
+    pub(super) fn release_attachments(&self) {
+        let State { road, attached, .. } = &mut *self.state.lock();
+        road.release(std::mem::take(attached));
     }
 
     /// Counts events of lists that the socket will not be sent: too much waited for it.

@@ -101,6 +101,9 @@ fn payload<T: DeserializeOwned, M>(
     value: &mut socketioxide_core::Value,
     message: fn(T) -> M,
 ) -> Result<M> {
+    if let socketioxide_core::Value::Str(_, Some(_)) = value {
+        return Err(Error::new(Code::InvalidPayload, "an event carries JSON; binary data is not taken"));
+    }
     let payload = Data::<Object<T>>::from_message_parts(socket, value, &None);
     payload.map(|Data(Object(payload))| message(payload)).map_err(|e| match value {
         socketioxide_core::Value::Str(text, _) if has_no_payload(text) => {

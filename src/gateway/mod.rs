@@ -67,6 +67,9 @@ const SOCKET_QUEUE: usize = 4_096;
 /// What a WebSocket reads into, from the start and for good; a longer frame gets as much as it needs, but comes in
 /// by so many bytes at a time, which for the largest message is 512 reads.
 const READ_BUFFER: usize = 256;
+/// Binary attachments of one event. An event that has some is refused, and to be told so its sender must be allowed to
+/// send it; together the attachments may be as large as a message.
+const MAX_ATTACHMENTS: usize = 256;
 /// How long sockets may take over their goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long rooms may take over what they lack.
@@ -96,6 +99,9 @@ impl Gateway {
         proxies: TrustedProxies,
         limits: &Limits,
     ) -> (Self, impl Served) {
+        let parser = ParserConfig::common()
+            .max_incoming_binaries(MAX_ATTACHMENTS)
+            .max_incoming_binary_buf_size(limits.message_bytes);
         let (socketio, io) = SocketIo::builder()
             .ping_interval(heartbeat.interval)
             .ping_timeout(heartbeat.timeout)
@@ -105,7 +111,7 @@ impl Gateway {
             .ws_max_message_size(limits.message_bytes)
             .ws_max_frame_size(limits.message_bytes)
             .connect_timeout(limits.handshake_timeout)
-            .with_parser(ParserConfig::common().max_incoming_binaries(0))
+            .with_parser(parser)
             .build_svc();
         let rooms = Arc::new(Rooms::new(service.clone()));
         service.know(Arc::downgrade(&rooms));

@@ -21,11 +21,11 @@ use tokio::{
 };
 
 use super::{
-    frames::{Ended, Frames, PONG, TEXT, is_begun, is_control, opcode},
+    frames::{BINARY, Ended, Frames, PONG, TEXT, is_begun, is_control, opcode},
     link::{Link, Why},
     readers::Readers,
     refusal,
-    transport::{ELSEWHERE, UNIDENTIFIED_BYTES},
+    transport::{ELSEWHERE, MESSAGE, UNIDENTIFIED_BYTES},
     upgrade::LIBRARY_ANSWER_BYTES,
 };
 
@@ -45,6 +45,10 @@ pub struct Stream {
     inbound: Frames,
     /// Bytes of the frames of a message that goes on in another.
     begun: u64,
+    /// The message that has begun is a binary attachment.
+    is_attachment: bool,
+    /// The client's link may hold room for attachments.
+    has_attachments: bool,
     /// What the client's link holds for a message that has not come to its end.
     held: usize,
     /// Bytes of the library's that are not to be written: its answer to a probe, which has been answered.
@@ -83,6 +87,9 @@ impl Stream {
             first,
             inbound: Frames::default(),
             begun: 0,
+            is_attachment: false,
+            // Some may have come while the session was polling.
+            has_attachments: is_upgrade,
             held: 0,
             left_out,
             has_read: false,
@@ -182,26 +189,38 @@ impl AsyncRead for Stream {
         }
         let (mut frames, mut messages, mut is_elsewhere) = (0, 0, false);
         let mut noops = Vec::new();
-        let begun = &mut this.begun;
+        let Self { link, begun, is_attachment, has_attachments, .. } = this;
         this.inbound.pass(&buffer.filled()[before..], |Ended { first, start, length, end }| {
             frames += 1;
             let is_whole = !is_begun(first) && *begun == 0;
-            if !is_control(first) {
-                *begun = if is_begun(first) { begun.saturating_add(length) } else { 0 };
-            }
             match opcode(first) {
-                PONG => this.link.record_pong(start),
+                PONG => link.record_pong(start),
+                BINARY => *is_attachment = true,
                 TEXT => {
                     messages += 1;
+                    *is_attachment = false;
+                    if start.starts_with(MESSAGE.as_bytes()) && std::mem::take(has_attachments) {
+                        link.release_attachments();
+                    }
                     // In pieces so small that it cannot be seen what it is, counts too.
                     let is_hidden = is_begun(first) && start.len() < ELSEWHERE.len();
                     let is_other = start.starts_with(ELSEWHERE.as_bytes()) || is_hidden;
-                    is_elsewhere |= is_other && !this.link.may_wander();
+                    is_elsewhere |= is_other && !link.may_wander();
                     if is_whole && length == 1 && start == NOOP {
                         noops.push(before + end - 1);
                     }
                 }
                 _ => {}
+            }
+            if !is_control(first) {
+                *begun = begun.saturating_add(length);
+                if !is_begun(first) {
+                    let whole = std::mem::take(begun);
+                    if *is_attachment {
+                        *has_attachments = true;
+                        link.record_attachment(whole as usize);
+                    }
+                }
             }
         });
         for last in noops {

@@ -81,6 +81,10 @@ struct Handshakes {
 pub const ELSEWHERE: &str = "40/";
 /// A packet that means nothing, for which the library would refuse the body.
 const NOOP: &str = "6";
+/// How a packet begins that has a message of Socket.IO, and in the body of a POST one that is a binary attachment of the
+/// message before it.
+pub const MESSAGE: &str = "4";
+const ATTACHMENT: &str = "b";
 /// As the library says it.
 const UNKNOWN_SESSION: &str = r#"{"code":"1","message":"Session ID unknown"}"#;
 
@@ -397,6 +401,11 @@ impl Bodies {
                 return Err(self.too_large());
             }
             has_noop |= packet == NOOP;
+            if packet.starts_with(ATTACHMENT) {
+                link.record_attachment(packet.len());
+            } else if packet.starts_with(MESSAGE) {
+                link.release_attachments();
+            }
             match packet.starts_with(ELSEWHERE) && !link.may_wander() {
                 true => Err((StatusCode::BAD_REQUEST, "there is no such namespace")),
                 false => Ok(()),

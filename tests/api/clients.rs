@@ -9,8 +9,11 @@ use crate::{
     support::{
         Db, TestServer,
         clients::{Client, Clients, VERSIONS},
+        exposition::Exposition,
         nginx::Nginx,
         point,
+        polling::Polling,
+        websocket::{BINARY, Seen, WebSocket, frame},
     },
 };
 
@@ -196,5 +199,68 @@ async fn events_keep_their_order_while_the_transport_is_upgraded(db: Db) {
             }
         }
     }
+    server.stop().await;
+}
+
+/// Node's server takes it; here every event carries JSON.
+#[tokio::test(flavor = "multi_thread")]
+async fn binary_data_is_refused_and_ends_no_connection() {
+    let server = TestServer::start(Db::Sqlite).await;
+    let clients = Clients::start();
+    let id = server.create_at(0.5, 0.5).await;
+    let room = id.to_string();
+    let payloads = [
+        ("chat", json!({"message": {"$bytes": 3}, "roomName": room})),
+        ("chat", json!({"message": [1, {"deep": {"$bytes": 0}}, {"$bytes": 5}], "roomName": room})),
+        // With base64 around it, as polling has it, still no message that is too large.
+        ("chat", json!({"message": {"$bytes": 90_000}, "roomName": room})),
+        ("chat", json!({"message": "text", "roomName": room, "more": {"$bytes": 3}})),
+        ("join_room", json!({"$bytes": 3})),
+        ("presence", json!({"locationId": {"$bytes": 3}})),
+    ];
+    for version in VERSIONS {
+        for transports in TRANSPORTS {
+            let mut client = clients.open(version, &server.gateway, json!({"transports": transports}));
+            client.connected().await;
+            client.join(id).await;
+            for (event, payload) in &payloads {
+                let refusal = client.ask(event, payload.clone()).await;
+                assert_eq!(refusal["code"], "invalid_payload", "{version} {transports:?} {payload}");
+                client.emit(event, payload.clone());
+                assert_eq!(client.event("exception").await, refusal);
+            }
+            let message = json!({"message": "still here", "roomName": room});
+            let (ack, seen) = client.ask_seeing("chat", message).await;
+            assert_eq!((&ack["message"], seen.len()), (&json!("still here"), 1), "{version} {transports:?}");
+            client.disconnect();
+        }
+    }
+    server.stop().await;
+}
+
+/// The library keeps attachments until their event is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn attachments_that_wait_for_others_are_counted() {
+    const BYTES: usize = 50_000;
+    const WAITING: &str = "georoom_sockets_waiting_bytes";
+    let server = TestServer::start(Db::Sqlite).await;
+    let header = r#"452-["chat",{"message":[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]}]"#;
+    let mut socket = WebSocket::connect(&server.gateway).await;
+    let mut poller = Polling::connect(&server.gateway).await;
+    socket.send(header).await;
+    poller.send(header).await;
+    for is_last in [false, true] {
+        socket.raw(&frame(BINARY, true, &[1; BYTES])).await;
+        poller.send(&format!("b{}", "AAAA".repeat(BYTES / 4))).await;
+        if !is_last {
+            Exposition::until(&server, WAITING, (2 * BYTES + 1) as f64).await;
+        }
+    }
+    assert!(matches!(socket.next().await, Seen::Exception(error) if error["code"] == "invalid_payload"));
+    assert!(poller.next().await.contains("invalid_payload"));
+    let next = r#"42["leave_room",{"locationId":1}]"#;
+    socket.send(next).await;
+    poller.send(next).await;
+    Exposition::until(&server, WAITING, 0.0).await;
     server.stop().await;
 }

@@ -2,7 +2,8 @@
 // clients see goes out on stdout, one JSON object a line each way.
 //
 // in   {"op":"connect","client":1,"version":"4"|"3"|"2","url":"http://…","opts":{…}}
-//      {"op":"emit","client":1,"event":"join_room","args":[…],"ack":7}   (ack may be left out)
+//      {"op":"emit","client":1,"event":"join_room","args":[…],"ack":7}   (ack may be left out);
+//                                       {"$bytes":3} anywhere in args stands for three bytes of binary data
 //      {"op":"disconnect","client":1}   says good-bye to the server
 //      {"op":"kill","client":1}         drops the connection without a word
 //      {"op":"transport","client":1}
@@ -129,6 +130,9 @@ function follow({ client, follower, version, url, opts, rooms }) {
   fleets.get(client).follow(follower, open(version, url, opts), rooms);
 }
 
+// Buffer is what every generation of clients takes for binary data.
+const revive = (key, value) => (value?.$bytes === undefined ? value : Buffer.alloc(value.$bytes, 7));
+
 const operations = {
   connect,
   follow,
@@ -162,7 +166,7 @@ process.stdout.on("error", () => process.exit(1)); // the harness is gone
 
 createInterface({ input: process.stdin })
   .on("line", (line) => {
-    const command = JSON.parse(line);
+    const command = JSON.parse(line, revive);
     operations[command.op](command);
   })
   .on("close", () => finish(0));

@@ -18,6 +18,7 @@ use tokio::{
 use super::clients::{ASIDE, PATIENCE};
 
 pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
 pub const CONTINUATION: u8 = 0;
 const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
