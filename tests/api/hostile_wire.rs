@@ -388,7 +388,12 @@ async fn a_websocket_that_comes_to_nothing_leaves_its_session() {
 #[derive(Clone, Copy, Debug)]
 enum Middlebox {
     Closes,
+    /// Passes no frame on, in either direction, and reads none.
+    Holds,
+    /// Reads what the client sends, and passes none of it on.
     Swallows,
+    /// Passes on what the client sends, and nothing of what it is answered.
+    SwallowsAnswers,
 }
 
 /// Starts one; returns its URL.
@@ -416,7 +421,9 @@ async fn middlebox(to: std::net::SocketAddr, kind: Middlebox) -> String {
                 let _ = client.write_all(&answer[..length]).await;
                 match kind {
                     Middlebox::Closes => {}
+                    Middlebox::Holds => std::future::pending().await,
                     Middlebox::Swallows => _ = client.read_to_end(&mut Vec::new()).await,
+                    Middlebox::SwallowsAnswers => _ = tokio::io::copy(&mut client, &mut server).await,
                 }
             });
         }
@@ -429,7 +436,8 @@ async fn stock_clients_stay_connected_where_websockets_break() {
     let server = locked().await;
     let owner = Pass::user(OWNER);
     let clients = Clients::start();
-    let tried = [Middlebox::Closes, Middlebox::Swallows].map(|kind| {
+    let kinds = [Middlebox::Closes, Middlebox::Holds, Middlebox::Swallows, Middlebox::SwallowsAnswers];
+    let tried = kinds.map(|kind| {
         let (server, owner, clients) = (&server, &owner, &clients);
         async move {
             let id = owner.create(server).await;
