@@ -1,6 +1,10 @@
 //! The server as one object: bound first, then served until told to stop. What main starts, tests start.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -97,7 +101,7 @@ impl Server {
             warn!("open mode: no authentication; everyone who reaches these ports may do everything");
         }
         if self.config.log_format == LogFormat::Text {
-            telemetry::print(&format!("{}\n", try_next(api, gateway, keys)));
+            telemetry::print(&format!("{}\n", try_next(from_here(api), from_here(gateway), keys)));
         }
     }
 
@@ -214,6 +218,16 @@ fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(WAITING)
 }
 
+/// An address as a client on this machine reaches it.
+fn from_here(mut addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    addr
+}
+
 /// First steps for a person.
 fn try_next(api: SocketAddr, gateway: SocketAddr, keys: Option<&Keys>) -> String {
     let mint = match keys {
@@ -223,9 +237,14 @@ fn try_next(api: SocketAddr, gateway: SocketAddr, keys: Option<&Keys>) -> String
         }
         Some(_) => "  TOKEN=…   # of whoever has the private key of JWT_PUBLIC_KEY_FILE\n\n",
     };
-    let (header, auth) = match keys {
-        None => ("", ""),
-        Some(_) => (" \\\n       -H \"Authorization: Bearer $TOKEN\"", ", { auth: { token: TOKEN } }"),
+    // A browser shows no token.
+    let (header, auth, open) = match keys {
+        None => ("", "", format!("\nAll locations, in a browser: http://{api}/location\n")),
+        Some(_) => (
+            " \\\n       -H \"Authorization: Bearer $TOKEN\"",
+            ", { auth: { token: TOKEN } }",
+            format!("\nThe gateway, in a browser: http://{gateway}/\n"),
+        ),
     };
     format!(
         r#"
@@ -240,7 +259,7 @@ Try, in another terminal:
 and join its room with any Socket.IO client:
 
   io("http://{gateway}"{auth}).on("chat", console.log).emit("join_room", {{ locationId: 1 }})
-"#
+{open}"#
     )
 }
 
