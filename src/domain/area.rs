@@ -6,7 +6,7 @@ use geo::{Coord, CoordsIter, Geometry, Intersects, Rect};
 
 use super::{
     error::{Code, Error, Result},
-    geometry::unscrolled,
+    geometry::wrap_longitude,
 };
 
 /// Room around a location in its index box, in degrees: about 500 m, half a minute at 15 m/s.
@@ -64,7 +64,7 @@ impl Bbox {
         let [west, south, east, north] =
             numbers(text).ok_or_else(|| invalid("bbox is west,south,east,north: four numbers in degrees"))?;
         let is_around_the_world = east - west >= 360.0;
-        let [west, east] = match [unscrolled(west), unscrolled(east)] {
+        let [west, east] = match [wrap_longitude(west), wrap_longitude(east)] {
             [Some(_), Some(_)] if is_around_the_world => [-180.0, 180.0],
             [Some(west), Some(east)] => [west, east],
             _ => return Err(invalid("bbox: a longitude is outside -540 to 540")),

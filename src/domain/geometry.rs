@@ -14,10 +14,10 @@ use super::{
 /// More positions than this are no moving thing but a data set.
 pub const MAX_POSITIONS: usize = 50_000;
 
-/// Members that make an object a Feature or a FeatureCollection (RFC 7946 §7.1). In a geometry they would be dropped,
-/// and with them what the sender may have meant.
+/// Members of a Feature or a FeatureCollection, which a geometry must not have (RFC 7946 §7.1). Dropping them silently
+/// could drop what the sender meant.
 const NOT_IN_A_GEOMETRY: [&str; 3] = ["geometry", "properties", "features"];
-/// How far a map may have been scrolled around the world, in degrees, for its longitudes to be recognised.
+/// Longitudes to this many degrees are recognised as those of a map that was scrolled once around the world.
 const MAX_SCROLLED_DEG: f64 = 540.0;
 
 /// A valid geometry (RFC 7946 §3.1). Members other than `type` and `coordinates` or `geometries` are dropped.
@@ -246,19 +246,18 @@ impl Parser {
     }
 }
 
-/// A longitude of a map that was scrolled around the world, as it is called on the first one; `None` where it is too
-/// far out to be one.
-pub fn unscrolled(lon: f64) -> Option<f64> {
+/// The longitude from -180 to 180 of the same meridian; `None` beyond one turn around the world.
+pub fn wrap_longitude(lon: f64) -> Option<f64> {
     let turns = if lon.abs() <= 180.0 { 0.0 } else { lon.signum() };
     (lon.abs() <= MAX_SCROLLED_DEG).then_some(lon - turns * 360.0)
 }
 
-/// What may have happened to a longitude that is out of range, for the end of a sentence.
+/// A hint for a longitude that is out of range, to be put at the end of a sentence; empty where there is none.
 pub fn scrolled_hint(lon: f64) -> String {
-    unscrolled(lon).map_or_else(String::new, |on_map| {
+    wrap_longitude(lon).map_or_else(String::new, |on_map| {
         // To a centimetre: the subtraction leaves digits that nobody has sent.
         let on_map = (on_map * 1e7).round() / 1e7;
-        format!("; was the map scrolled around the world? On the first one it is {on_map}")
+        format!("; was the map scrolled around the world? The same meridian is {on_map}")
     })
 }
 

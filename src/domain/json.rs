@@ -1,7 +1,7 @@
 //! Bytes to a JSON object, once, noticing what `serde_json::Value` alone would swallow: a member that
 //! is there twice. Which of the two geometries did the phone mean? Better to ask than to guess.
 //!
-//! What senders write in more than one way is read here, too: a byte order mark, and integers such as `7.0`.
+//! It also accepts what senders write in different ways: a byte order mark, and integers such as `7.0`.
 
 use std::fmt;
 

@@ -17,8 +17,8 @@ use super::{
 /// A body with more bytes than this is large: it takes milliseconds to read it and to commit what it says.
 pub const LARGE_BODY: usize = 32 * 1024;
 
-/// Members that make an object a geometry or a FeatureCollection (RFC 7946 §7.1). Beside `geometry` they would say a
-/// second time, and maybe otherwise, where the location is.
+/// Members of a geometry or a FeatureCollection, which a Feature must not have (RFC 7946 §7.1). Beside `geometry` they
+/// would say a second time, and maybe differently, where the location is.
 const NOT_IN_A_FEATURE: [&str; 3] = ["coordinates", "geometries", "features"];
 
 /// A location as it stands after some commit.
@@ -220,7 +220,7 @@ impl Update {
     pub fn from_body(body: &[u8], path_id: Option<LocationId>, by: Option<&Caller>) -> Result<Self> {
         let came_at = Instant::now();
         let mut members = feature(body)?;
-        let id = target(members.get("id"), path_id)?;
+        let id = target_location(members.get("id"), path_id)?;
         let by = Caller::or_labelled(by.cloned(), || UserId::from_json(members.get("userId")))?;
         let geometry = geometry(&members)?;
         let patch = Properties::given(members.swap_remove("properties"))?;
@@ -232,12 +232,12 @@ impl Update {
     }
 }
 
-/// Which location an update is of, by the body's `id` and the path's.
-fn target(id: Option<&Value>, path_id: Option<LocationId>) -> Result<LocationId> {
+/// The location that an update is for, from the body's `id` and the path's.
+fn target_location(id: Option<&Value>, path_id: Option<LocationId>) -> Result<LocationId> {
     let Some(path_id) = path_id else { return LocationId::from_json(id) };
     match id {
         None => return Ok(path_id),
-        // Another tool's name of the Feature, such as `way/1`: it cannot mean another location.
+        // An id of another tool, such as `way/1`: it cannot mean another location.
         Some(Value::String(text)) if text.parse::<LocationId>().is_err() => return Ok(path_id),
         Some(_) => {}
     }

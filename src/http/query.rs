@@ -17,7 +17,7 @@ use crate::{
 };
 
 const SHARE: &str = "share";
-/// What jQuery (`_`) and Ext JS (`_dc`) add to a GET with a number that is new each time, so that no cache answers it.
+/// Parameters that jQuery (`_`) and Ext JS (`_dc`) add to a GET, with a new number each time, to get past caches.
 const CACHE_BUSTERS: [&str; 2] = ["_", "_dc"];
 const DEFAULT_PER_PAGE: u64 = 20;
 const MAX_PER_PAGE: u64 = 100;

@@ -1,7 +1,6 @@
-//! Where the database is, in words for people, and what they can do if it cannot be used.
+//! Errors of the database in words for operators: which host or file, what it said, what helps.
 //!
-//! The driver's own sentences say neither which host or file was asked nor what would help; a URL may hold a password,
-//! so it is never repeated whole.
+//! The driver's messages name neither the host nor a remedy. The URL may hold a password, so it is never repeated whole.
 
 use std::{io::ErrorKind, path::Path};
 
@@ -22,7 +21,7 @@ const SQLITE_CANNOT_OPEN: u32 = 14;
 const SQLITE_NOT_A_DATABASE: u32 = 26;
 
 /// The host and the database, or the file, of a `DATABASE_URL`.
-pub fn place(url: &str) -> String {
+fn place(url: &str) -> String {
     if let Some(file) = url.strip_prefix("sqlite:") {
         return sqlite_file(file).to_owned();
     }

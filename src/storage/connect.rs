@@ -28,19 +28,19 @@ use tokio::{
 use super::{
     accounts::Names,
     address::sqlite_file,
-    connections::{Gate, Shares},
+    connections::{ConnectionCounts, Gate},
     error::{
         DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_deadlock,
         is_out_of_connections, is_read_only, is_silence, is_sqlite_busy, may_come_back, no_answer,
     },
     notices::Toll,
-    readiness::Writes,
+    readiness::WriteHealth,
     rows::Dialect,
     totals::Totals,
 };
 use crate::domain::error::{Code, Error, Result};
 
-/// Connections at most, where nobody says how many. Always so many to SQLite, where no server may have too many.
+/// Default of `DATABASE_CONNECTIONS`. SQLite always has so many: it has no server whose connections could run out.
 pub const DEFAULT_CONNECTIONS: u32 = 17;
 /// How long a list that is searched for may take from its first statement until all it shows is found. MySQL's hint
 /// [`SEARCH_HINT`] repeats it.
@@ -55,9 +55,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// While it is waited for.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// How long a read waits for a connection that MySQL does not grant: others of this process come free.
+/// How long a read waits if MySQL grants no connection: one of this process's own may come free.
 const SPARE_TIMEOUT: Duration = Duration::from_secs(2);
-/// What is believed of MySQL's `max_allowed_packet` before it has said it: no version had less by default.
+/// Assumed `max_allowed_packet` until a connection has read the real one. No version of MySQL has a lower default.
 const LEAST_MAX_PACKET: usize = 1024 * 1024;
 /// How long a connection may take to show that the next caller can have it.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -91,10 +91,10 @@ pub struct Store {
     /// Held from before a COMMIT until what it has changed is on its way to the rooms, so that they hear of
     /// commits in their order. Whoever waits for it has a connection that writes.
     pub(super) order: Arc<tokio::sync::Mutex<()>>,
-    /// Closed while a writer takes connections from reads.
+    /// Closed while a writer without a connection takes one from the readers.
     pub(super) gate: Arc<Gate>,
-    /// How the last change went.
-    pub(super) writes: Arc<Writes>,
+    /// Whether the last change could be committed, for `/readyz`.
+    pub(super) writes: Arc<WriteHealth>,
     /// What users are called.
     pub names: Arc<Names>,
     /// Counts of long lists, which are not taken anew for every page.
@@ -110,16 +110,16 @@ pub struct Store {
 struct Writing {
     /// Of one connection.
     pool: Arc<Pool>,
-    /// What is known of that, or of the one before it.
-    known: Arc<Known>,
+    /// Facts about that connection, or about the one before it.
+    facts: Arc<SessionFacts>,
     /// Marks of connections that may have left a transaction open: written when one is given up, emptied by the
     /// next.
     abandoned: Arc<Mutex<Vec<u64>>>,
 }
 
-/// What a connection that writes has shown when it was made; all 0 without MySQL.
+/// Facts about a connection that writes, recorded when it is made; all 0 without MySQL.
 #[derive(Debug, Default)]
-struct Known {
+struct SessionFacts {
     /// See [`mark_name`].
     mark: AtomicU64,
     /// `max_allowed_packet`, in bytes.
@@ -128,9 +128,9 @@ struct Known {
 
 impl Writing {
     async fn new(url: &str, session: &'static str) -> std::result::Result<Self, DbErr> {
-        let known = Arc::<Known>::default();
-        let pool = Pool::new(options(url, 1, session, Some(known.clone()))).await?;
-        Ok(Self { pool, known, abandoned: Arc::default() })
+        let facts = Arc::<SessionFacts>::default();
+        let pool = Pool::new(options(url, 1, session, Some(facts.clone()))).await?;
+        Ok(Self { pool, facts, abandoned: Arc::default() })
     }
 
     /// Another of the same database. Each ends what either has abandoned: it may hold what the other waits for.
@@ -148,7 +148,7 @@ impl Store {
         Self::connect_with(url, DEFAULT_CONNECTIONS).await
     }
 
-    /// The same with so many connections at most, 2 or more, if it is MySQL.
+    /// The same with at most `connections` (2 or more) to MySQL.
     ///
     /// # Errors
     /// What the driver says of the URL.
@@ -173,14 +173,14 @@ impl Store {
         let reading = "SET SESSION transaction_isolation = 'REPEATABLE-READ', lock_wait_timeout = 1";
         let write = Writing::new(url, writing).await?;
         let is_mysql = write.pool.backend() == DatabaseBackend::MySql;
-        let shares = Shares::of(if is_mysql { connections } else { DEFAULT_CONNECTIONS });
+        let counts = ConnectionCounts::of(if is_mysql { connections } else { DEFAULT_CONNECTIONS });
         // SQLite has one writer at a time anyway, and would meet itself at its lock.
-        let write_apart = match is_mysql && shares.writers > 1 {
+        let write_apart = match is_mysql && counts.writers > 1 {
             true => write.beside(url, writing).await?,
             false => write.clone(),
         };
-        let read = Pool::new(options(url, shares.reads, reading, None)).await?;
-        let lists = match shares.lists {
+        let read = Pool::new(options(url, counts.reads, reading, None)).await?;
+        let lists = match counts.lists {
             0 => read.clone(),
             lists => Pool::new(options(url, lists, reading, None)).await?,
         };
@@ -205,9 +205,9 @@ impl Store {
         Self { toll: Some(toll), ..self }
     }
 
-    /// Whom statements that change something are written for.
+    /// The dialect of statements over the connection that writes.
     pub(super) fn dialect(&self) -> Dialect {
-        let max_packet = match self.write.known.max_packet.load(Ordering::Acquire) {
+        let max_packet = match self.write.facts.max_packet.load(Ordering::Acquire) {
             0 => LEAST_MAX_PACKET,
             known => known,
         };
@@ -215,11 +215,11 @@ impl Store {
     }
 
     /// The connection that writes.
-    pub(super) fn writing(&self) -> DatabaseConnection {
+    pub(super) fn writer_connection(&self) -> DatabaseConnection {
         self.write.pool.now()
     }
 
-    /// The pools of those that read.
+    /// The pools for reading.
     pub(super) fn read_pools(&self) -> [&Pool; 2] {
         [&self.read, &self.lists]
     }
@@ -354,15 +354,15 @@ impl Store {
         self.read.read_with(read).await
     }
 
-    /// What a read says. A connection that broke while nobody used it says so at its next use, so a read is tried with
-    /// others; where there is none for it, one is waited for.
+    /// The result of a read. A connection that broke while idle fails at its next use, so a read is tried again over
+    /// others; if MySQL grants no connection, it waits for one.
     async fn tried<T, F>(&self, read: impl Fn() -> F) -> DbResult<T>
     where
         F: Future<Output = DbResult<T>>,
     {
         let (mut tries, until) = (1, Instant::now() + SPARE_TIMEOUT);
         loop {
-            self.gate.pass().await;
+            self.gate.wait_until_open().await;
             match read().await {
                 Err(error) if is_broken(&error) && tries < TRIES => tries += 1,
                 Err(error) if is_out_of_connections(&error) && Instant::now() < until => {
@@ -378,15 +378,17 @@ impl Store {
         if !self.is_ready() {
             return Err(no_answer());
         }
-        let Writing { known, abandoned: given_up, .. } = &self.write;
-        let tx = match self.writing().begin_with_options(immediate()).await {
-            Err(error) if is_out_of_connections(&error) => Box::pin(self.begin_before_readers(error)).await?,
+        let Writing { facts, abandoned: given_up, .. } = &self.write;
+        let tx = match self.writer_connection().begin_with_options(immediate()).await {
+            Err(error) if is_out_of_connections(&error) => {
+                Box::pin(self.begin_in_place_of_a_reader(error)).await?
+            }
             begun => begun?,
         };
         let abandoned = std::mem::take(&mut *given_up.lock());
         for mark in &abandoned {
             // An error says that it is gone already, or that this one is going too: then the next sees to it.
-            if *mark != known.mark.load(Ordering::Acquire)
+            if *mark != facts.mark.load(Ordering::Acquire)
                 && let Err(error) = end_connection(&tx, *mark).await
                 && is_broken(&error)
             {
@@ -399,7 +401,7 @@ impl Store {
 
     /// Gives up the connection that writes: its other end may not have noticed, and hold locks for hours.
     pub(super) fn abandon(&self) {
-        let mark = self.write.known.mark.load(Ordering::Acquire);
+        let mark = self.write.facts.mark.load(Ordering::Acquire);
         let mut abandoned = self.write.abandoned.lock();
         if mark != 0 && !abandoned.contains(&mark) {
             abandoned.push(mark);
@@ -561,8 +563,8 @@ impl Pool {
         changed
     }
 
-    /// Closes a connection to MySQL that nobody uses. `false`: there is none.
-    pub(super) async fn close_idle(&self) -> bool {
+    /// Closes one idle connection to MySQL. `false`: there is none.
+    pub(super) async fn close_idle_connection(&self) -> bool {
         let idle = self.now().get_mysql_connection_pool().try_acquire();
         match idle {
             Some(idle) => timeout(CHECK_TIMEOUT, idle.close()).await.is_ok(),
@@ -583,14 +585,14 @@ impl Pool {
     }
 }
 
-/// `known` is of a connection that writes.
+/// The options of a pool. `facts` is given for a connection that writes, and recorded when that is made.
 fn options(
     url: &str,
     connections: u32,
     mysql_session: &'static str,
-    known: Option<Arc<Known>>,
+    facts: Option<Arc<SessionFacts>>,
 ) -> ConnectOptions {
-    let is_writer = known.is_some();
+    let is_writer = facts.is_some();
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(connections)
@@ -605,19 +607,19 @@ fn options(
         // close and a delayed acknowledgement, 40 ms.
         .map_sqlx_mysql_opts(|mysql| mysql.statement_cache_capacity(256))
         .map_sqlx_mysql_pool_opts(move |pool| {
-            let known = known.clone();
+            let facts = facts.clone();
             pool.after_connect(move |connection, _| {
-                let known = known.clone();
+                let facts = facts.clone();
                 Box::pin(async move {
                     spawn_blocking(disable_delay).await.map_err(|error| sqlx::Error::Io(error.into()))?;
                     connection.execute(mysql_session).await?;
-                    if let Some(known) = known {
+                    if let Some(facts) = facts {
                         let mark = rand::random_range(1..=u64::MAX);
                         let take = format!("SELECT GET_LOCK('{}', 0), @@max_allowed_packet", mark_name(mark));
                         let taken = connection.fetch_one(AssertSqlSafe(take)).await?;
-                        known.mark.store(mark, Ordering::Release);
+                        facts.mark.store(mark, Ordering::Release);
                         let max_packet = taken.try_get_unchecked::<u64, _>(1)?;
-                        known.max_packet.store(max_packet as usize, Ordering::Release);
+                        facts.max_packet.store(max_packet as usize, Ordering::Release);
                     }
                     Ok(())
                 })

@@ -1,8 +1,7 @@
-//! How the connections that MySQL grants are divided, and how a writer comes by its own when there are no more.
+//! How connections to MySQL are divided between writers and readers, and how a writer gets one when MySQL grants no more.
 //!
-//! An account or a server may grant fewer connections than `DATABASE_CONNECTIONS`, and after connections were lost
-//! whoever asks first has them: readers, of whom there are more. Without what is here they would keep them for good,
-//! and nothing could be written.
+//! An account or a server may grant fewer connections than `DATABASE_CONNECTIONS`. After connections are lost, the
+//! readers, which are more, reconnect first and would keep all of them: nothing could be written until a restart.
 
 use sea_orm::{DatabaseTransaction, DbErr, TransactionTrait};
 use tokio::{
@@ -16,21 +15,21 @@ use super::{
     error::{DbResult, STATEMENT_TIMEOUT, is_out_of_connections},
 };
 
-/// How many connections there are for what.
+/// The number of connections for each use.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shares {
+pub struct ConnectionCounts {
     /// Writers: one, and another for large changes where there is one to spare.
     pub writers: u32,
     /// Reads that may run side by side: rooms, single locations, members, notifications.
     pub reads: u32,
-    /// Reads of lists and of history; 0: over the connections for reads. However long they take and however large their
-    /// rows are, a read of one row never waits for them. With the default two are for searches and two for pieces of
-    /// pages, as the service gives turns, and two are left for what is short.
+    /// Reads of lists and history; 0: they share the connections for reads. With connections of their own they never
+    /// delay a read of one row, however long they take. By default two are for searches and two for pieces of pages, as
+    /// the service gives turns, and two are left for short reads.
     pub lists: u32,
 }
 
-impl Shares {
-    /// Divides so many connections, of which the least is 2.
+impl ConnectionCounts {
+    /// Divides `connections`, which is 2 or more.
     pub fn of(connections: u32) -> Self {
         let writers = if connections < 4 { 1 } else { 2 };
         let readers = connections.saturating_sub(writers).max(1);
@@ -39,7 +38,8 @@ impl Shares {
     }
 }
 
-/// Where reads wait while a writer takes connections from them. The number of such writers.
+/// Holds back new reads while a writer waits for a connection of theirs. Holds the number of waiting writers; reads wait
+/// until it is 0, each at most as long as its own timeout.
 #[derive(Debug)]
 pub struct Gate(watch::Sender<u32>);
 
@@ -49,12 +49,12 @@ impl Default for Gate {
     }
 }
 
-/// Keeps reads waiting until it is dropped.
+/// Keeps the gate closed until it is dropped.
 struct Closed<'a>(&'a Gate);
 
 impl Gate {
-    /// Waits until reads may ask for connections.
-    pub async fn pass(&self) {
+    /// Waits until no writer waits for a connection.
+    pub async fn wait_until_open(&self) {
         if *self.0.borrow() > 0 {
             // The sender is here: it cannot be gone.
             let _ = self.0.subscribe().wait_for(|closed| *closed == 0).await;
@@ -74,19 +74,19 @@ impl Drop for Closed<'_> {
 }
 
 impl Store {
-    /// Begins a transaction that may write instead of one that reads: closes connections of readers, one after the other
-    /// as they come free, until MySQL grants one. `error`: why it did not.
+    /// Begins a transaction that may write after MySQL has granted no connection (`error`): closes idle connections of
+    /// readers, one at a time, until MySQL grants one.
     ///
     /// # Errors
-    /// What the database says; that there is still none after some time, which others may have.
-    pub(super) async fn begin_before_readers(&self, error: DbErr) -> DbResult<DatabaseTransaction> {
+    /// Any error of the database; after 2.5 s that it still grants no connection, because other clients have them.
+    pub(super) async fn begin_in_place_of_a_reader(&self, error: DbErr) -> DbResult<DatabaseTransaction> {
         warn!(%error, "MySQL grants no further connection, so a reader gives up its own; set DATABASE_CONNECTIONS lower");
         let until = Instant::now() + STATEMENT_TIMEOUT / 2;
         let _closed = self.gate.close();
         loop {
             let [reads, lists] = self.read_pools();
-            let _is_closed = reads.close_idle().await || lists.close_idle().await;
-            match self.writing().begin_with_options(immediate()).await {
+            let _is_closed = reads.close_idle_connection().await || lists.close_idle_connection().await;
+            match self.writer_connection().begin_with_options(immediate()).await {
                 // MySQL may take a moment to see that the other is gone.
                 Err(error) if is_out_of_connections(&error) && Instant::now() < until => {
                     sleep(LOOK_AGAIN).await
@@ -114,7 +114,11 @@ mod tests {
             (17, 2, 9, 6),
             (100, 2, 59, 39),
         ] {
-            assert_eq!(Shares::of(connections), Shares { writers, reads, lists }, "{connections}");
+            assert_eq!(
+                ConnectionCounts::of(connections),
+                ConnectionCounts { writers, reads, lists },
+                "{connections}"
+            );
             assert_eq!(writers + reads + lists, connections);
         }
     }
@@ -122,9 +126,9 @@ mod tests {
     #[test]
     fn reads_wait_as_long_as_any_writer_takes_connections() {
         let gate = Gate::default();
-        assert!(gate.pass().now_or_never().is_some());
+        assert!(gate.wait_until_open().now_or_never().is_some());
         let (first, second) = (gate.close(), gate.close());
-        let mut waits = Box::pin(gate.pass());
+        let mut waits = Box::pin(gate.wait_until_open());
         drop(first);
         assert!(waits.as_mut().now_or_never().is_none());
         drop(second);

@@ -68,12 +68,12 @@ pub fn is_broken(error: &DbErr) -> bool {
         )
 }
 
-/// Does MySQL grant no further connection for now?
+/// Is it the error of a MySQL that grants no further connection for now?
 pub fn is_out_of_connections(error: &DbErr) -> bool {
     mysql_number(error).is_some_and(|number| MYSQL_NO_CONNECTION.contains(&number))
 }
 
-/// Is there no connection, or one that says nothing? Else the database has answered, and has refused.
+/// Is there no usable connection? Otherwise the database has answered and refused.
 pub fn is_unreachable(error: &DbErr) -> bool {
     matches!(error, DbErr::Conn(_) | DbErr::ConnectionAcquire(_))
         || is_broken(error)

@@ -36,7 +36,7 @@ mod totals;
 mod writer;
 
 pub use access::Granted;
-pub use address::{explain, place};
+pub use address::explain;
 pub use connect::{ConnectError, Store, is_in_use};
 pub use counts::watch_channel;
 pub use expiry::Expiry;

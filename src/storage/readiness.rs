@@ -1,37 +1,37 @@
-//! Can the database be read, and can it be written? What `/readyz` tells.
+//! Whether the database can be read and written, for `/readyz`.
 //!
-//! Whether it can be written the last change says, which costs nothing. After one that failed, writing is tried anew
-//! by whoever asks: a load balancer may send no changes until it is told that they succeed again.
+//! Whether it can be written is known from the last change, at no cost. If that failed, each question tries to write:
+//! a load balancer that was told 503 sends no changes, so nothing else would find out that they succeed again.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sea_orm::DbErr;
+use sea_orm::{ConnectionTrait, DbErr};
 
 use super::{
     connect::Store,
     error::{is_unreachable, may_come_back},
 };
 
-/// How long the last change that failed is believed. Some failures, as of a full disk, no trial shows.
+/// How long a failed change counts without a new try. The try would not notice some causes, such as a full disk.
 const BELIEVED: Duration = Duration::from_secs(1);
 
-/// What the database can be used for.
+/// What the database can be used for at the moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Readiness {
-    /// Everything.
+    /// Reads and changes.
     Ready,
-    /// Reads. Changes are refused by the database, such as one that is read-only or has no disk space.
+    /// Reads only: the database refuses changes, because it is read-only or its disk is full.
     ReadsOnly,
-    /// Reads, as far as that: there is no connection for changes.
+    /// Reads only: there is no connection for changes.
     NoWriter,
     /// Nothing.
     Away,
 }
 
-/// How the last change went.
+/// The result of the last change. Written by the writers after each transaction, read by `/readyz`.
 #[derive(Debug, Default)]
-pub struct Writes(Mutex<Option<Failure>>);
+pub struct WriteHealth(Mutex<Option<Failure>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Failure {
@@ -39,14 +39,14 @@ struct Failure {
     readiness: Readiness,
 }
 
-impl Writes {
-    /// A change was committed.
-    pub fn succeeded(&self) {
+impl WriteHealth {
+    /// Records that a transaction was committed.
+    pub fn record_succeeded(&self) {
         *self.0.lock() = None;
     }
 
-    /// A change failed. What is wrong with one change alone says nothing about others.
-    pub fn failed(&self, error: &DbErr) {
+    /// Records that a transaction failed. An error of that change alone says nothing about others and is ignored.
+    pub fn record_failed(&self, error: &DbErr) {
         let readiness = match is_unreachable(error) {
             true => Readiness::NoWriter,
             false if may_come_back(error) => Readiness::ReadsOnly,
@@ -61,7 +61,7 @@ impl Writes {
 }
 
 impl Store {
-    /// What the database can be used for now.
+    /// Asks what the database can be used for.
     pub async fn readiness(&self) -> Readiness {
         if self.ping().await.is_err() {
             return Readiness::Away;
@@ -71,25 +71,21 @@ impl Store {
             Some(failure) if failure.at.elapsed() < BELIEVED => failure.readiness,
             Some(_) => match self.written(self.try_to_write()).await {
                 Ok(()) => {
-                    self.writes.succeeded();
+                    self.writes.record_succeeded();
                     Readiness::Ready
                 }
                 Err(error) => {
-                    self.writes.failed(&error);
+                    self.writes.record_failed(&error);
                     self.writes.last().map_or(Readiness::Ready, |failure| failure.readiness)
                 }
             },
         }
     }
 
-    /// Changes nothing, in a transaction that could.
+    /// Runs a statement that a database without write access refuses, and that changes nothing.
     async fn try_to_write(&self) -> Result<(), DbErr> {
         let tx = self.begin().await?;
-        sea_orm::ConnectionTrait::execute_unprepared(
-            &tx,
-            "UPDATE location SET version = version WHERE id = 0",
-        )
-        .await?;
+        tx.execute_unprepared("UPDATE location SET version = version WHERE id = 0").await?;
         tx.rollback().await
     }
 }
@@ -102,17 +98,17 @@ mod tests {
 
     #[test]
     fn the_last_change_says_whether_the_next_may_succeed() {
-        let writes = Writes::default();
+        let writes = WriteHealth::default();
         let readiness = || writes.last().map(|failure| failure.readiness);
         assert_eq!(readiness(), None);
         // Of one change alone.
-        writes.failed(&DbErr::Custom("a row that makes no sense".into()));
+        writes.record_failed(&DbErr::Custom("a row that makes no sense".into()));
         assert_eq!(readiness(), None);
-        writes.failed(&DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
+        writes.record_failed(&DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
         assert_eq!(readiness(), Some(Readiness::NoWriter));
-        writes.succeeded();
+        writes.record_succeeded();
         assert_eq!(readiness(), None);
-        writes.failed(&DbErr::Exec(RuntimeErr::SqlxError(sqlx::Error::WorkerCrashed.into())));
+        writes.record_failed(&DbErr::Exec(RuntimeErr::SqlxError(sqlx::Error::WorkerCrashed.into())));
         assert_eq!(readiness(), Some(Readiness::NoWriter));
     }
 }

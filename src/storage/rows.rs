@@ -4,8 +4,8 @@
 //! another statement to keep. Strings are in hexadecimal there, so nothing needs quoting. SQLite, which
 //! limits the length of a text and prepares it cheaply, gets them as parameters.
 //!
-//! MySQL ends a connection over which a packet comes that is larger than its `max_allowed_packet`, so no packet here
-//! has more, unless a single row does: what is written into one row is checked before ([`Dialect::check_row`]).
+//! MySQL closes a connection that sends a packet larger than its `max_allowed_packet`, so rows are divided into
+//! statements below that. A single row that is too large is refused before it is written ([`Dialect::check_row`]).
 
 use std::fmt::Write as _;
 
@@ -17,12 +17,12 @@ use crate::domain::{
     id::LocationId,
 };
 
-/// A packet has no more than this, however much MySQL takes: memory is better used.
+/// Largest packet that is sent, however much MySQL accepts: a larger one only takes more memory.
 const MAX_PACKET: usize = 4 * 1024 * 1024;
-/// Bytes that are left free in a packet, for its header and for what stands around the cells of a row.
+/// Bytes kept free in a packet for its header and for the SQL around the cells of a row.
 const PACKET_SPARE: usize = 1024;
 
-/// Whom statements are written for.
+/// The database that a statement is written for, and the largest packet it accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialect {
     backend: DatabaseBackend,
@@ -31,7 +31,7 @@ pub struct Dialect {
 }
 
 impl Dialect {
-    /// `max_packet` counts for MySQL only.
+    /// A dialect; `max_packet` applies to MySQL only.
     pub fn new(backend: DatabaseBackend, max_packet: usize) -> Self {
         Self { backend, max_packet }
     }
@@ -41,7 +41,7 @@ impl Dialect {
         self.backend
     }
 
-    /// Bytes of one packet.
+    /// Largest statement in bytes.
     fn packet(self) -> usize {
         match self.backend {
             DatabaseBackend::MySql => self.max_packet.saturating_sub(PACKET_SPARE).min(MAX_PACKET),
@@ -49,17 +49,17 @@ impl Dialect {
         }
     }
 
-    /// Can a row with so many bytes of text and blobs be written at all?
+    /// Checks that a row with so many bytes of text and blobs fits into one packet.
     ///
     /// # Errors
     /// `payload_too_large`.
     pub fn check_row(self, bytes: usize) -> Result<()> {
-        // In hexadecimal.
+        // Text and blobs are sent in hexadecimal, two digits a byte.
         if self.backend != DatabaseBackend::MySql || 2 * bytes + PACKET_SPARE <= self.max_packet {
             return Ok(());
         }
         let detail = format!(
-            "the location takes {bytes} bytes, and the database takes {} of one (max_allowed_packet is {})",
+            "the location has {bytes} bytes in the database, which accepts at most {} (its max_allowed_packet is {})",
             self.max_packet.saturating_sub(PACKET_SPARE) / 2,
             self.max_packet
         );
@@ -77,14 +77,14 @@ pub enum Cell<'a> {
     Null,
 }
 
-/// `INSERT INTO … VALUES (…), (…) …`, growing row by row; more than one such statement where a packet takes no more.
+/// `INSERT INTO … VALUES (…), (…) …`, growing row by row; several such statements if one packet cannot hold all rows.
 #[derive(Clone, Debug)]
 pub struct Rows {
     dialect: Dialect,
     /// What stands before the rows and after them.
     insert: &'static str,
     tail: &'static str,
-    /// Statements that take no further row, without values: only MySQL limits packets.
+    /// Statements that cannot hold another row. They have no `values`: only MySQL limits packets.
     full: Vec<String>,
     sql: String,
     values: Vec<Value>,
@@ -98,7 +98,7 @@ impl Rows {
         Self { dialect, insert, tail, full, sql, values: Vec::new(), is_empty: true }
     }
 
-    /// Whom it is written for.
+    /// The dialect of the statement.
     pub fn dialect(&self) -> Dialect {
         self.dialect
     }
@@ -134,7 +134,7 @@ impl Rows {
         self.is_empty = false;
     }
 
-    /// Sends the statements that take no further row.
+    /// Sends the statements that cannot hold another row, so that they need not wait in memory.
     pub async fn send_full(&mut self, db: &impl ConnectionTrait) -> DbResult<()> {
         for sql in self.full.drain(..) {
             db.execute_unprepared(&sql).await?;
@@ -142,7 +142,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Sends those of the statements that have rows, in this order, as many in one packet as it takes.
+    /// Sends the statements that have rows, in this order, as many in one packet as fit.
     pub async fn send<const N: usize>(all: [Self; N], db: &impl ConnectionTrait) -> DbResult<()> {
         let mut text = String::new();
         for mut rows in all.into_iter().filter(|rows| !rows.is_empty) {

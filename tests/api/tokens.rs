@@ -178,7 +178,7 @@ async fn greeting(database: &TestDatabase, key: (&str, &str)) -> String {
 async fn a_minted_token_stands_alone_and_is_taken() {
     // No database: none is asked.
     let other = [("DATABASE_URL", "mysql://root@127.0.0.1:1/x"), ("RUST_LOG", "trace")];
-    let secrets = File::new("mint", &format!("{SECRET}\n{OLD}\n"));
+    let secrets = File::new("mint", &format!("\u{feff}{SECRET}\n{OLD}\n"));
     let hour = Duration::from_secs(3600);
     let user = |id| UserId::new(id).unwrap();
     let cases = [
