@@ -81,7 +81,8 @@ fn refused(error: &Error, doc: &Option<Doc>) {
 }
 
 fn created(new: &NewLocation, doc: &Doc, now: Timestamp) {
-    assert_eq!(new.owner.get(), doc.get("userId").map_or(1, |user| user.as_u64().expect("an integer")));
+    assert_eq!(new.owner.get(), doc.get("userId").map_or(1, |user| user.as_id().expect("an id")));
+    has_none_of(doc, ["coordinates", "geometries", "features"]);
     assert!(new.owner.get() <= MAX_SAFE_INTEGER);
     as_sent(&new.geometry, doc.get("geometry").expect("a geometry"));
     let location = new.to_location(LocationId::new(MAX_SAFE_INTEGER).expect("an id"), now);
@@ -95,8 +96,14 @@ fn created(new: &NewLocation, doc: &Doc, now: Timestamp) {
 }
 
 fn updated(update: &Update, doc: &Doc, path: Option<LocationId>, now: Timestamp) {
-    let said = doc.get("id").map(|id| id.as_u64().expect("an integer"));
+    // A text that names no location is an id of another tool, if the path has the location's.
+    let is_foreign = |id: &&Doc| {
+        let names_one = id.as_id().is_some_and(|id| LocationId::new(id).is_some());
+        path.is_some() && id.as_str().is_some() && !names_one
+    };
+    let said = doc.get("id").filter(|id| !is_foreign(id)).map(|id| id.as_id().expect("an id"));
     assert_eq!(Some(update.id.get()), said.or(path.map(LocationId::get)));
+    has_none_of(doc, ["coordinates", "geometries", "features"]);
     assert!((1..=MAX_SAFE_INTEGER).contains(&update.id.get()));
     assert!(update.by.user().get() <= MAX_SAFE_INTEGER);
     assert!(update.geometry.is_some() || update.patch.is_some());
@@ -150,7 +157,13 @@ fn as_sent(geometry: &Geometry, sent: &Doc) {
     assert_eq!(stored.to_json(), text);
 }
 
+/// RFC 7946 §7.1: no member of another kind of object.
+fn has_none_of(doc: &Doc, names: [&str; 3]) {
+    assert!(names.iter().all(|name| doc.get(name).is_none()), "{doc:?}");
+}
+
 fn same_geometry(kept: &Doc, sent: &Doc) {
+    has_none_of(sent, ["geometry", "properties", "features"]);
     assert_eq!(kept.members().map(<[_]>::len), Some(2));
     assert_eq!(kept.get("type"), sent.get("type"));
     match (kept.get("geometries"), sent.get("geometries")) {

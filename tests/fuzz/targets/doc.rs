@@ -20,8 +20,9 @@ pub enum Doc {
 }
 
 impl Doc {
+    /// Reads JSON, which may have a byte order mark before it.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        serde_json::from_slice(text).ok()
+        serde_json::from_slice(text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)).ok()
     }
 
     pub fn text(text: &str) -> Self {
@@ -46,10 +47,23 @@ impl Doc {
         self.members()?.iter().find(|member| member.0 == name).map(|member| &member.1)
     }
 
+    /// A number that is a non-negative integer by its value.
     pub fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Unsigned(number) => Some(*number),
+            Self::Float(bits) => {
+                let number = f64::from_bits(*bits);
+                (number >= 0.0 && number.fract() == 0.0 && number < u64::MAX as f64).then_some(number as u64)
+            }
             _ => None,
+        }
+    }
+
+    /// An id: such a number, or its decimal string, which is its only name.
+    pub fn as_id(&self) -> Option<u64> {
+        match self {
+            Self::Text(text) => text.parse().ok().filter(|id: &u64| id.to_string() == *text),
+            number => number.as_u64(),
         }
     }
 
