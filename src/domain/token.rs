@@ -25,6 +25,8 @@ pub const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The longest token that is looked at.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// What stands before a token in the `Authorization` header, and is sent along by mistake elsewhere.
+const SCHEME: &str = "Bearer ";
 /// As long as the hash: a shorter secret is easier to guess than a signature is.
 const MIN_SECRET_BYTES: usize = 32;
 const RSA_BITS: RangeInclusive<usize> = 2048..=4096;
@@ -167,6 +169,9 @@ impl Keys {
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Token> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(invalid("the token is over 8 KiB"));
+        }
+        if token.get(..SCHEME.len()).is_some_and(|start| start.eq_ignore_ascii_case(SCHEME)) {
+            return Err(invalid("the token has `Bearer` before it, which only the Authorization header has"));
         }
         let parts = token.rsplit_once('.').and_then(|(message, signature)| {
             let (header, claims) = message.split_once('.')?;

@@ -139,9 +139,6 @@ fn credentials(socket: &SocketRef, auth: &Value) -> Result<Credentials> {
         None => bearer(&request.headers).map_err(|why| Error::new(Code::InvalidToken, why))?,
     };
     let share = shown("share", Code::InvalidShare)?;
-    if token.as_deref().is_some_and(|token| token.starts_with("Bearer ")) {
-        return Err(Error::new(Code::InvalidToken, "token must be the token alone, without `Bearer`"));
-    }
     if token.is_none() && share.is_none() && !auth.is_null() && !auth.is_object() {
         return Err(Error::new(Code::Unauthorized, "auth must be an object, such as {\"token\": \"…\"}"));
     }

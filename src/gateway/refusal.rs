@@ -47,11 +47,11 @@ fn rewritten(packet: &str) -> Option<String> {
 pub fn rewrite_answer(body: Bytes, has_lengths: bool) -> Bytes {
     let Ok(text) = str::from_utf8(&body) else { return body };
     let mut answer = String::new();
-    let Ok(_) = each_packet(text, has_lengths, |packet| {
+    let Ok(is_framed) = each_packet(text, has_lengths, |packet| {
         push_packet(&mut answer, has_lengths, rewritten(packet).as_deref().unwrap_or(packet));
         Ok::<_, Infallible>(())
     });
-    answer.into()
+    if is_framed { answer.into() } else { body }
 }
 
 /// A frame of the library's that is to be replaced, in bytes that it writes.

@@ -347,7 +347,7 @@ async fn a_refused_socket_is_told_why_in_words() {
     let bearer = format!("Bearer {good}");
     for (token, code, word) in [
         (Value::Null, "unauthorized", "token"),
-        (json!(bearer), "invalid_token", "without `Bearer`"),
+        (json!(bearer), "invalid_token", "`Bearer` before it"),
         (json!("eyJhbGciOiJub25lIn0.e30."), "invalid_token", "algorithm"),
         (json!(7), "invalid_token", "must be text"),
     ] {
