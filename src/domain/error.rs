@@ -200,6 +200,17 @@ impl Error {
         Self::new(Code::StorageUnavailable, "the database cannot be reached; try again")
     }
 
+    /// Has something failed, which an operator should hear of? Where others have too much under way nothing has: such an
+    /// error says when to try again, and has no cause.
+    pub fn is_failure(&self) -> bool {
+        let is_overload = self.retry_after.is_some() && self.cause.is_none();
+        match self.code {
+            Code::Internal | Code::Unhealthy => true,
+            Code::StorageUnavailable => !is_overload,
+            _ => false,
+        }
+    }
+
     /// There is no such location.
     pub fn no_location(id: impl fmt::Display) -> Self {
         Self::new(Code::NotFound, format!("there is no location {id}"))
@@ -220,3 +231,23 @@ impl StdError for Error {
 
 /// What the domain's constructors return.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_failed_is_a_failure() {
+        let busy = || Error::new(Code::StorageUnavailable, "too many");
+        for (error, is_failure) in [
+            (Error::internal("broken"), true),
+            (Error::database_away(), true),
+            (busy().after(Duration::from_secs(1)), false),
+            (busy().after(Duration::from_secs(1)).because("broken"), true),
+            (Error::limited("too many", Duration::from_secs(1)), false),
+            (Error::no_location(1), false),
+        ] {
+            assert_eq!(error.is_failure(), is_failure, "{error}");
+        }
+    }
+}

@@ -17,7 +17,7 @@ use super::{
     outlet::{Ack, Outlet, body},
     session::log_name,
 };
-use crate::domain::error::{Code, Error};
+use crate::domain::error::Error;
 
 /// A failure, as an ack or as the event `exception`.
 #[derive(Serialize)]
@@ -44,7 +44,7 @@ impl Reply {
 
     /// Answers an event that was refused.
     pub fn refuse(&mut self, error: &Error) {
-        if matches!(error.code, Code::Internal | Code::StorageUnavailable) {
+        if error.is_failure() {
             let cause = std::error::Error::source(error);
             error!(socket = log_name(&self.socket), code = error.code.as_str(), cause, "failed");
         }

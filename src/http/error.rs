@@ -78,11 +78,11 @@ struct Problem<'a> {
 
 fn problem(error: &Error) -> Response<Bytes> {
     let status = status(error.code);
-    if is_refusal(error) {
+    if error.is_failure() {
+        tracing::error!(code = error.code.as_str(), detail = %error.detail, cause = error.source(), "failed");
+    } else if status.is_server_error() {
         // A line for each would let callers fill the log; the counters say how many there are.
         tracing::debug!(code = error.code.as_str(), detail = %error.detail, "refused");
-    } else if status.is_server_error() {
-        tracing::error!(code = error.code.as_str(), detail = %error.detail, cause = error.source(), "failed");
     }
     let problem = Problem {
         r#type: "about:blank",
@@ -111,12 +111,6 @@ fn problem(error: &Error) -> Response<Bytes> {
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
     response
-}
-
-/// Is it refused because others have too much under way, and nothing has failed? Only then it is known when to try
-/// again.
-fn is_refusal(error: &Error) -> bool {
-    error.code == Code::StorageUnavailable && error.retry_after.is_some() && error.source().is_none()
 }
 
 impl Reply for Error {

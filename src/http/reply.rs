@@ -118,7 +118,8 @@ fn log_broken_off(error: &Error) {
         Code::NotFound | Code::Forbidden => {
             tracing::info!(%error, "the right to an answer ended; it was broken off")
         }
-        _ => tracing::error!(%error, cause, "an answer was broken off"),
+        _ if error.is_failure() => tracing::error!(%error, cause, "an answer was broken off"),
+        _ => tracing::debug!(%error, "an answer was broken off: too much is under way"),
     }
 }
 

@@ -138,8 +138,10 @@ impl Writer {
     }
 
     async fn send(&self, act: Act) -> Result<Arc<Committed>> {
-        let full =
-            || Error::new(Code::StorageUnavailable, "too many writes wait for the database; try again");
+        let full = || {
+            let detail = "too many writes wait for the database; try again";
+            Error::new(Code::StorageUnavailable, detail).after(RETRY_AFTER)
+        };
         let place = self.places.take(act.whose(), act.size()).map_err(|why| match why {
             Full::Queue => full(),
             Full::Share => {
