@@ -101,6 +101,12 @@ pub fn is_silence(error: &DbErr) -> bool {
     matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
 }
 
+/// Has the store been closed? The server is about to end.
+pub fn is_closed(error: &DbErr) -> bool {
+    matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))
+        || matches!(sqlx_error(error), Some(sqlx::Error::PoolClosed))
+}
+
 /// What the database says, unless it says nothing for too long.
 pub async fn in_time<T>(asked: impl Future<Output = DbResult<T>>) -> DbResult<T> {
     timeout(STATEMENT_TIMEOUT, asked).await.unwrap_or_else(|_| Err(no_answer()))

@@ -19,7 +19,7 @@ use super::{
     access::{count, statement},
     connect::Store,
     counts::watch_channel,
-    error::DbResult,
+    error::{DbResult, is_closed},
     notices::OF_ONE_NOTICE,
 };
 use crate::{
@@ -111,6 +111,9 @@ async fn run(store: Store, keep: config::Notifications, queue: &mut mpsc::Receiv
             Ok::<(), DbErr>(())
         };
         if let Err(error) = done.await {
+            if is_closed(&error) {
+                return;
+            }
             warn!(%error, "notifications could not be removed; trying again");
             next = None;
             sweep.reset_after(TRY_AGAIN);

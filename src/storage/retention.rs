@@ -16,7 +16,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{batch::Act, connect::Store, counts::watch_channel};
+use super::{batch::Act, connect::Store, counts::watch_channel, error::is_closed};
 use crate::{
     config::History,
     domain::{location::Location, time::Timestamp},
@@ -107,6 +107,9 @@ async fn run(store: Store, keep: History, queue: &mut mpsc::Receiver<Due>) {
             Ok::<(), DbErr>(())
         };
         if let Err(error) = done.await {
+            if is_closed(&error) {
+                return;
+            }
             warn!(%error, "history could not be removed; trying again");
             after = None;
             sweep.reset_after(TRY_AGAIN);
