@@ -281,10 +281,12 @@ where
                 debug!("a WebSocket came to nothing; its session goes on polling");
                 return;
             };
-            // A client changes over when it has read the answer to its last poll.
+            // A client changes over when it has read the answer to its last poll, as it polls again only then.
+            let Some(poll) = PollGuard::begin(&link) else { return };
             if !link.record_poll().await {
                 return;
             }
+            poll.disarm();
             let stream = Box::new(Stream::new(stream, said, link, true, patience));
             if let Err(error) = library.oneshot((stream, request)).await {
                 debug!(%error, "WebSocket");
