@@ -29,6 +29,7 @@ use crate::{
         clients::Clients,
         exposition::Exposition,
         history::versions,
+        noise::{self, BROKEN_ROW},
         problem::Problem,
         process::Process,
         tokens::{KEY, Pass, token},
@@ -457,6 +458,7 @@ async fn a_page_of_history_is_whole_however_large() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_cannot_be_read_is_missing_and_nothing_else() {
+    noise::expect(&BROKEN_ROW);
     let server = TestServer::start_with(Db::Sqlite, &[ON]).await;
     let (first, broken, last) = (
         server.create_at(0.5, 0.5).await,

@@ -24,6 +24,7 @@ use crate::{
         clients::Clients,
         exposition::Exposition,
         mysqld::Mysqld,
+        noise::{self, BROKEN_ROW},
         point,
         process::{Process, command, run, signal},
         proxy::Proxy,
@@ -147,6 +148,7 @@ async fn unknown_paths_are_cut_in_the_log_and_limited_by_address() {
 }
 
 async fn a_row_that_cannot_be_read_breaks_its_own_location_only(db: Db) {
+    noise::expect(&BROKEN_ROW);
     let server = TestServer::start_with(db, &[ON]).await;
     let clients = Clients::start();
     let mut member = clients.connect(&server.gateway).await;

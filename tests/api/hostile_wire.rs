@@ -18,6 +18,7 @@ use crate::support::{
     Db, TestServer,
     clients::{Clients, PATIENCE},
     exposition::Exposition,
+    noise::{self, CUT_OFF},
     polling::Polling,
     process::Process,
     tokens::{KEY, Pass, token},
@@ -522,6 +523,7 @@ async fn nobody_holds_much_before_it_is_known_who_they_are() {
 /// A thousand may hear of it, and none of them reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_sockets_and_one_large_feature_cost_little() {
+    noise::expect(&[CUT_OFF]);
     let server = locked().await;
     let owner = Pass::user(OWNER);
     let id = create_large(&owner, &server).await;

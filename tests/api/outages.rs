@@ -34,6 +34,7 @@ use crate::{
         followers::{Entry, Followers},
         history::version,
         mysqld::Mysqld,
+        noise::{self, DATABASE_AWAY},
         point,
         process::{Process, run, signal},
         proxy::{End, Proxy},
@@ -82,6 +83,7 @@ struct Scene {
 
 impl Scene {
     async fn new(site: Site, writers: u32) -> Self {
+        noise::expect(&DATABASE_AWAY);
         let server = site.start().await;
         let locations = site.create(6).await;
         let mut followers = Followers::start(1, &site.gateway);
@@ -529,6 +531,7 @@ async fn an_sqlite_file_that_another_process_has_locked_is_waited_for() {
 /// As on a full disk: no file may grow, whoever asks.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_sqlite_file_that_cannot_grow_is_read_and_written_once_it_can() {
+    noise::expect(&DATABASE_AWAY);
     let database = TestDatabase::create(Db::Sqlite).await;
     let settings = [("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0"), ("LOG_FORMAT", "json")];
     let mut command = Command::new("sh");
@@ -711,6 +714,7 @@ async fn idle(url: &str, count: usize, begins: &str) -> Vec<TcpStream> {
 }
 
 async fn a_server_out_of_descriptors_goes_on_once_there_are_some(db: Db) {
+    noise::expect(&["accept"]);
     let database = TestDatabase::create(db).await;
     let mut server = Process::start(&[("DATABASE_URL", &database.url), QUIET]).await;
     let clients = Clients::start();

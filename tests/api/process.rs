@@ -15,6 +15,7 @@ use crate::{
     support::{
         Db, TestDatabase,
         clients::Clients,
+        noise::{self, IN_FLIGHT},
         point,
         polling::Polling,
         process::{Process, command, run, signal},
@@ -322,6 +323,7 @@ async fn each_request_and_each_act_of_a_socket_has_one_line_of_fields() {
 
 #[tokio::test]
 async fn a_client_that_never_finishes_its_request_does_not_hold_up_the_end() {
+    noise::expect(&[IN_FLIGHT]);
     let database = TestDatabase::create(Db::Sqlite).await;
     let server = Process::start(&[("DATABASE_URL", &database.url)]).await;
     let addr = server.api.trim_start_matches("http://").to_owned();
@@ -338,6 +340,7 @@ async fn a_client_that_never_finishes_its_request_does_not_hold_up_the_end() {
 /// All that the end waits for, one after the other: a request, a poll, a packet, the database.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_hangs_the_end_comes_in_time() {
+    noise::expect(&[IN_FLIGHT]);
     let database = TestDatabase::create(Db::MySql).await;
     let proxy = Proxy::start(&database, None).await;
     let server = Process::start(&[("DATABASE_URL", &proxy.url)]).await;

@@ -8,6 +8,7 @@ pub mod lists;
 pub mod load;
 pub mod mysqld;
 pub mod nginx;
+pub mod noise;
 pub mod people;
 pub mod polling;
 pub mod problem;
@@ -119,7 +120,9 @@ fn mysql_url() -> String {
 
 /// A connection to MySQL itself, in no database.
 pub async fn administrator() -> DatabaseConnection {
-    Database::connect(mysql_url()).await.expect("MySQL")
+    let mut options = ConnectOptions::new(mysql_url());
+    options.sqlx_logging(false);
+    Database::connect(options).await.expect("MySQL")
 }
 
 async fn administer(sql: &str) {
@@ -160,11 +163,13 @@ impl TestServer {
         values.extend(settings.iter().copied());
         let config =
             Config::load(|name| Ok(values.get(name).map(|value| (Source::Environment, (*value).to_owned()))));
+        let watch = noise::Watch::start();
         let server = Server::bind(config.expect("settings")).await.expect("bind");
         let (api, gateway) = server.addrs().expect("addrs");
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(async {
             server.serve(async { drop(stopped.await) }).await.expect("every task goes on until the end");
+            drop(watch);
         });
         Self::at((api, gateway), database, stop, served)
     }
@@ -193,10 +198,10 @@ impl TestServer {
         self.halt().await.drop().await;
     }
 
-    /// Stops the server; the database stays.
+    /// Stops the server, whose log must be as its test has announced; the database stays.
     pub async fn halt(self) -> TestDatabase {
         self.stop.send(()).expect("the server runs until it is stopped");
-        self.served.await.expect("the server ends without a panic");
+        self.served.await.expect("the server ends without a panic, and its log is quiet");
         self.database
     }
 

@@ -18,7 +18,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::site::addrs;
+use super::{
+    noise::{self, DATABASE_AWAY},
+    site::addrs,
+};
 
 /// Longer than any start on a busy machine; reached only by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,6 +44,8 @@ pub struct Mysqld {
 impl Mysqld {
     /// With an empty database; not started yet.
     pub async fn new() -> Self {
+        // Who has one of their own stops it.
+        noise::expect(&DATABASE_AWAY);
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("georoom-mysqld-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = env::temp_dir().join(name);

@@ -6,11 +6,16 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    runtime::Handle,
     sync::{mpsc, oneshot},
+    task::JoinHandle,
     time::timeout,
 };
 
-use super::{Db, TestDatabase, TestServer, UNLIMITED};
+use super::{
+    Db, TestDatabase, TestServer, UNLIMITED,
+    noise::{self, Watch},
+};
 
 /// Longer than any start or stop on a busy machine; reached only by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -93,13 +98,16 @@ impl Log {
     }
 }
 
-/// A server in a process of its own, logging JSON.
+/// A server in a process of its own, logging JSON. Once it has ended its log must be as its test has announced.
 pub struct Process {
     pub api: String,
     pub gateway: String,
     pub log: Log,
     addrs: (SocketAddr, SocketAddr),
     child: Child,
+    /// Reads the log; done when all of it is read.
+    reader: JoinHandle<()>,
+    _watch: Watch,
 }
 
 impl Process {
@@ -115,9 +123,12 @@ impl Process {
         let mut child = command.stderr(Stdio::inherit()).spawn().expect("the binary");
         let mut output = BufReader::new(child.stdout.take().expect("piped")).lines();
         let (line, lines) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
+        let watch = Watch::start();
+        let reader = tokio::spawn(async move {
+            let test = Handle::current().id();
             while let Some(text) = output.next_line().await.expect("lines of text") {
                 let entry = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+                noise::record(test, &entry);
                 // A test that does not read the log goes on all the same.
                 let _ = line.send(entry);
             }
@@ -126,7 +137,8 @@ impl Process {
         let started = log.find("started", &[]).await;
         let addr = |name: &str| started[name].as_str().expect(name).parse().expect(name);
         let addrs: (SocketAddr, SocketAddr) = (addr("api"), addr("gateway"));
-        Self { api: format!("http://{}", addrs.0), gateway: format!("http://{}", addrs.1), log, addrs, child }
+        let (api, gateway) = (format!("http://{}", addrs.0), format!("http://{}", addrs.1));
+        Self { api, gateway, log, addrs, child, reader, _watch: watch }
     }
 
     /// Sends a signal: TERM, INT, KILL.
@@ -150,6 +162,7 @@ impl Process {
     /// kill -9, this very moment.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("a running process");
+        self.read_log().await;
     }
 
     /// Waits for the end, at most as long as the contract gives it; returns the exit code.
@@ -166,7 +179,14 @@ impl Process {
 
     async fn wait(&mut self) -> Option<i32> {
         let status = timeout(Duration::from_secs(10), self.child.wait());
-        status.await.expect("the end within 10 s").expect("a status").code()
+        let status = status.await.expect("the end within 10 s").expect("a status");
+        self.read_log().await;
+        status.code()
+    }
+
+    /// Reads the rest of the log of a process that has ended.
+    async fn read_log(&mut self) {
+        timeout(PATIENCE, &mut self.reader).await.expect("the end of the log").expect("lines of JSON");
     }
 
     /// The same as a [`TestServer`], for tests that need its own limits or its log.

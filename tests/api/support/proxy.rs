@@ -19,7 +19,10 @@ use tokio::{
     time::sleep,
 };
 
-use super::TestDatabase;
+use super::{
+    TestDatabase,
+    noise::{self, DATABASE_AWAY},
+};
 
 /// The first byte of a packet with SQL text in it.
 const QUERY: u8 = 3;
@@ -129,6 +132,7 @@ impl Proxy {
 
     /// Cuts every connection; the address can be had again.
     pub async fn cut(self) -> SocketAddr {
+        noise::expect(&DATABASE_AWAY);
         self.accepting.abort();
         let _ = self.accepting.await;
         self.addr
@@ -136,6 +140,7 @@ impl Proxy {
 
     /// Ends every connection there is; new ones are carried as before.
     pub fn end_all(&self, how: End) {
+        noise::expect(&DATABASE_AWAY);
         self.traffic.ends.send_modify(|(count, last)| (*count, *last) = (*count + 1, how));
     }
 
@@ -147,11 +152,13 @@ impl Proxy {
 
     /// The next COMMIT loses this; `None`: nothing after all.
     pub fn lose_next(&self, loss: Option<Loss>) {
+        noise::expect(&DATABASE_AWAY);
         *self.traffic.next.lock().unwrap() = loss;
     }
 
     /// One COMMIT in so many loses its answer or its request, by turns; 0: none.
     pub fn lose_one_in(&self, commits: u64) {
+        noise::expect(&DATABASE_AWAY);
         self.traffic.one_in.store(commits, Ordering::SeqCst);
     }
 
