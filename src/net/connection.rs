@@ -192,7 +192,11 @@ impl Answers {
     pub fn follow(&self, body: Bytes, keeps_alive: bool) -> (FollowedBody, Delivery) {
         let (state, changed, socket) = (AtomicU8::new(WAITING), Notify::new(), Mutex::default());
         let delivery = Delivery(Arc::new(Progress { state, changed, keeps_alive, socket }));
-        *self.0.last.lock() = Some(delivery.clone());
+        let former = self.0.last.lock().replace(delivery.clone());
+        if let Some(Delivery(former)) = former {
+            // Its client has gone on, so it has read it. The copy would keep the connection open.
+            former.socket.lock().take();
+        }
         (FollowedBody { body: Some(body), delivery: delivery.clone() }, delivery)
     }
 
@@ -295,7 +299,7 @@ impl Delivery {
         }
     }
 
-    /// Looks once: an answer that has been asked for twice has been read.
+    /// Looks at the connection's error, once: the copy of it is closed.
     fn is_refused(&self) -> bool {
         let Some(socket) = self.0.socket.lock().take() else { return false };
         let error = socket.take_error().ok().flatten();

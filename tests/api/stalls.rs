@@ -28,6 +28,7 @@ use crate::support::{
     exposition::Exposition,
     followers::Followers,
     nginx::Nginx,
+    noise::{self, CUT_OFF},
     point,
     polling::Polling,
     process::{Log, Process},
@@ -671,6 +672,7 @@ async fn who_is_gone_without_a_word_is_soon_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_does_not_wait_for_who_does_not_read() {
+    noise::expect(&[CUT_OFF]);
     let _alone = ONE_AT_A_TIME.lock().await;
     let site = Site::new(Db::Sqlite, &[SOCKETS]).await;
     let server = site.start().await;
@@ -789,6 +791,7 @@ async fn who_polls_no_more_is_ended_though_it_is_heard_of() {
 /// In this process, whose end would cut them too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_has_ended_leaves_no_connection_of_who_does_not_read() {
+    noise::expect(&[CUT_OFF]);
     let _alone = ONE_AT_A_TIME.lock().await;
     let server = TestServer::start(Db::Sqlite).await;
     let clients = overfill(&server, 8).await;

@@ -23,12 +23,13 @@ const ALWAYS: [&str; 1] =
 pub const FAILED: &str = "failed";
 /// What a server says that cannot reach its database, or loses connections to it. [`super::proxy::Proxy`] and
 /// [`super::mysqld::Mysqld`] announce it when they break something.
-pub const DATABASE_AWAY: [&str; 13] = [
+pub const DATABASE_AWAY: [&str; 14] = [
     FAILED,
     "DATABASE_URL: the database cannot be used yet; trying again",
     "acquired connection, but time to acquire exceeded slow threshold",
     "an answer was broken off",
     "error from `after_release`",
+    "error from `before_acquire`",
     "error occurred while testing the connection on-release",
     "error returned from after_connect",
     "history could not be removed; trying again",
