@@ -18,7 +18,12 @@ use tokio::{
 
 use crate::{
     on_both_databases,
-    support::{Db, TestServer, answer, point, problem::Problem},
+    support::{
+        Db, TestServer, answer,
+        noise::{self, IN_FLIGHT},
+        point,
+        problem::Problem,
+    },
 };
 
 on_both_databases!(
@@ -1131,6 +1136,7 @@ async fn a_wrong_content_length_harms_nobody(db: Db) {
 }
 
 async fn a_body_that_never_ends_does_not_keep_the_server_from_stopping(db: Db) {
+    noise::expect(&[IN_FLIGHT]);
     let server = TestServer::start(db).await;
     let id = server.create_at(1.0, 2.0).await;
     let mut connection = Raw::connect(&server).await;

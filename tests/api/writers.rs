@@ -25,6 +25,7 @@ use crate::{
         clients::{Client, Clients},
         history::version,
         load::Load,
+        noise::{self, DATABASE_AWAY, FAILED},
         point,
         polling::Polling,
         problem::Problem,
@@ -141,6 +142,7 @@ async fn until_read(server: &TestServer, id: u64) {
 /// applies an update twice, who does not loses one.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_killed_under_load_lose_nothing_and_repeat_nothing() {
+    noise::expect(&DATABASE_AWAY);
     let settings = [("HISTORY_VERSIONS", "1000000"), QUIET];
     let (server, _log) = Process::serve(Db::MySql, &settings).await;
     let second =
@@ -291,6 +293,7 @@ async fn refuse_poison(database: &TestDatabase, table: &str) {
 }
 
 async fn a_row_that_the_database_refuses_fails_its_own_caller_only(db: Db) {
+    noise::expect(&[FAILED]);
     for table in ["history", "location"] {
         let (server, _log) = Process::serve(db, &[QUIET]).await;
         refuse_poison(&server.database, table).await;
@@ -528,6 +531,7 @@ async fn rows_that_somebody_else_has_locked_are_waited_for() {
 /// Whoever wants them is told so, and nobody else is held up for long.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_stays_locked_is_refused_and_the_others_go_on() {
+    noise::expect(&[FAILED]);
     let (server, _log) = Process::serve(Db::MySql, &[QUIET]).await;
     let ids = make(&server, 6).await;
     let (locked, others) = (ids[2], [ids[0], ids[1], ids[3], ids[4], ids[5]]);
