@@ -14,7 +14,14 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, Statement};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{mysqld::Mysqld, point, problem::Problem, process::Process, site::Site};
+use crate::support::{
+    mysqld::Mysqld,
+    noise::{self, DATABASE_AWAY, NO_CONNECTION},
+    point,
+    problem::Problem,
+    process::Process,
+    site::Site,
+};
 
 /// Errors may be logged: they are what is tried.
 const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");
@@ -109,6 +116,9 @@ async fn read_until(site: &Site, ids: &[u64], done: &AtomicBool) -> (usize, usiz
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_keeps_its_connection_whatever_readers_do() {
+    noise::expect(&NO_CONNECTION);
+    // Connections are ended.
+    noise::expect(&DATABASE_AWAY);
     let mysqld = Mysqld::started().await;
     let (admin, site) = limited(&mysqld, 10, &[QUIET]).await;
     let server = site.start().await;

@@ -34,7 +34,7 @@ use crate::{
         followers::{Entry, Followers},
         history::version,
         mysqld::Mysqld,
-        noise::{self, DATABASE_AWAY},
+        noise::{self, DATABASE_AWAY, NO_CONNECTION},
         point,
         process::{Process, run, signal},
         proxy::{End, Proxy},
@@ -460,6 +460,7 @@ async fn connection_id(connection: &DatabaseConnection) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mysql_with_no_connection_to_spare_is_waited_for() {
+    noise::expect(&NO_CONNECTION);
     let _alone = ONE_AT_A_TIME.lock().await;
     let mysqld = Mysqld::started().await;
     let mut scene = Scene::new(Site::on(&mysqld.url(), &[QUIET]), 6).await;

@@ -39,6 +39,11 @@ pub const DATABASE_AWAY: [&str; 14] = [
     "the database did not answer the goodbye",
     "uses of share links and names of users were not written",
 ];
+/// What a server says whose MySQL grants it fewer connections than it wants, and what it says once it has none.
+pub const NO_CONNECTION: [&str; 2] = [
+    FAILED,
+    "MySQL grants no further connection, so a reader gives up its own; set DATABASE_CONNECTIONS lower",
+];
 /// What a server says at its end where clients have taken nothing of what they were sent.
 pub const CUT_OFF: &str = "sockets that read nothing were cut off at the end";
 /// What it says where somebody has sent no more than a part of a request.
