@@ -143,6 +143,61 @@ impl Stream {
         self.held = wanted;
     }
 
+    /// Follows the frames in what was read: takes pongs, counts messages and attachments, and ends a connection that
+    /// wants another namespace too often. A packet that means nothing becomes a heartbeat.
+    fn follow(&mut self, bytes: &mut [u8]) {
+        let (mut frames, mut messages, mut is_elsewhere) = (0, 0, false);
+        let Self { link, inbound, begun, is_attachment, has_attachments, .. } = self;
+        let mut noops = Vec::new();
+        inbound.pass(bytes, |Ended { first, start, length, end }| {
+            frames += 1;
+            let is_whole = !is_begun(first) && *begun == 0;
+            match opcode(first) {
+                PONG => link.record_pong(start),
+                BINARY => *is_attachment = true,
+                TEXT => {
+                    messages += 1;
+                    *is_attachment = false;
+                    if start.starts_with(MESSAGE.as_bytes()) && std::mem::take(has_attachments) {
+                        link.release_attachments();
+                    }
+                    // In pieces so small that it cannot be seen what it is, counts too.
+                    let is_hidden = is_begun(first) && start.len() < ELSEWHERE.len();
+                    let is_other = start.starts_with(ELSEWHERE.as_bytes()) || is_hidden;
+                    is_elsewhere |= is_other && !link.may_wander();
+                    if is_whole && length == 1 && start == NOOP {
+                        noops.push(end - 1);
+                    }
+                }
+                _ => {}
+            }
+            if !is_control(first) {
+                *begun = begun.saturating_add(length);
+                if !is_begun(first) {
+                    let whole = std::mem::take(begun);
+                    if *is_attachment {
+                        *has_attachments = true;
+                        link.record_attachment(whole as usize);
+                    }
+                }
+            }
+        });
+        for last in noops {
+            // Also under its mask.
+            bytes[last] ^= NOOP[0] ^ HEARTBEAT;
+        }
+        if let Some(readers) = &self.readers {
+            readers.record(frames);
+        }
+        if is_elsewhere {
+            self.link.cut_for(Why::Malformed);
+        }
+        self.hold_unfinished();
+        if messages > 0 {
+            self.link.record_messages(messages);
+        }
+    }
+
     /// Polls the deadline of a stream that takes nothing; an error once it is over.
     fn blocked(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(self.patience)));
@@ -187,56 +242,7 @@ impl AsyncRead for Stream {
             // Of the last, nothing is kept.
             buffer.put_slice(&this.first.split_to(length));
         }
-        let (mut frames, mut messages, mut is_elsewhere) = (0, 0, false);
-        let mut noops = Vec::new();
-        let Self { link, begun, is_attachment, has_attachments, .. } = this;
-        this.inbound.pass(&buffer.filled()[before..], |Ended { first, start, length, end }| {
-            frames += 1;
-            let is_whole = !is_begun(first) && *begun == 0;
-            match opcode(first) {
-                PONG => link.record_pong(start),
-                BINARY => *is_attachment = true,
-                TEXT => {
-                    messages += 1;
-                    *is_attachment = false;
-                    if start.starts_with(MESSAGE.as_bytes()) && std::mem::take(has_attachments) {
-                        link.release_attachments();
-                    }
-                    // In pieces so small that it cannot be seen what it is, counts too.
-                    let is_hidden = is_begun(first) && start.len() < ELSEWHERE.len();
-                    let is_other = start.starts_with(ELSEWHERE.as_bytes()) || is_hidden;
-                    is_elsewhere |= is_other && !link.may_wander();
-                    if is_whole && length == 1 && start == NOOP {
-                        noops.push(before + end - 1);
-                    }
-                }
-                _ => {}
-            }
-            if !is_control(first) {
-                *begun = begun.saturating_add(length);
-                if !is_begun(first) {
-                    let whole = std::mem::take(begun);
-                    if *is_attachment {
-                        *has_attachments = true;
-                        link.record_attachment(whole as usize);
-                    }
-                }
-            }
-        });
-        for last in noops {
-            // Also under its mask.
-            buffer.filled_mut()[last] ^= NOOP[0] ^ HEARTBEAT;
-        }
-        if let Some(readers) = &this.readers {
-            readers.record(frames);
-        }
-        if is_elsewhere {
-            this.link.cut_for(Why::Malformed);
-        }
-        this.hold_unfinished();
-        if messages > 0 {
-            this.link.record_messages(messages);
-        }
+        this.follow(&mut buffer.filled_mut()[before..]);
         Poll::Ready(Ok(()))
     }
 }
