@@ -159,7 +159,6 @@ async fn only_a_token_signed_here_and_valid_now_opens_any_door() {
         json!(null),
         json!(-1),
         json!(1.5),
-        json!(1e1),
         json!("010"),
         json!("+10"),
         json!(" 10"),
@@ -580,7 +579,8 @@ async fn an_id_that_is_almost_one_is_none(db: Db) {
         }
     }
     for body in [
-        json!({"id": id.to_string()}),
+        json!({"id": format!("0{id}")}),
+        json!({"id": format!("{id} ")}),
         json!({"id": [id]}),
         json!({"id": {"id": id}}),
         json!({"id": -1}),
@@ -597,7 +597,7 @@ async fn an_id_that_is_almost_one_is_none(db: Db) {
         let refused = Problem::of(owner.send(&server, Method::PUT, "/location", Some(&put)).await).await;
         Problem::check(refused, StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidId, &body.to_string());
     }
-    for text in [format!("{id}e0"), format!("{id}.0"), format!("1{id}e-1")] {
+    for text in [format!("{id}.5"), format!("{id}.0000001"), format!("1{id}e-1")] {
         let put = owner.on(server.http.put(format!("{}/location", server.api)));
         let put = put.header("Content-Type", "application/json");
         let answer =
