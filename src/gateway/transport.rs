@@ -21,7 +21,7 @@ use super::{
     BoxError, ResponseBody,
     link::{Link, Why},
     links::Links,
-    payload::{each_packet, framed_as_text, is_framed_as_bytes, without_packet},
+    payload::{NOOP, as_version_4, each_packet, framed_as_text, is_framed_as_bytes},
     polling::{self, PollGuard, Session},
     refusal, refused,
     stream::Stream,
@@ -79,12 +79,12 @@ struct Handshakes {
 /// How a packet begins that connects to another namespace than the main one, of which there is none. The
 /// library would repeat its name in a refusal that no limit counts.
 pub const ELSEWHERE: &str = "40/";
-/// A packet that means nothing, for which the library would refuse the body.
-const NOOP: &str = "6";
 /// How a packet begins that has a message of Socket.IO, and in the body of a POST one that is a binary attachment of the
 /// message before it.
 pub const MESSAGE: &str = "4";
 const ATTACHMENT: &str = "b";
+/// How messages begin whose attachments follow, until which the library keeps them: events and acks.
+pub const BINARY_EVENTS: [&str; 2] = ["45", "46"];
 /// As the library says it.
 const UNKNOWN_SESSION: &str = r#"{"code":"1","message":"Session ID unknown"}"#;
 
@@ -196,9 +196,14 @@ where
         request: Request<Incoming>,
         link: Arc<Link>,
     ) -> Result<Response<ResponseBody>, Infallible> {
-        let (small, body) = (small(&request), request.into_body());
+        let (mut small, body) = (small(&request), request.into_body());
         match self.bodies.read(&small, &link, body).await {
-            Ok(body) => self.ask(small.map(|()| Full::from(body))).await,
+            Ok(body) => {
+                let sid = parameter(&small, "sid").unwrap_or_default();
+                let uri = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+                *small.uri_mut() = uri.parse().unwrap_or_default();
+                self.ask(small.map(|()| Full::from(body))).await
+            }
             Err((status, why)) => {
                 if status == StatusCode::BAD_REQUEST {
                     link.cut_for(Why::Malformed);
@@ -362,7 +367,7 @@ impl Handshakes {
 type Refusal = (StatusCode, &'static str);
 
 impl Bodies {
-    /// The body of a request that sends something.
+    /// The body of a request that sends something, framed as version 4 of Engine.IO has it.
     async fn read(&self, request: &Request<()>, link: &Link, body: Incoming) -> Result<Bytes, Refusal> {
         let whose = link.whose().unwrap_or_else(|| whose(None, Client::address(request.extensions().get())));
         let limits = &self.service.limits;
@@ -403,10 +408,11 @@ impl Bodies {
                 return Err(self.too_large());
             }
             has_noop |= packet == NOOP;
-            if packet.starts_with(ATTACHMENT) {
-                link.record_attachment(packet.len());
-            } else if packet.starts_with(MESSAGE) {
+            if packet.starts_with(MESSAGE) {
                 link.release_attachments();
+            }
+            if packet.starts_with(ATTACHMENT) || BINARY_EVENTS.iter().any(|kind| packet.starts_with(kind)) {
+                link.record_attachment(packet.len());
             }
             match packet.starts_with(ELSEWHERE) && !link.may_wander() {
                 true => Err((StatusCode::BAD_REQUEST, "there is no such namespace")),
@@ -414,7 +420,9 @@ impl Bodies {
             }
         })?;
         match is_framed {
-            true if has_noop => Ok(without_packet(text, has_lengths, NOOP).into()),
+            true if has_lengths || has_noop => {
+                as_version_4(text, has_lengths).map(Into::into).ok_or_else(unframed)
+            }
             true => Ok(body),
             false => Err(unframed()),
         }

@@ -634,6 +634,25 @@ async fn a_connection_without_a_socket_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_very_many_packets_is_soon_read() {
+    let server = TestServer::start(Db::Sqlite).await;
+    let url = format!("{}/socket.io/?EIO=3&transport=polling", server.gateway);
+    for packet in ["1:2", "\0\u{1}\u{ff}2"] {
+        let opened = server.http.get(&url).send().await.expect("an answer").text().await.expect("text");
+        let session =
+            opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a sid");
+        let url = format!("{url}&sid={session}");
+        let connected = server.http.get(&url).send().await.expect("an answer").text().await.expect("text");
+        assert_eq!(connected, "2:40", "a client that is known may send more");
+        let body: Vec<u8> = packet.chars().map(|char| char as u8).collect();
+        let answer = server.http.post(&url).body(body.repeat(250_000)).send();
+        let answer = timeout(Duration::from_secs(10), answer).await.expect("in time").expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_without_tokens_has_so_many_sockets() {
     let server = TestServer::start_with(Db::Sqlite, &[ON, ("LIMIT_ADDRESS_SOCKETS", "2")]).await;
     let clients = Clients::start();
