@@ -25,7 +25,7 @@ use super::{
     link::{Link, Why},
     readers::Readers,
     refusal,
-    transport::{ELSEWHERE, MESSAGE, UNIDENTIFIED_BYTES},
+    transport::{BINARY_EVENTS, ELSEWHERE, MESSAGE, UNIDENTIFIED_BYTES},
     upgrade::LIBRARY_ANSWER_BYTES,
 };
 
@@ -45,8 +45,8 @@ pub struct Stream {
     inbound: Frames,
     /// Bytes of the frames of a message that goes on in another.
     begun: u64,
-    /// The message that has begun is a binary attachment.
-    is_attachment: bool,
+    /// The library keeps the message that has begun until its event is whole: a binary attachment, or the text before it.
+    is_kept: bool,
     /// The client's link may hold room for attachments.
     has_attachments: bool,
     /// What the client's link holds for a message that has not come to its end.
@@ -87,7 +87,7 @@ impl Stream {
             first,
             inbound: Frames::default(),
             begun: 0,
-            is_attachment: false,
+            is_kept: false,
             // Some may have come while the session was polling.
             has_attachments: is_upgrade,
             held: 0,
@@ -147,17 +147,18 @@ impl Stream {
     /// wants another namespace too often. A packet that means nothing becomes a heartbeat.
     fn follow(&mut self, bytes: &mut [u8]) {
         let (mut frames, mut messages, mut is_elsewhere) = (0, 0, false);
-        let Self { link, inbound, begun, is_attachment, has_attachments, .. } = self;
+        let Self { link, inbound, begun, is_kept, has_attachments, .. } = self;
         let mut noops = Vec::new();
         inbound.pass(bytes, |Ended { first, start, length, end }| {
             frames += 1;
             let is_whole = !is_begun(first) && *begun == 0;
             match opcode(first) {
                 PONG => link.record_pong(start),
-                BINARY => *is_attachment = true,
+                BINARY => *is_kept = true,
                 TEXT => {
                     messages += 1;
-                    *is_attachment = false;
+                    let is_cut = is_begun(first) && start.len() < BINARY_EVENTS[0].len();
+                    *is_kept = is_cut || BINARY_EVENTS.iter().any(|kind| start.starts_with(kind.as_bytes()));
                     if start.starts_with(MESSAGE.as_bytes()) && std::mem::take(has_attachments) {
                         link.release_attachments();
                     }
@@ -175,7 +176,7 @@ impl Stream {
                 *begun = begun.saturating_add(length);
                 if !is_begun(first) {
                     let whole = std::mem::take(begun);
-                    if *is_attachment {
+                    if *is_kept {
                         *has_attachments = true;
                         link.record_attachment(whole as usize);
                     }

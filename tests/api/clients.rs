@@ -244,16 +244,20 @@ async fn attachments_that_wait_for_others_are_counted() {
     const BYTES: usize = 50_000;
     const WAITING: &str = "georoom_sockets_waiting_bytes";
     let server = TestServer::start(Db::Sqlite).await;
-    let header = r#"452-["chat",{"message":[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]}]"#;
+    // It is kept as long as the first of them.
+    let header = format!(
+        r#"452-["chat",{{"message":[{{"_placeholder":true,"num":0}},{{"_placeholder":true,"num":1}}],"x":"{}"}}]"#,
+        "x".repeat(BYTES / 2),
+    );
     let mut socket = WebSocket::connect(&server.gateway).await;
     let mut poller = Polling::connect(&server.gateway).await;
-    socket.send(header).await;
-    poller.send(header).await;
+    socket.send(&header).await;
+    poller.send(&header).await;
     for is_last in [false, true] {
         socket.raw(&frame(BINARY, true, &[1; BYTES])).await;
         poller.send(&format!("b{}", "AAAA".repeat(BYTES / 4))).await;
         if !is_last {
-            Exposition::until(&server, WAITING, (2 * BYTES + 1) as f64).await;
+            Exposition::until(&server, WAITING, (2 * (header.len() + BYTES) + 1) as f64).await;
         }
     }
     assert!(matches!(socket.next().await, Seen::Exception(error) if error["code"] == "invalid_payload"));
