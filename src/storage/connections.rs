@@ -3,6 +3,9 @@
 //! An account or a server may grant fewer connections than `DATABASE_CONNECTIONS`. After connections are lost, the
 //! readers, which are more, reconnect first and would keep all of them: nothing could be written until a restart.
 
+use std::time::Duration;
+
+use parking_lot::Mutex;
 use sea_orm::{DatabaseTransaction, DbErr, TransactionTrait};
 use tokio::{
     sync::watch,
@@ -14,6 +17,12 @@ use super::{
     connect::{LOOK_AGAIN, Store, immediate},
     error::{DbResult, STATEMENT_TIMEOUT, is_out_of_connections},
 };
+
+/// Connections of readers that one writer may take: if these are not enough, others have what comes free, and to go on
+/// would leave nobody any.
+const GIVEN_UP: u32 = 2;
+/// How soon after that was of no use it may be tried again.
+const TAKE_AGAIN: Duration = Duration::from_secs(5);
 
 /// The number of connections for each use.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,11 +50,15 @@ impl ConnectionCounts {
 /// Holds back new reads while a writer waits for a connection of theirs. Holds the number of waiting writers; reads wait
 /// until it is 0, each at most as long as its own timeout.
 #[derive(Debug)]
-pub struct Gate(watch::Sender<u32>);
+pub struct Gate {
+    waiting: watch::Sender<u32>,
+    /// When a writer last got none although readers gave up theirs: others have what comes free.
+    failed_at: Mutex<Option<Instant>>,
+}
 
 impl Default for Gate {
     fn default() -> Self {
-        Self(watch::Sender::new(0))
+        Self { waiting: watch::Sender::new(0), failed_at: Mutex::default() }
     }
 }
 
@@ -55,44 +68,59 @@ struct Closed<'a>(&'a Gate);
 impl Gate {
     /// Waits until no writer waits for a connection.
     pub async fn wait_until_open(&self) {
-        if *self.0.borrow() > 0 {
+        if *self.waiting.borrow() > 0 {
             // The sender is here: it cannot be gone.
-            let _ = self.0.subscribe().wait_for(|closed| *closed == 0).await;
+            let _ = self.waiting.subscribe().wait_for(|closed| *closed == 0).await;
         }
     }
 
+    /// May a writer take connections from readers? Not soon after that was of no use.
+    fn may_take(&self) -> bool {
+        self.failed_at.lock().is_none_or(|at| at.elapsed() >= TAKE_AGAIN)
+    }
+
     fn close(&self) -> Closed<'_> {
-        self.0.send_modify(|closed| *closed += 1);
+        self.waiting.send_modify(|closed| *closed += 1);
         Closed(self)
     }
 }
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        self.0.0.send_modify(|closed| *closed -= 1);
+        self.0.waiting.send_modify(|closed| *closed -= 1);
     }
 }
 
 impl Store {
     /// Begins a transaction that may write after MySQL has granted no connection (`error`): closes idle connections of
-    /// readers, one at a time, until MySQL grants one.
+    /// readers, one at a time and not more than [`GIVEN_UP`], until MySQL grants one.
     ///
     /// # Errors
     /// Any error of the database; after 2.5 s that it still grants no connection, because other clients have them.
     pub(super) async fn begin_in_place_of_a_reader(&self, error: DbErr) -> DbResult<DatabaseTransaction> {
+        if !self.gate.may_take() {
+            return Err(error);
+        }
         warn!(%error, "MySQL grants no further connection, so a reader gives up its own; set DATABASE_CONNECTIONS lower");
         let until = Instant::now() + STATEMENT_TIMEOUT / 2;
         let _closed = self.gate.close();
+        let mut given_up = 0;
         loop {
             let [reads, lists] = self.read_pools();
-            let _is_closed = reads.close_idle_connection().await || lists.close_idle_connection().await;
-            match self.writer_connection().begin_with_options(immediate()).await {
-                // MySQL may take a moment to see that the other is gone.
-                Err(error) if is_out_of_connections(&error) && Instant::now() < until => {
-                    sleep(LOOK_AGAIN).await
-                }
-                begun => return begun,
+            if given_up < GIVEN_UP
+                && (reads.close_idle_connection().await || lists.close_idle_connection().await)
+            {
+                given_up += 1;
             }
+            let begun = self.writer_connection().begin_with_options(immediate()).await;
+            let is_refused = begun.as_ref().is_err_and(is_out_of_connections);
+            // MySQL may take a moment to see that the other is gone.
+            if is_refused && Instant::now() < until {
+                sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            *self.gate.failed_at.lock() = is_refused.then(Instant::now);
+            return begun;
         }
     }
 }
