@@ -104,10 +104,14 @@ pub fn parse_origin(text: &str) -> Option<HeaderValue> {
         return None;
     }
     let origin = match default_port(&scheme) {
-        Some(_) if authority.is_empty() => return None,
         Some(port) => {
-            let authority = authority.to_ascii_lowercase();
-            format!("{scheme}://{}", authority.strip_suffix(port).unwrap_or(&authority))
+            let authority: Authority = authority.to_ascii_lowercase().parse().ok()?;
+            let host = authority.host();
+            let is_port_right = authority.as_str() == host || authority.port_u16().is_some();
+            if host.is_empty() || !is_port_right {
+                return None;
+            }
+            format!("{scheme}://{}", authority.as_str().strip_suffix(port).unwrap_or(authority.as_str()))
         }
         // Others have no port that goes without saying, and `file://` has no host.
         None => format!("{scheme}://{authority}"),
@@ -233,6 +237,10 @@ mod tests {
             "https://bücher.example",
             "://localhost",
             "1a://localhost",
+            "https://:443",
+            "https://[",
+            "https://a:b",
+            "https://map.example.org:99999",
             "nothing",
         ] {
             assert_eq!(parse_origin(text), None, "{text}");
