@@ -7,6 +7,7 @@
 //! [`super::search`], totals in [`super::totals`].
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, VecDeque},
     sync::Arc,
 };
@@ -147,7 +148,7 @@ impl Store {
             let Some(row) = entry.row.or_else(|| rows.remove(&entry.id)) else { continue };
             let mut distance_m = entry.distance_m;
             if let Some(filter) = listing.filter.as_ref().filter(|_| row.version != entry.version) {
-                match filter.test(row.geometry.0.clone()).await.map_err(Error::internal)? {
+                match filter.test(Cow::Borrowed(&row.geometry.0)).await.map_err(Error::internal)? {
                     Some(now_m) => distance_m = distance_m.map(|_| now_m),
                     None => continue,
                 }

@@ -4,7 +4,7 @@
 //! match, whatever its size, of no more matches than the page can need. Searches have connections and a total time of
 //! their own ([`Store::searched`]); whose turn it is, the service decides.
 
-use std::{cmp::Ordering, collections::HashMap, fmt::Write as _, sync::Arc};
+use std::{borrow::Cow, cmp::Ordering, collections::HashMap, fmt::Write as _, sync::Arc};
 
 use futures_util::TryStreamExt;
 use geo::{CoordsIter, Geometry};
@@ -28,8 +28,9 @@ use crate::{
     heavy,
 };
 
-/// A geometry with more positions than this is tested off the threads that serve everybody else.
-const LARGE: usize = 1_000;
+/// A geometry with more positions than this is tested off the threads that serve everybody else: where each edge is
+/// equally near, a thousand take tens of milliseconds.
+const LARGE: usize = 16;
 /// So many candidates may be kept whole, if they are small: 4 MiB of bytes at most.
 const FEW: usize = 256;
 /// The bytes of a candidate that is small.
@@ -54,11 +55,11 @@ impl Filter {
     }
 
     /// The same, off the threads that serve everybody else where it takes long.
-    pub(super) async fn test(self: &Arc<Self>, geometry: Geometry) -> DbResult<Option<f64>> {
+    pub(super) async fn test(self: &Arc<Self>, geometry: Cow<'_, Geometry>) -> DbResult<Option<f64>> {
         if geometry.coords_count() <= LARGE {
             return Ok(self.exact(&geometry));
         }
-        let filter = self.clone();
+        let (filter, geometry) = (self.clone(), geometry.into_owned());
         let tested = heavy::run(move || filter.exact(&geometry)).await;
         tested.map_err(|e| DbErr::Custom(format!("exact test: {e}")))
     }
@@ -176,10 +177,12 @@ impl Store {
                 log_unreadable(entry.id, "its columns");
                 continue;
             };
-            if let Some(distance_m) = filter.exact(&row.geometry.0) {
+            if let Some(distance_m) = filter.test(Cow::Borrowed(&row.geometry.0)).await? {
                 ranking.push(Passed { distance_m, created_at: entry.created_at, id: entry.id });
                 entries.insert(entry.id, entry);
             }
+            // As in `ranked`.
+            tokio::task::consume_budget().await;
         }
         Ok(Some(in_order(ranking.page(page), entries)))
     }
@@ -222,7 +225,7 @@ impl Store {
                 log_unreadable(id, "its geometry");
                 continue;
             };
-            if let Some(distance_m) = filter.test(geometry).await?
+            if let Some(distance_m) = filter.test(Cow::Owned(geometry)).await?
                 && !ranking.push(Passed { distance_m, created_at, id })
             {
                 return Ok(None);

@@ -153,9 +153,12 @@ async fn connections_that_have_fallen_silent_are_given_up() {
 /// Seen from the pole every position of a parallel is equally near: no shortcut helps.
 async fn a_costly_query_holds_up_nobody(db: Db) {
     let server = TestServer::start(db).await;
-    let zigzag: Vec<_> = (0..1_000).map(|n| [if n % 2 == 0 { 180 } else { -180 }, 10]).collect();
-    let (status, _) = server.post(&json!({"geometry": {"type": "LineString", "coordinates": zigzag}})).await;
-    assert_eq!(status, StatusCode::CREATED);
+    // One whose row is kept while its page is found, and one whose is not.
+    for positions in [1_000, 2_000] {
+        let zigzag: Vec<_> = (0..positions).map(|n| [if n % 2 == 0 { 180 } else { -180 }, 10]).collect();
+        let line = json!({"geometry": {"type": "LineString", "coordinates": zigzag}});
+        assert_eq!(server.post(&line).await.0, StatusCode::CREATED);
+    }
     let near = format!("{}/location?near=0,90&radius=20000000", server.api);
     let queries: Vec<_> = (0..4).map(|_| tokio::spawn(server.http.get(&near).send())).collect();
     let mut answered = 0;
