@@ -48,7 +48,8 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Goes behind the first SELECT of a search: MySQL stops the statement by itself when nobody waits for it any more.
 pub(super) const SEARCH_HINT: &str = "/*+ MAX_EXECUTION_TIME(5000) */";
 /// How long one may take to be had. Longer than what waits for it may take: whose time runs out while a
-/// silent connection is on its way back into the pool has to find out that it is silent.
+/// silent connection is on its way back into the pool has to find out that it is silent. sqlx warns of nothing
+/// shorter: on a busy server connections are waited for.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long SQLite waits for another process; shorter, so that it says what it waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
@@ -608,6 +609,7 @@ fn options(
         .map_sqlx_mysql_opts(|mysql| mysql.statement_cache_capacity(256))
         .map_sqlx_mysql_pool_opts(move |pool| {
             let facts = facts.clone();
+            let pool = pool.acquire_slow_threshold(ACQUIRE_TIMEOUT);
             pool.after_connect(move |connection, _| {
                 let facts = facts.clone();
                 Box::pin(async move {
@@ -636,7 +638,7 @@ fn options(
             })
         })
         .map_sqlx_sqlite_pool_opts(|pool| {
-            pool.after_release(|connection, _| {
+            pool.acquire_slow_threshold(ACQUIRE_TIMEOUT).after_release(|connection, _| {
                 Box::pin(async move {
                     // On a full disk, for one, SQLite ends a transaction by itself. sqlx goes on counting it,
                     // and would make each later one a part of it, committed by nobody.
