@@ -23,15 +23,15 @@ use tokio::{
 use super::{
     frames::{BINARY, Ended, Frames, PONG, TEXT, is_begun, is_control, opcode},
     link::{Link, Why},
+    payload::{DECISIVE_BYTES, ELSEWHERE, MESSAGE, NOOP, announces_attachments},
     readers::Readers,
     refusal,
-    transport::{BINARY_EVENTS, ELSEWHERE, MESSAGE, UNIDENTIFIED_BYTES},
+    transport::UNIDENTIFIED_BYTES,
     upgrade::LIBRARY_ANSWER_BYTES,
 };
 
-/// A packet that means nothing, which Swift's client sends after an upgrade. The library would end the session; so it is
-/// made the heartbeat that every client may send at any time.
-const NOOP: &[u8] = b"6";
+/// Every client may send a heartbeat at any time. It takes the place of a [`NOOP`], which Swift's client sends after an
+/// upgrade.
 const HEARTBEAT: u8 = b'2';
 
 /// Bytes of an unfinished message that every client may have for nothing.
@@ -157,8 +157,8 @@ impl Stream {
                 BINARY => *is_kept = true,
                 TEXT => {
                     messages += 1;
-                    let is_cut = is_begun(first) && start.len() < BINARY_EVENTS[0].len();
-                    *is_kept = is_cut || BINARY_EVENTS.iter().any(|kind| start.starts_with(kind.as_bytes()));
+                    let is_cut = is_begun(first) && start.len() < DECISIVE_BYTES;
+                    *is_kept = is_cut || announces_attachments(start);
                     if start.starts_with(MESSAGE.as_bytes()) && std::mem::take(has_attachments) {
                         link.release_attachments();
                     }
@@ -166,7 +166,7 @@ impl Stream {
                     let is_hidden = is_begun(first) && start.len() < ELSEWHERE.len();
                     let is_other = start.starts_with(ELSEWHERE.as_bytes()) || is_hidden;
                     is_elsewhere |= is_other && !link.may_wander();
-                    if is_whole && length == 1 && start == NOOP {
+                    if is_whole && length == 1 && start == NOOP.as_bytes() {
                         noops.push(end - 1);
                     }
                 }
@@ -184,8 +184,8 @@ impl Stream {
             }
         });
         for last in noops {
-            // Also under its mask.
-            bytes[last] ^= NOOP[0] ^ HEARTBEAT;
+            // XOR changes the byte in the same way under a mask.
+            bytes[last] ^= NOOP.as_bytes()[0] ^ HEARTBEAT;
         }
         if let Some(readers) = &self.readers {
             readers.record(frames);
@@ -249,7 +249,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         // The kernel or a proxy may go on taking heartbeats. Each is a look at whether anybody reads them.
         if self.link.is_unanswered_for(2 * self.patience) {
             return self.end();
@@ -259,7 +263,6 @@ impl AsyncWrite for Stream {
             self.left_out -= left_out;
             return Poll::Ready(Ok(left_out));
         }
-        let mut bytes = bytes;
         if self.link.is_ending()
             && let Some(replaced) = refusal::find(bytes)
         {

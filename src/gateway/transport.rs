@@ -21,7 +21,10 @@ use super::{
     BoxError, ResponseBody,
     link::{Link, Why},
     links::Links,
-    payload::{NOOP, as_version_4, each_packet, framed_as_text, is_framed_as_bytes},
+    payload::{
+        ATTACHMENT, ELSEWHERE, MESSAGE, NOOP, announces_attachments, each_packet, from_version_3,
+        without_noops,
+    },
     polling::{self, PollGuard, Session},
     refusal, refused,
     stream::Stream,
@@ -76,15 +79,6 @@ struct Handshakes {
     limited: Counter,
 }
 
-/// How a packet begins that connects to another namespace than the main one, of which there is none. The
-/// library would repeat its name in a refusal that no limit counts.
-pub const ELSEWHERE: &str = "40/";
-/// How a packet begins that has a message of Socket.IO, and in the body of a POST one that is a binary attachment of the
-/// message before it.
-pub const MESSAGE: &str = "4";
-const ATTACHMENT: &str = "b";
-/// How messages begin whose attachments follow, until which the library keeps them: events and acks.
-pub const BINARY_EVENTS: [&str; 2] = ["45", "46"];
 /// As the library says it.
 const UNKNOWN_SESSION: &str = r#"{"code":"1","message":"Session ID unknown"}"#;
 
@@ -231,7 +225,7 @@ where
         let library = self.library.clone();
         let request = small(&request).map(|()| Full::default());
         let answered = async { library.oneshot(request).await.map(Response::into_parts) };
-        let (parts, body) = tokio::select! {
+        let (mut parts, body) = tokio::select! {
             biased;
             answered = answered => {
                 let (parts, body) = answered?;
@@ -250,10 +244,9 @@ where
         let Some(answers) = answers else {
             return Ok(refused(StatusCode::INTERNAL_SERVER_ERROR, "no connection"));
         };
-        let mut parts = parts;
         let body = match link.is_ending() {
             true => {
-                // Of another length.
+                // The refusal has another length than the library's.
                 parts.headers.remove(header::CONTENT_LENGTH);
                 refusal::rewrite_answer(body, has_lengths)
             }
@@ -395,15 +388,15 @@ impl Bodies {
                 return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long to come"));
             }
         };
-        let has_lengths = has_lengths(request);
-        let unframed = || (StatusCode::BAD_REQUEST, "the body is not framed as its protocol has it");
-        let body = match has_lengths && is_framed_as_bytes(&body) {
-            true => framed_as_text(&body).ok_or_else(unframed)?.into(),
+        let body = match has_lengths(request) {
+            true => from_version_3(&body)
+                .ok_or((StatusCode::BAD_REQUEST, "the body is not framed as its protocol has it"))?
+                .into(),
             false => body,
         };
         let text = str::from_utf8(&body).map_err(|_| (StatusCode::BAD_REQUEST, "the body is not text"))?;
         let mut has_noop = false;
-        let is_framed = each_packet(text, has_lengths, |packet| {
+        each_packet(text, false, |packet| {
             if packet.len() > self.message {
                 return Err(self.too_large());
             }
@@ -411,7 +404,7 @@ impl Bodies {
             if packet.starts_with(MESSAGE) {
                 link.release_attachments();
             }
-            if packet.starts_with(ATTACHMENT) || BINARY_EVENTS.iter().any(|kind| packet.starts_with(kind)) {
+            if packet.starts_with(ATTACHMENT) || announces_attachments(packet.as_bytes()) {
                 link.record_attachment(packet.len());
             }
             match packet.starts_with(ELSEWHERE) && !link.may_wander() {
@@ -419,13 +412,7 @@ impl Bodies {
                 false => Ok(()),
             }
         })?;
-        match is_framed {
-            true if has_lengths || has_noop => {
-                as_version_4(text, has_lengths).map(Into::into).ok_or_else(unframed)
-            }
-            true => Ok(body),
-            false => Err(unframed()),
-        }
+        Ok(if has_noop { without_noops(text).into() } else { body })
     }
 
     /// The bytes of a body, `most` at most. One that comes whole at once is passed on as it is; others hold a part of
@@ -495,7 +482,7 @@ fn noop_parts() -> http::response::Parts {
     response.into_parts().0
 }
 
-/// What a good WebSocket handshake is answered with (RFC 6455 §4.2.2).
+/// The headers of the answer to a WebSocket handshake that differ from client to client (RFC 6455 §4.2.2).
 struct Accept {
     key: HeaderValue,
     /// The first that the client offers, as in Node's server: some give up where none is chosen.
@@ -544,14 +531,14 @@ fn accepted(request: &Request<Incoming>) -> Option<Accept> {
     Some(Accept { key, subprotocol: subprotocol(request.headers()) })
 }
 
-/// The first subprotocol that a client offers.
+/// Returns the first subprotocol that a client offers.
 fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
     let first = offered.split(',').map(str::trim).find(|name| !name.is_empty())?;
     HeaderValue::from_str(first).ok()
 }
 
-/// Is this one of the words of a header?
+/// Does a header list this token?
 fn has_token<B>(request: &Request<B>, name: HeaderName, token: &str) -> bool {
     let value = request.headers().get(name).and_then(|value| value.to_str().ok());
     value.is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
