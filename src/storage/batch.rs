@@ -32,10 +32,11 @@ use crate::domain::{
     area::{covers, roomy},
     error::{Code, Error, Result},
     event::{Ending, Event, Listed},
+    geometry::Geometry,
     id::{LocationId, UserId},
     location::{Committed, Location, NewLocation, Update},
     notification::Deed,
-    properties::renamed,
+    properties::{Properties, renamed},
     time::Timestamp,
 };
 
@@ -145,6 +146,11 @@ struct Row {
 /// A version to be written, in the database's terms.
 struct Version {
     location: Arc<Committed>,
+    shape: Shape,
+}
+
+/// A geometry as the columns of a row have it.
+struct Shape {
     plane: Vec<u8>,
     altitudes: Option<Vec<u8>>,
 }
@@ -396,35 +402,38 @@ impl Row {
 
     fn update(&mut self, update: &Update, now: Timestamp, dialect: Dialect) -> Result<Version> {
         let location = Arc::new(Committed::by(update, self.location.updated(update, now)?));
-        let plane = location.geometry.plane();
-        let has_left = update.geometry.is_some() && !self.area.is_some_and(|area| covers(&area, &plane));
-        let area = if has_left { Some(roomy(&plane)) } else { self.area };
-        let version = Version::new(location.clone(), Plane(plane));
-        dialect.check_row(version.bytes())?;
+        let plane = Plane(location.geometry.plane());
+        let has_left = update.geometry.is_some() && !self.area.is_some_and(|area| covers(&area, &plane.0));
+        let area = if has_left { Some(roomy(&plane.0)) } else { self.area };
+        let shape = Shape::encode(&location.geometry, &plane);
+        shape.check(&location.properties, dialect)?;
+        let version = Version { location: location.clone(), shape };
         (self.location, self.area) = (location, area);
         self.left_area |= has_left;
         Ok(version)
     }
 }
 
-impl Version {
-    fn new(location: Arc<Committed>, plane: Plane) -> Self {
-        let altitudes = location.geometry.altitudes().map(|altitudes| Altitudes(altitudes).to_bytes());
-        Self { location, plane: plane.to_bytes(), altitudes }
+impl Shape {
+    fn encode(geometry: &Geometry, plane: &Plane) -> Self {
+        let altitudes = geometry.altitudes().map(|altitudes| Altitudes(altitudes).to_bytes());
+        Self { plane: plane.to_bytes(), altitudes }
     }
 
-    /// Bytes of its text and blobs.
-    fn bytes(&self) -> usize {
+    /// Checks that a row with this geometry and these properties fits into one packet.
+    fn check(&self, properties: &Properties, dialect: Dialect) -> Result<()> {
         let altitudes = self.altitudes.as_ref().map_or(0, Vec::len);
-        self.plane.len() + altitudes + self.location.properties.as_str().len()
+        dialect.check_row(self.plane.len() + altitudes + properties.as_str().len())
     }
+}
 
+impl Version {
     /// Geometry, altitudes, properties, who.
     fn state(&self) -> [Cell<'_>; 4] {
         let Location { properties, updated_by, .. } = &**self.location;
         [
-            Cell::Bytes(&self.plane),
-            self.altitudes.as_deref().map_or(Cell::Null, Cell::Bytes),
+            Cell::Bytes(&self.shape.plane),
+            self.shape.altitudes.as_deref().map_or(Cell::Null, Cell::Bytes),
             Cell::Text(properties.as_str()),
             Cell::Int(updated_by.get() as i64),
         ]
@@ -480,18 +489,16 @@ async fn insert(
     dialect: Dialect,
 ) -> DbResult<Result<(Version, Rect)>> {
     let plane = Plane(new.geometry.plane());
-    let altitudes = new.geometry.altitudes().map(Altitudes);
-    let doubles = altitudes.as_ref().map_or(0, |altitudes| altitudes.0.len());
-    let bytes = plane.to_bytes().len() + doubles * size_of::<f64>() + new.properties.as_str().len();
-    if let Err(refused) = dialect.check_row(bytes) {
+    let shape = Shape::encode(&new.geometry, &plane);
+    if let Err(refused) = shape.check(&new.properties, dialect) {
         return Ok(Err(refused));
     }
     let area = roomy(&plane.0);
     let row = ActiveModel {
         owner_id: Set(new.owner.get() as i64),
         version: Set(1),
-        geometry: Set(plane.clone()),
-        altitudes: Set(altitudes),
+        geometry: Set(plane),
+        altitudes: Set(new.geometry.altitudes().map(Altitudes)),
         properties: Set(new.properties.as_str().to_owned()),
         updated_by: Set(new.owner.get() as i64),
         created_at: Set(now.as_millis()),
@@ -502,7 +509,7 @@ async fn insert(
     let id = Entity::insert(row).exec(tx).await?.last_insert_id;
     let id = u64::try_from(id).ok().and_then(LocationId::new);
     let id = id.ok_or_else(|| DbErr::Custom("the database gave an id that is none".into()))?;
-    Ok(Ok((Version::new(Arc::new(new.to_location(id, now).into()), plane), area)))
+    Ok(Ok((Version { location: Arc::new(new.to_location(id, now).into()), shape }, area)))
 }
 
 /// Removes a location, its members and its shares. Its history goes later, in small steps.
