@@ -4,10 +4,11 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt::{self, Display},
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     ops::RangeInclusive,
+    str::FromStr,
     time::Duration,
 };
 
@@ -28,7 +29,7 @@ use crate::{
 const MAX_HISTORY_VERSIONS: u64 = 1_000_000_000;
 /// Far more than a server has.
 const MAX_COUNT: u32 = 100_000_000;
-/// One for the writer and one for readers at least; MySQL takes no more than the last.
+/// The writer and the readers need a connection each; MySQL itself accepts no more than the upper bound.
 const DATABASE_CONNECTIONS: RangeInclusive<u32> = 2..=100_000;
 /// Less would not take every event, more not be kept waiting for.
 const MESSAGE_BYTES: RangeInclusive<usize> = 32 * 1024..=16 * 1024 * 1024;
@@ -374,7 +375,7 @@ pub struct Counts {
 pub struct Config {
     /// May hold a password.
     pub database_url: Secret,
-    /// To MySQL at most.
+    /// The largest number of connections to MySQL.
     pub database_connections: u32,
     /// The HTTP API.
     pub api_addr: SocketAddr,
@@ -512,11 +513,7 @@ impl Config {
         };
         let notifications = Notifications { age: kept, count: u64::from(count("NOTIFICATION_COUNT")?.get()) };
         let bytes = |name: &str, range: RangeInclusive<usize>| {
-            let value = get(name).parse().ok().filter(|value| range.contains(value));
-            value.ok_or_else(|| {
-                let (least, most) = (range.start(), range.end());
-                Invalid::new(name, format!("must be a number of bytes from {least} to {most}"))
-            })
+            in_range(name, &get(name), "a number of bytes", &range)
         };
         let counts = Counts {
             user_requests: count("LIMIT_USER_REQUESTS")?,
@@ -565,13 +562,9 @@ impl Config {
         let log_filter = get("RUST_LOG");
         crate::telemetry::check_filter(&log_filter).map_err(|why| Invalid::new("RUST_LOG", why))?;
 
-        let database_connections = get("DATABASE_CONNECTIONS").parse().ok();
+        let connections = get("DATABASE_CONNECTIONS");
         let database_connections =
-            database_connections.filter(|number| DATABASE_CONNECTIONS.contains(number)).ok_or_else(|| {
-                let (least, most) = (DATABASE_CONNECTIONS.start(), DATABASE_CONNECTIONS.end());
-                let why = format!("must be an integer from {least} to {most}");
-                Invalid::new("DATABASE_CONNECTIONS", why)
-            })?;
+            in_range("DATABASE_CONNECTIONS", &connections, "an integer", &DATABASE_CONNECTIONS)?;
 
         Ok(Self {
             database_url: database_url(find)?,
@@ -639,8 +632,8 @@ fn database_url(find: impl Fn(&str) -> Option<Found>) -> Result<Secret, Invalid>
     Ok(Secret(url.to_owned()))
 }
 
-/// A URL that names a host and a database, or what is wrong with it. What stands unencoded in a password would be taken
-/// for the end of it, and its rest for another host.
+/// Parses a URL that must name a host and a database, or returns what is wrong with it. A character that is not encoded in
+/// a password would end it, and the rest would be taken for another host.
 fn mysql_url(text: &str) -> Result<Url, String> {
     const ENCODE: &str = "in a password write @ : / # ? % as %40 %3A %2F %23 %3F %25";
     const FORM: &str = "mysql://user:password@host:3306/database";
@@ -666,6 +659,18 @@ fn mysql_url(text: &str) -> Result<Url, String> {
 fn has_bare_percent(text: &str) -> bool {
     let is_encoded = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit());
     text.split('%').skip(1).any(|rest| !is_encoded(rest))
+}
+
+/// Reads a number that a range bounds; `what` names it in the error.
+fn in_range<T: FromStr + PartialOrd + Display>(
+    name: &str,
+    value: &str,
+    what: &str,
+    range: &RangeInclusive<T>,
+) -> Result<T, Invalid> {
+    value.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        Invalid::new(name, format!("must be {what} from {} to {}", range.start(), range.end()))
+    })
 }
 
 fn boolean(name: &str, value: &str) -> Result<bool, Invalid> {
