@@ -244,7 +244,7 @@ impl Generator {
         self.fleets[fleet].rooms.iter().map(|room| room.id).collect()
     }
 
-    /// Makes `n` locations, with the geometry `place` says.
+    /// Creates `n` locations; `body` returns the body of the request for each.
     pub fn create(&mut self, fleet: usize, n: usize, body: &dyn Fn(usize) -> String) -> Result<()> {
         let mut make = |i: u64, _: f64| (usize::MAX, request("POST", "/location", &body(i as usize)));
         let pace = Pace::InFlight(n.min(256));

@@ -33,10 +33,11 @@ pub const ROWS: [Row; 9] = [
     Row { name: "bbox", measure: Bench::bbox },
 ];
 
-/// Those that commit to MySQL, but for another engine of WebSockets.
+/// The servers whose commits are compared. The other engine of WebSockets commits as `Node` does.
 const TRANSACTING: [Kind; 3] = [Kind::Georoom, Kind::Node, Kind::Naive];
 /// One after the other, with a pause, so that none meets another.
 const ALONE: Pace = Pace::Rate(50.0);
+/// As many at once as a busy fleet has.
 const IN_FLIGHT: Pace = Pace::InFlight(256);
 /// How many connections are idle while memory is looked at.
 const IDLE: usize = 5_000;
@@ -63,7 +64,7 @@ pub struct Bench {
     pub noise: [Vec<f64>; 2],
 }
 
-/// What the n-th request is, due at that second: for which location, and its bytes.
+/// Makes the n-th request, which is due at a second: returns the number of its location in the fleet, and its bytes.
 type Make = Box<dyn FnMut(u64, f64) -> (usize, Vec<u8>)>;
 
 /// A server, the number of its fleet.
@@ -83,7 +84,7 @@ impl Bench {
         self.kinds.iter().copied().filter(|kind| kinds.contains(kind)).collect()
     }
 
-    /// All who send to rooms.
+    /// Returns the servers that send to rooms.
     fn senders(&self) -> Vec<Kind> {
         self.kinds.iter().copied().filter(|kind| *kind != Kind::Naive).collect()
     }
@@ -99,7 +100,7 @@ impl Bench {
         Ok(running)
     }
 
-    /// A kind started, with a location for each of these numbers of bytes of properties.
+    /// Starts a server and creates a location for each of these sizes of properties in bytes.
     fn start_with(&mut self, kind: Kind, link: Link, sizes: &[usize]) -> Result<Running> {
         let server = self.start(kind, link)?;
         let fleet = self.generator.fleet(server.api);
@@ -297,7 +298,7 @@ impl Bench {
         Ok(lines)
     }
 
-    /// What the way to MySQL costs.
+    /// Measures how much the link to MySQL adds to PUTs and reads.
     fn links(&mut self) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         // With its name and the like the last has the 64 KiB that are allowed.
@@ -332,7 +333,8 @@ impl Bench {
         Ok(lines)
     }
 
-    /// The same load over each link in turn: a line a link, and a line that has the dearest median by the cheapest.
+    /// Puts the same load on a server for each link, in turns. Returns a line for each link, and one with the ratio of the
+    /// slowest median to the fastest.
     fn compare_links(
         &mut self,
         what: &str,
@@ -348,22 +350,22 @@ impl Bench {
         for link in Link::ALL {
             running.push(self.start_with(Kind::Georoom, link, sizes)?);
         }
-        let mut streams: Vec<_> =
+        let mut requests: Vec<_> =
             running.iter().map(|(_, fleet)| make(&self.generator.ids(*fleet))).collect();
-        let turns = self.turns(&running);
-        for turn in (0..running.len()).chain(turns) {
-            let is_warm = lines[turn].values.contains_key(&Kind::Georoom);
-            let stream = Stream { pace, make: &mut *streams[turn], good, most: u64::MAX };
-            let seconds = if is_warm { self.seconds } else { 2.0 };
-            let (window, _) = self.measure(&running[turn], seconds, &mut [stream])?;
+        let mut drive = |bench: &mut Self, turn: usize, seconds| {
+            let stream = Stream { pace, make: &mut *requests[turn], good, most: u64::MAX };
+            bench.measure(&running[turn], seconds, &mut [stream])
+        };
+        // Each is warm before the first is measured.
+        for turn in 0..running.len() {
+            drive(self, turn, 2.0)?;
+        }
+        for turn in self.turns(&running) {
+            let (window, _) = drive(self, turn, self.seconds)?;
             lines[turn].add(Kind::Georoom, value(&window));
             lines[turn].count(Kind::Georoom, window.tally);
         }
         self.generator.clear();
-        for line in &mut lines {
-            // The first window warms up.
-            line.values.get_mut(&Kind::Georoom).expect("one a round").remove(0);
-        }
         let medians = lines.iter().map(|line| median(&line.values[&Kind::Georoom]));
         let (least, most) = medians
             .fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(value), most.max(value)));

@@ -60,10 +60,10 @@ pub enum Link {
 }
 
 impl Link {
-    /// All.
+    /// All links, in the order of the table.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Tls, Self::Unix];
 
-    /// What this adds to a URL; `socket` is where MySQL's Unix socket is.
+    /// Returns the query of a database URL that selects this link; `socket` is the path of MySQL's Unix socket.
     fn query(self, socket: &str) -> String {
         match self {
             Self::Tcp => "ssl-mode=DISABLED".to_owned(),
