@@ -1,7 +1,7 @@
 //! Who and what: ids of locations and users. Integers a JavaScript client can hold exactly.
 //!
-//! In JSON an id is a number that is an integer by its value, or its decimal string: some senders have no integers,
-//! others no numbers, such as forms and templates.
+//! In JSON an id is a number whose value is an integer, or a decimal string: Lua writes every number with a point, and HTML
+//! forms have no numbers.
 
 use std::{fmt, str::FromStr};
 
@@ -142,6 +142,8 @@ impl<'de> Deserialize<'de> for UserId {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::DeserializeOwned;
+
     use super::*;
 
     #[test]
@@ -168,20 +170,19 @@ mod tests {
 
     #[test]
     fn an_id_in_json_is_a_number_by_its_value_or_its_string() {
-        let location = |text: &str| {
+        fn both<T: DeserializeOwned>(
+            text: &str,
+            from_json: fn(Option<&Value>) -> Result<T>,
+            get: fn(T) -> u64,
+        ) -> Option<u64> {
             let value = serde_json::from_str(text).unwrap();
-            let in_body = LocationId::from_json(Some(&value)).map(LocationId::get).ok();
-            let in_event = serde_json::from_str::<LocationId>(text).map(LocationId::get).ok();
+            let in_body = from_json(Some(&value)).map(get).ok();
+            let in_event = serde_json::from_str(text).map(get).ok();
             assert_eq!(in_body, in_event, "{text}");
             in_body
-        };
-        let user = |text: &str| {
-            let value = serde_json::from_str(text).unwrap();
-            let in_body = UserId::from_json(Some(&value)).map(UserId::get).ok();
-            let in_event = serde_json::from_str::<UserId>(text).map(UserId::get).ok();
-            assert_eq!(in_body, in_event, "{text}");
-            in_body
-        };
+        }
+        let location = |text: &str| both(text, LocationId::from_json, LocationId::get);
+        let user = |text: &str| both(text, UserId::from_json, UserId::get);
         for text in ["42", "42.0", "4.2e1", "\"42\""] {
             assert_eq!((location(text), user(text)), (Some(42), Some(42)), "{text}");
         }

@@ -1,5 +1,6 @@
-//! Every client in use gets in: stock clients where their language is a package away, else their handshakes as they
-//! were recorded; whatever origin they send, however they frame; and whoever is refused is told why.
+//! Clients of every language connect, whatever origin they send and however they frame their packets, and a refused client
+//! is told why. Stock clients run where their language can be installed as a package; for the others their handshakes are
+//! replayed.
 
 use std::process::Stdio;
 
@@ -22,7 +23,7 @@ use crate::support::{
     Db, TestServer,
     clients::{Clients, KINDS, PATIENCE},
     nginx::Nginx,
-    polling::Polling,
+    polling::{Polling, open_session},
     tokens::{LOCKED, Pass, knock, token},
     websocket::WebSocket,
 };
@@ -184,10 +185,7 @@ impl Recorded {
             return String::new();
         }
         let request = server.http.get(format!("{}{}", server.gateway, self.begin.replace("{token}", token)));
-        let open =
-            request.header(ORIGIN, "file://").send().await.expect("an answer").text().await.expect("text");
-        let (_, after) = open.split_once(r#""sid":""#).expect("a session");
-        after.split('"').next().expect("an id").to_owned()
+        open_session(request.header(ORIGIN, "file://")).await
     }
 
     /// Connects, and sends all its frames without waiting.
@@ -248,9 +246,7 @@ async fn packets_that_mean_nothing_end_no_session() {
     assert_eq!(polling.next().await, r#"430["1"]"#);
 
     let url = format!("{}/socket.io/?EIO=3&transport=polling", server.gateway);
-    let open = server.http.get(&url).send().await.expect("an answer").text().await.expect("text");
-    let (_, after) = open.split_once(r#""sid":""#).expect("a session");
-    let url = format!("{url}&sid={}", after.split('"').next().expect("an id"));
+    let url = format!("{url}&sid={}", open_session(server.http.get(&url)).await);
     for (body, status) in [
         (&b"1:6"[..], StatusCode::OK),
         (b"\x00\x01\xff6\x00\x01\xff2", StatusCode::OK),

@@ -21,7 +21,7 @@ use crate::{
         clients::{Client, Clients, KINDS},
         exposition::Exposition,
         point,
-        polling::Polling,
+        polling::{Polling, open_session},
         problem::Problem,
         tokens::{KEY, LOCKED, Pass, code, in_ms, refusal, token},
         websocket::{Seen, WebSocket, frame},
@@ -623,9 +623,7 @@ async fn a_connection_without_a_socket_is_ended() {
         ("4", b"40/x,\x1e40/x,\x1e40/x,\x1e\xff"),
     ] {
         let url = format!("{}/socket.io/?EIO={eio}&transport=polling&token={}", server.gateway, token(OWNER));
-        let opened = server.http.get(&url).send().await.expect("an answer").text().await.expect("text");
-        let session =
-            opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a sid");
+        let session = open_session(server.http.get(&url)).await;
         let answer = server.http.post(format!("{url}&sid={session}")).body(body).send();
         let answer = timeout(PATIENCE, answer).await.expect("in time").expect("an answer");
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{eio} {}", body.escape_ascii());
@@ -638,10 +636,7 @@ async fn a_body_of_very_many_packets_is_soon_read() {
     let server = TestServer::start(Db::Sqlite).await;
     let url = format!("{}/socket.io/?EIO=3&transport=polling", server.gateway);
     for packet in ["1:2", "\0\u{1}\u{ff}2"] {
-        let opened = server.http.get(&url).send().await.expect("an answer").text().await.expect("text");
-        let session =
-            opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a sid");
-        let url = format!("{url}&sid={session}");
+        let url = format!("{url}&sid={}", open_session(server.http.get(&url)).await);
         let connected = server.http.get(&url).send().await.expect("an answer").text().await.expect("text");
         assert_eq!(connected, "2:40", "a client that is known may send more");
         let body: Vec<u8> = packet.chars().map(|char| char as u8).collect();

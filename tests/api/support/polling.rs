@@ -15,6 +15,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Packets of one answer are separated by this.
 const SEPARATOR: char = '\u{1e}';
 
+/// Begins a session of either version with a first poll; returns its id.
+pub async fn open_session(poll: reqwest::RequestBuilder) -> String {
+    let opened = poll.send().await.expect("an answer").text().await.expect("text");
+    let (_, after) = opened.split_once(r#""sid":""#).expect("a session");
+    after.split('"').next().expect("an id").to_owned()
+}
+
 pub struct Polling {
     http: reqwest::Client,
     url: String,
