@@ -218,7 +218,7 @@ fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(WAITING)
 }
 
-/// An address as a client on this machine reaches it.
+/// Returns the address by which a client on this machine reaches a listener.
 fn from_here(mut addr: SocketAddr) -> SocketAddr {
     match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -237,7 +237,7 @@ fn try_next(api: SocketAddr, gateway: SocketAddr, keys: Option<&Keys>) -> String
         }
         Some(_) => "  TOKEN=…   # of whoever has the private key of JWT_PUBLIC_KEY_FILE\n\n",
     };
-    // A browser shows no token.
+    // The API answers 401 to a browser, which sends no token.
     let (header, auth, open) = match keys {
         None => ("", "", format!("\nAll locations, in a browser: http://{api}/location\n")),
         Some(_) => (

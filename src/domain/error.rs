@@ -200,8 +200,8 @@ impl Error {
         Self::new(Code::StorageUnavailable, "the database cannot be reached; try again")
     }
 
-    /// Has something failed, which an operator should hear of? Where others have too much under way nothing has: such an
-    /// error says when to try again, and has no cause.
+    /// Has something failed, so that an operator should be told? A server that is only too busy has not failed: its error
+    /// says when to try again, and has no cause.
     pub fn is_failure(&self) -> bool {
         let is_overload = self.retry_after.is_some() && self.cause.is_none();
         match self.code {

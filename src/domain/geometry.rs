@@ -255,7 +255,7 @@ pub fn wrap_longitude(lon: f64) -> Option<f64> {
 /// A hint for a longitude that is out of range, to be put at the end of a sentence; empty where there is none.
 pub fn scrolled_hint(lon: f64) -> String {
     wrap_longitude(lon).map_or_else(String::new, |on_map| {
-        // To a centimetre: the subtraction leaves digits that nobody has sent.
+        // The subtraction leaves digits that nobody has sent; seven are exact to a centimetre.
         let on_map = (on_map * 1e7).round() / 1e7;
         format!("; was the map scrolled around the world? The same meridian is {on_map}")
     })

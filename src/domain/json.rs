@@ -23,10 +23,11 @@ fn pointer(base: &str, token: impl fmt::Display) -> String {
 /// The largest integer that every sender can write exactly: JavaScript's `Number.MAX_SAFE_INTEGER`.
 pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// Windows programs write it before UTF-8 text. A parser may ignore it (RFC 8259 §8.1).
+/// Windows programs write a byte order mark before UTF-8 text. A parser may ignore it (RFC 8259 §8.1).
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A non-negative integer by its value: Lua, Godot and others have one type of number and write `7` as `7.0`.
+/// Reads a number whose value is a non-negative integer: Lua, Godot and others have one type of number and write `7` as
+/// `7.0`.
 /// `None` above 2^53-1, where such a number may stand for several integers.
 pub fn integer(value: &Value) -> Option<u64> {
     let number = value.as_u64().or_else(|| {

@@ -232,7 +232,7 @@ impl Update {
     }
 }
 
-/// The location that an update is for, from the body's `id` and the path's.
+/// Decides which location an update changes, from the body's `id` and the path's.
 fn target_location(id: Option<&Value>, path_id: Option<LocationId>) -> Result<LocationId> {
     let Some(path_id) = path_id else { return LocationId::from_json(id) };
     match id {

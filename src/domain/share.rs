@@ -51,7 +51,7 @@ impl NewShare {
     }
 }
 
-/// When a link ends, or what is wrong with that.
+/// Reads the time at which a link ends, or returns what is wrong with it.
 fn expires_at(value: Option<&Value>, now: Timestamp) -> std::result::Result<Timestamp, &'static str> {
     let form = "expiresAt must be text with a date, a time and an offset from UTC (RFC 3339), \
                 such as 2026-11-21T12:00:00Z or 2026-11-21T21:00:00+09:00";
@@ -66,7 +66,7 @@ fn expires_at(value: Option<&Value>, now: Timestamp) -> std::result::Result<Time
     }
 }
 
-/// A time as RFC 3339 has it, also with an offset without a colon as in ISO 8601's basic form: `+0900`.
+/// Parses a time of RFC 3339. The offset may also be in ISO 8601's basic form, without a colon: `+0900`.
 fn time_with_offset(text: &str) -> Option<OffsetDateTime> {
     let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
     parse(text).or_else(|| {

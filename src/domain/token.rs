@@ -25,7 +25,7 @@ pub const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The longest token that is looked at.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
-/// What stands before a token in the `Authorization` header, and is sent along by mistake elsewhere.
+/// The `Authorization` header has this before the token. Some clients send it in other places by mistake.
 const SCHEME: &str = "Bearer ";
 /// As long as the hash: a shorter secret is easier to guess than a signature is.
 const MIN_SECRET_BYTES: usize = 32;
@@ -194,7 +194,7 @@ impl Keys {
         Token::from_claims(&claims, now)
     }
 
-    /// Is there a secret that tokens can be signed with? Those of public keys come from whoever has the private one.
+    /// Can this server sign tokens? It needs a secret for that: with a public key alone it can only verify them.
     pub fn can_mint(&self) -> bool {
         self.secret().is_some()
     }

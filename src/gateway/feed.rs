@@ -94,7 +94,7 @@ fn paid_sockets(ways: &[Way]) -> usize {
     let is_paid = |way: &&Way| {
         let count = counts.entry(way.user).or_default();
         *count += 1;
-        // In open mode a socket may belong to nobody in particular, so each one counts.
+        // A socket in open mode may have no user, so each of these counts.
         way.user.is_none() || *count <= PAID_SOCKETS
     };
     ways.iter().filter(is_paid).count()

@@ -1,6 +1,7 @@
-//! What the gateway answers to whoever opens it in a browser: what it is, and the JavaScript client as a file.
+//! Answers for browsers that open the gateway's port: a page that says what the gateway is, and the JavaScript client as a
+//! file.
 //!
-//! Apart from `transport.rs`, because none of it begins a session.
+//! They stand apart from `transport.rs` because they begin no session.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -11,7 +12,7 @@ use super::ResponseBody;
 /// The client as its makers build it for a `<script>`: `dist/socket.io.min.js` of the npm package `socket.io-client`.
 const CLIENT: &[u8] = include_bytes!("socket.io-4.8.4.min.js");
 const CLIENT_TAG: &str = "\"4.8.4\"";
-/// The names that Node's server gives it.
+/// Node's server serves the client at these paths, too.
 const CLIENT_PATHS: [&str; 2] = ["/socket.io/socket.io.js", "/socket.io/socket.io.min.js"];
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -25,7 +26,7 @@ on another port.
 const NOTHING_HERE: &str =
     "There is nothing here: this is a Socket.IO gateway, and its path is /socket.io.\n";
 
-/// Answers a request that is none of a Socket.IO client; `None`: it may be one.
+/// Answers a request that cannot be a Socket.IO client's. `None`: it may be.
 pub fn answer<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
     let path = request.uri().path();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -43,7 +44,7 @@ pub fn answer<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
     })
 }
 
-/// The client, unless the browser has this one.
+/// Answers with the client, or with 304 where the browser has it already.
 fn client(known: Option<&HeaderValue>) -> Response<ResponseBody> {
     let is_known =
         known.and_then(|known| known.to_str().ok()).is_some_and(|known| known.contains(CLIENT_TAG));

@@ -1,7 +1,8 @@
 //! The WebSockets of one caller read in turns, and everybody else's work goes between the turns.
 //!
-//! Otherwise a thousand sockets that speak at once would all be served before a request that came a moment later. Here all sockets of a caller together take in a few frames in a round, which lasts until everything else
-//! that was to run has run. Nobody holds anything for longer, so a socket that is gone holds up nobody.
+//! Otherwise a thousand sockets that speak at once would all be served before a request that came a moment later. Here
+//! all sockets of a caller together take in a few frames in a round, which lasts until everything else that was to run
+//! has run. Nobody holds anything for longer, so a socket that is gone holds up nobody.
 
 use std::{collections::VecDeque, sync::Arc, task::Waker};
 

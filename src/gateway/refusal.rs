@@ -1,8 +1,9 @@
-//! How a socket that is refused is told why.
+//! Tells a refused socket why it was refused.
 //!
-//! The library has room for one text, as `message` of its packet `44{"message":"…"}`. Socket.IO 3 and 4 know more,
-//! `data`, and 2.x expects the text alone. So the text carries both, apart by a mark, and its packet is rewritten on its
-//! way out: in a frame of a WebSocket (`stream.rs`) or in the answer to a poll (`transport.rs`).
+//! The library sends one text, as `message` of its packet `44{"message":"…"}`. Clients 3 and 4 also read `data`, and clients
+//! 2.x expect the text alone. So the text that the library is given carries the code and the sentence, with a mark between
+//! them, and the packet is rewritten on its way out: in a frame of a WebSocket (`stream.rs`) or in the answer to a poll
+//! (`transport.rs`).
 
 use std::convert::Infallible;
 
@@ -15,17 +16,19 @@ use super::{
 };
 use crate::domain::error::Error;
 
-/// Between the code and the sentence, for Socket.IO 3 and 4; and as JSON has it.
+/// This mark separates the code and the sentence, for clients 3 and 4.
 const DETAIL: char = '\u{1f}';
+/// JSON escapes the mark so.
 const DETAIL_JSON: &str = r"\u001f";
-/// After the code, for clients 2.x.
+/// This mark ends a code that is sent alone, to clients 2.x.
 const ALONE: char = '\u{1d}';
+/// JSON escapes the mark so.
 const ALONE_JSON: &str = r"\u001d";
 
 const START: &str = r#"44{"message":""#;
 const END: &str = r#""}"#;
 
-/// What the library is to say.
+/// Returns the text that the library is given for a refusal.
 pub fn text(error: &Error, version: ProtocolVersion) -> String {
     let code = error.code.as_str();
     match version {
@@ -34,7 +37,7 @@ pub fn text(error: &Error, version: ProtocolVersion) -> String {
     }
 }
 
-/// The packet that a client is sent instead of the library's; `None`: it is no refusal of ours.
+/// Returns the packet that the client is sent instead of the library's. `None`: it is not a refusal of ours.
 fn rewritten(packet: &str) -> Option<String> {
     let text = packet.strip_prefix(START)?.strip_suffix(END)?;
     match text.split_once(DETAIL_JSON) {
@@ -43,7 +46,7 @@ fn rewritten(packet: &str) -> Option<String> {
     }
 }
 
-/// The same for the answer to a poll.
+/// Rewrites the refusals in the answer to a poll.
 pub fn rewrite_answer(body: Bytes, has_lengths: bool) -> Bytes {
     let Ok(text) = str::from_utf8(&body) else { return body };
     let mut answer = String::new();
@@ -54,17 +57,18 @@ pub fn rewrite_answer(body: Bytes, has_lengths: bool) -> Bytes {
     if is_framed { answer.into() } else { body }
 }
 
-/// A frame of the library's that is to be replaced, in bytes that it writes.
+/// A frame that has to be replaced, in bytes that the library writes.
 #[derive(Debug, PartialEq)]
 pub struct Replaced {
-    /// Where it begins, and its length.
+    /// The offset at which it begins.
     pub start: usize,
+    /// Its length with its header.
     pub length: usize,
-    /// What is to be written instead.
+    /// This frame is written instead.
     pub frame: Bytes,
 }
 
-/// Finds a refusal among frames that the library writes. They are whole, but for what was written of the first before.
+/// Finds a refusal among frames that the library writes. All of them are whole, except that a part of the first may have been written before.
 pub fn find(bytes: &[u8]) -> Option<Replaced> {
     let at = bytes.windows(START.len()).position(|window| window == START.as_bytes())?;
     let (start, length) = match bytes[..at] {

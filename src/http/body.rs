@@ -164,7 +164,7 @@ fn too_large() -> Error {
     Error::new(Code::PayloadTooLarge, format!("a body has at most {MAX_BYTES} bytes"))
 }
 
-/// Does the header name no encoding but `identity`, which means none (RFC 9110 §12.5.3)?
+/// Is the body sent without an encoding? `identity` is the name for that (RFC 9110 §12.5.3).
 fn is_identity(content_encoding: &HeaderValue) -> bool {
     content_encoding.to_str().is_ok_and(|codings| {
         codings

@@ -50,8 +50,8 @@ fn healthy(tasks: &Supervisor) -> Response {
     })
 }
 
-/// 503 where a request that changes something would surely fail for want of a connection. A database that only refuses
-/// changes is still worth being read, so that is told beside the 200.
+/// Answers 503 while no connection for changes can be had, because every change would fail. A database that only refuses
+/// changes can still be read, so the answer is 200 and says so.
 async fn ready(service: Arc<Service>) -> Response {
     respond(match service.readiness().await {
         Readiness::Ready => Ok(reply::ok()),

@@ -235,7 +235,7 @@ impl Answers {
     }
 }
 
-/// Whether an answer has been handed to the kernel, and not refused by its client.
+/// Tells whether an answer has been handed to the kernel, and whether its client has refused it there.
 #[derive(Clone, Debug)]
 pub struct Delivery(Arc<Progress>);
 

@@ -18,10 +18,10 @@ use super::{
     error::{DbResult, STATEMENT_TIMEOUT, is_out_of_connections},
 };
 
-/// Connections of readers that one writer may take: if these are not enough, others have what comes free, and to go on
-/// would leave nobody any.
+/// A writer takes at most so many connections from readers. If these are not enough, other clients get what comes free,
+/// and taking more would only leave the readers without any.
 const GIVEN_UP: u32 = 2;
-/// How soon after that was of no use it may be tried again.
+/// After a writer has taken connections in vain, no writer takes more for so long.
 const TAKE_AGAIN: Duration = Duration::from_secs(5);
 
 /// The number of connections for each use.
@@ -49,17 +49,11 @@ impl ConnectionCounts {
 
 /// Holds back new reads while a writer waits for a connection of theirs. Holds the number of waiting writers; reads wait
 /// until it is 0, each at most as long as its own timeout.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Gate {
     waiting: watch::Sender<u32>,
-    /// When a writer last got none although readers gave up theirs: others have what comes free.
+    /// The time at which a writer last took connections in vain. Set by that writer, cleared by one that succeeds.
     failed_at: Mutex<Option<Instant>>,
-}
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self { waiting: watch::Sender::new(0), failed_at: Mutex::default() }
-    }
 }
 
 /// Keeps the gate closed until it is dropped.
@@ -74,7 +68,7 @@ impl Gate {
         }
     }
 
-    /// May a writer take connections from readers? Not soon after that was of no use.
+    /// May a writer take connections from readers? It may not until [`TAKE_AGAIN`] after one did so in vain.
     fn may_take(&self) -> bool {
         self.failed_at.lock().is_none_or(|at| at.elapsed() >= TAKE_AGAIN)
     }

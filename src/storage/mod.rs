@@ -28,7 +28,6 @@ mod pieces;
 mod queue;
 mod readiness;
 mod retention;
-
 mod rows;
 mod search;
 mod shares;
