@@ -29,7 +29,7 @@ pub enum Caller {
 
 /// The caller whose budgets a request or an event draws on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Whose {
+pub enum Payer {
     /// The user of a token.
     User(UserId),
     /// An address without one.

@@ -3,7 +3,7 @@
 use std::{any::Any, sync::Arc};
 
 use super::{
-    access::{Change, Whose},
+    access::{Change, Payer},
     id::{LocationId, UserId},
     location::Committed,
     notification::Told,
@@ -39,7 +39,7 @@ pub enum Event {
         /// Whether admins', too; not where only the rights of others have changed.
         and_admins: bool,
         /// The caller on whose account it is sent; `None`: nobody's.
-        payer: Option<Whose>,
+        payer: Option<Payer>,
         /// Whether the payer may send each person only so much of it whole: everybody but admins.
         is_bounded: bool,
     },

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, ops::Deref, sync::OnceLock, time::Instant};
 use serde_json::{Map, Value};
 
 use super::{
-    access::{Caller, Whose},
+    access::{Caller, Payer},
     error::{Code, Error, Result},
     geometry::Geometry,
     id::{LocationId, UserId},
@@ -148,7 +148,7 @@ pub struct NewLocation {
     /// Who makes it.
     pub owner: UserId,
     /// The caller whose budgets it draws on; `None`: nobody's.
-    pub whose: Option<Whose>,
+    pub payer: Option<Payer>,
     /// Whether it is made with an admin's token.
     pub is_by_admin: bool,
     /// Where it is.
@@ -174,7 +174,7 @@ impl NewLocation {
         })?;
         let properties = Properties::given(members.swap_remove("properties"))?.unwrap_or_default();
         let (properties, is_by_admin) = (Properties::new(properties)?, by.is_some_and(Caller::is_admin));
-        Ok(Self { owner, whose: None, is_by_admin, geometry, properties, size: body.len() })
+        Ok(Self { owner, payer: None, is_by_admin, geometry, properties, size: body.len() })
     }
 
     /// As it stands once it is made.
@@ -200,7 +200,7 @@ pub struct Update {
     /// Who moves it.
     pub by: Caller,
     /// The caller whose budgets it draws on; `None`: nobody's.
-    pub whose: Option<Whose>,
+    pub payer: Option<Payer>,
     /// Where it is now; `None` leaves it where it was.
     pub geometry: Option<Geometry>,
     /// What to merge into its properties (RFC 7396).
@@ -228,7 +228,7 @@ impl Update {
             let detail = "give `geometry`, `properties` or both";
             return Err(Error::new(Code::NothingToUpdate, detail).at(""));
         }
-        Ok(Self { id, by, whose: None, geometry, patch, size: body.len(), came_at })
+        Ok(Self { id, by, payer: None, geometry, patch, size: body.len(), came_at })
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    access::{Role, Whose},
+    access::{Payer, Role},
     error::{Code, Error, Result},
     id::{LocationId, UserId},
     json,
@@ -46,7 +46,7 @@ pub struct News {
     /// When.
     pub at: Timestamp,
     /// The caller whose budget for each person it draws on; `None`: it may be told to everybody it concerns.
-    pub hand: Option<Whose>,
+    pub pair_payer: Option<Payer>,
     /// Who is not told, because what they were told before has been taken back instead.
     pub except: Option<UserId>,
 }
@@ -242,7 +242,7 @@ mod tests {
             name: name.map(str::to_owned),
             deed,
             at: Timestamp::from_millis(0),
-            hand: None,
+            pair_payer: None,
             except: None,
         }
     }

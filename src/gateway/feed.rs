@@ -15,7 +15,7 @@ use super::{
     rooms::Rooms,
 };
 use crate::domain::{
-    access::Whose,
+    access::Payer,
     event::{Ending, Listed},
     id::{LocationId, UserId},
     notification::Told,
@@ -31,7 +31,7 @@ const WHOLE_BYTES: usize = 16 * 1024;
 #[derive(Clone, Copy)]
 pub struct Account {
     /// The caller on whose account it is sent; `None`: nobody's.
-    pub payer: Option<Whose>,
+    pub payer: Option<Payer>,
     /// Whether the payer may send each person only so much of it whole.
     pub is_bounded: bool,
 }
@@ -68,14 +68,16 @@ pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_
         .flatten();
     let Some(named) = item.named() else { return };
     // Others did not ask for it.
-    let hand = payer.filter(|_| is_bounded);
-    let is_other = |user: &UserId| *user != location.updated_by && payer != Some(Whose::User(*user));
+    let pair_payer = payer.filter(|_| is_bounded);
+    let is_other = |user: &UserId| *user != location.updated_by && payer != Some(Payer::User(*user));
     // A person has several sockets.
     let mut shown: HashMap<UserId, bool> = HashMap::new();
     for Way { user, socket, outlet } in ways {
-        let mut is_shown = || match hand.zip(user.filter(is_other)) {
+        let mut is_shown = || match pair_payer.zip(user.filter(is_other)) {
             None => true,
-            Some((hand, user)) => *shown.entry(user).or_insert_with(|| limits.may_show(hand, user)),
+            Some((pair_payer, user)) => {
+                *shown.entry(user).or_insert_with(|| limits.may_show(pair_payer, user))
+            }
         };
         let text = match &whole {
             Some(whole) if is_shown() => whole,

@@ -25,7 +25,7 @@ use crate::{
         json::Plain,
     },
     net::{bearer::bearer, client::Client},
-    service::{access::Credentials, limits::whose},
+    service::{access::Credentials, limits::payer},
 };
 
 /// Rooms of one line of the log.
@@ -47,7 +47,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
             let identity = rooms.service.identify(from(&socket), shown).await?;
             let user = identity.as_ref().and_then(|identity| identity.caller.account());
             let seat = rooms.service.limits.seat(user, from(&socket))?;
-            link.identify(whose(user, from(&socket)));
+            link.identify(payer(user, from(&socket)));
             Ok((identity, seat))
         };
         let (identity, seat) = admitted.await.map_err(|error: Error| {

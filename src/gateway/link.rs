@@ -23,7 +23,7 @@ use super::{
     account::Account, counts::Sockets, frames::ping, links::Common, polling::Polling, readers::Readers,
     road::Road,
 };
-use crate::{domain::access::Whose, net::byte_budget::Reservation};
+use crate::{domain::access::Payer, net::byte_budget::Reservation};
 
 /// How often a client may try to connect to other namespaces than the main one.
 const WANDERINGS: u8 = 2;
@@ -135,14 +135,14 @@ impl Link {
     }
 
     /// Notes that nobody knows yet who its client is, only where it comes from; `place`: its place among such sessions.
-    pub fn set_unidentified(&self, from: Whose, place: Option<Reservation<IpAddr>>) {
-        self.set_whose(from, place);
+    pub fn set_unidentified(&self, from: Payer, place: Option<Reservation<IpAddr>>) {
+        self.set_payer(from, place);
     }
 
     /// Notes whose it is: whatever waits for the socket is held against the budget of that user or address.
-    pub fn identify(&self, whose: Whose) {
-        self.set_whose(whose, None);
-        self.state.lock().readers = Some(self.common.readers.of(whose, Readers::default));
+    pub fn identify(&self, payer: Payer) {
+        self.set_payer(payer, None);
+        self.state.lock().readers = Some(self.common.readers.of(payer, Readers::default));
     }
 
     /// Returns the turns in which the caller's sockets read, once the caller is known.
@@ -150,10 +150,10 @@ impl Link {
         self.state.lock().readers.clone()
     }
 
-    fn set_whose(&self, whose: Whose, place: Option<Reservation<IpAddr>>) {
+    fn set_payer(&self, payer: Payer, place: Option<Reservation<IpAddr>>) {
         let state = &mut *self.state.lock();
         state.unidentified = place.map(Box::new);
-        state.road.hold_against(self.common.waiting.record(whose, state.road.held_bytes()));
+        state.road.hold_against(self.common.waiting.record(payer, state.road.held_bytes()));
     }
 
     /// Is it not known yet who its client is? Without limits nobody asks.
@@ -162,8 +162,8 @@ impl Link {
     }
 
     /// Whose it is, once that is known.
-    pub fn whose(&self) -> Option<Whose> {
-        self.state.lock().road.whose()
+    pub fn payer(&self) -> Option<Payer> {
+        self.state.lock().road.payer()
     }
 
     /// Has the socket read enough to be sent more?

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{counts::Sockets, link::Link, polling::Session, readers::Readers};
 use crate::{
-    domain::access::Whose,
+    domain::access::Payer,
     net::byte_budget::ByteBudget,
     service::{memory::fair, turns::PerCaller},
 };
@@ -40,7 +40,7 @@ pub struct Common {
     /// The sockets that are connected.
     pub sockets: Sockets,
     /// Bytes that wait for sockets.
-    pub waiting: ByteBudget<Whose>,
+    pub waiting: ByteBudget<Payer>,
     /// Turns of WebSockets to take in what has come.
     pub readers: PerCaller<Readers>,
     /// Sessions without a connection that are to be ended; holds each session once.
@@ -89,7 +89,7 @@ impl Links {
     }
 
     /// Bytes that wait for sockets.
-    pub fn waiting(&self) -> ByteBudget<Whose> {
+    pub fn waiting(&self) -> ByteBudget<Payer> {
         self.common.waiting.clone()
     }
 

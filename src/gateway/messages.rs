@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     domain::{
-        access::{Caller, Whose},
+        access::{Caller, Payer},
         error::{Code, Error, Result},
         id::{LocationId, UserId},
         json::{self, Plain},
@@ -215,7 +215,7 @@ pub struct Client {
     pub outlet: Arc<Outlet>,
     inbox: Inbox<(Result<Message>, Reply)>,
     /// The caller whose budgets its events draw on, with those of all other sockets of theirs.
-    pub whose: Whose,
+    pub payer: Payer,
     /// How many events it may send; `None`: any number.
     events: Option<Events>,
     rooms: Arc<Rooms>,
@@ -234,13 +234,13 @@ impl Client {
         link: Arc<Link>,
         rooms: Arc<Rooms>,
     ) -> Arc<Self> {
-        let (limits, whose) = (&rooms.service.limits, seat.whose());
+        let (limits, payer) = (&rooms.service.limits, seat.payer());
         let seat = (seat, link.counted());
         let outlet = Arc::new(Outlet::new(link, rooms.blocked.clone()));
-        let session = Arc::new(Session::new(identity, limits.memberships(whose)));
+        let session = Arc::new(Session::new(identity, limits.memberships(payer)));
         let (inbox, events) = (Inbox::new(), limits.events());
         let (seat, expiry) = (Mutex::new(Some(seat)), Mutex::default());
-        let client = Arc::new(Self { session, outlet, inbox, whose, events, rooms, seat, expiry });
+        let client = Arc::new(Self { session, outlet, inbox, payer, events, rooms, seat, expiry });
         let this = client.clone();
         // One for all events: each would be kept for each socket. Not an async closure: its body would run in a
         // task of its own, overtaken by the next event's.
@@ -268,7 +268,7 @@ impl Client {
     /// Puts an event in its turn, unless there are too many. `true`: the caller is to work the queue off.
     fn receive(&self, message: Result<Message>, mut reply: Reply) -> bool {
         let limits = &self.rooms.service.limits;
-        let taken = self.events.as_ref().map_or(Ok(()), Events::take).and_then(|()| limits.event(self.whose));
+        let taken = self.events.as_ref().map_or(Ok(()), Events::take).and_then(|()| limits.event(self.payer));
         let refused = match taken {
             Ok(()) => match self.inbox.push((message, reply)) {
                 Ok(mine) => return mine,
@@ -318,7 +318,7 @@ impl Client {
             }
             Message::Chat(message, room_name) => {
                 let relayed = Arc::from(relayed(session.user(), &message, room_name)?);
-                rooms.relay(socket.id, self.whose, room_name, &relayed)?;
+                rooms.relay(socket.id, self.payer, room_name, &relayed)?;
                 reply.ack(&relayed);
             }
             Message::Join(Join { user_id, user_name }) => {
@@ -331,7 +331,7 @@ impl Client {
                 self.register(socket);
             }
             Message::Presence(Presence { location_id }) => {
-                reply.ack(&Box::pin(rooms.who_is_in(self.whose, &session.caller(), location_id)).await?);
+                reply.ack(&Box::pin(rooms.who_is_in(self.payer, &session.caller(), location_id)).await?);
             }
             Message::Authenticate(Authenticate { token }) => {
                 let fresh = rooms.service.bearer(&token)?;

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::link::{Link, State, Why};
 use crate::{
-    domain::access::Whose,
+    domain::access::Payer,
     net::{
         byte_budget::Reservation,
         connection::{Answers, Delivery},
@@ -155,12 +155,12 @@ impl Link {
 
     /// A poll is answered with these packets. Returns what they hold of the budget until they have left: they were
     /// held before, as packets that wait, so they are not refused here.
-    pub(super) fn record_answer(&self, body: &[u8]) -> Option<Reservation<Whose>> {
+    pub(super) fn record_answer(&self, body: &[u8]) -> Option<Reservation<Payer>> {
         let State { account, road, polling, .. } = &mut *self.state.lock();
         let polling = polling.as_deref_mut()?;
         road.record_answer(body, polling.session.has_lengths);
         polling.answered = account.sent() - road.given_bytes() as u64;
-        Some(self.common.waiting.record(road.whose()?, body.len()))
+        Some(self.common.waiting.record(road.payer()?, body.len()))
     }
 
     /// `delivery` tells when the last answer has left the process, by this connection.

@@ -141,8 +141,8 @@ impl Waiting {
         match (self, earlier) {
             (Self::OfList(Item::Users, _), Self::OfList(Item::Users, _)) => true,
             // Whether somebody is there, or how many are: nobody needs to know what was before.
-            (Self::InRoom(room, person, event), Self::InRoom(of, whose, before)) => {
-                event.name != CHAT && event.name == before.name && room == of && person == whose
+            (Self::InRoom(room, person, event), Self::InRoom(of, other, before)) => {
+                event.name != CHAT && event.name == before.name && room == of && person == other
             }
             _ => false,
         }

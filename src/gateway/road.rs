@@ -24,7 +24,7 @@ use super::{
     frames::{Frames, TEXT, opcode},
     payload::each_packet,
 };
-use crate::{domain::access::Whose, net::byte_budget::Reservation};
+use crate::{domain::access::Payer, net::byte_budget::Reservation};
 
 /// What the client of a session that leaves long-polling says first: `2probe` and `5`. Until then the library
 /// takes nothing else, not even the answer to a ping.
@@ -72,7 +72,7 @@ struct Packets {
     is_connected: bool,
     /// What they and whatever else waits for the socket hold of the budget of whoever has the socket; until that is
     /// known, of their address.
-    held: Option<Box<Reservation<Whose>>>,
+    held: Option<Box<Reservation<Payer>>>,
 }
 
 impl Packets {
@@ -136,12 +136,12 @@ impl Road {
     }
 
     /// From now on whatever waits for the socket is held against this budget.
-    pub fn hold_against(&mut self, budget: Reservation<Whose>) {
+    pub fn hold_against(&mut self, budget: Reservation<Payer>) {
         self.packets.held = Some(Box::new(budget));
     }
 
     /// Whose budget that is.
-    pub fn whose(&self) -> Option<Whose> {
+    pub fn payer(&self) -> Option<Payer> {
         self.packets.held.as_ref().map(|held| held.key())
     }
 

@@ -43,7 +43,7 @@ use super::{
 };
 use crate::{
     domain::{
-        access::{Access, Action, Caller, Change, Role, Whose, may},
+        access::{Access, Action, Caller, Change, Payer, Role, may},
         error::{Code, Error, Result},
         id::{LocationId, UserId},
         presence::ActiveUsers,
@@ -208,7 +208,7 @@ impl Rooms {
         since: Option<u64>,
         reply: &mut Reply,
     ) -> Result<()> {
-        let Client { session, outlet, whose, .. } = client;
+        let Client { session, outlet, payer, .. } = client;
         let caller = session.caller();
         session.may_enter(id)?;
         // Of what was before a share link was made its guests learn nothing: that counts as not kept.
@@ -216,7 +216,7 @@ impl Rooms {
             Caller::Guest(guest) => since + 1 >= guest.from,
             _ => true,
         });
-        let (visit, failure) = self.visit(*whose, &caller, id, missed).await?;
+        let (visit, failure) = self.visit(*payer, &caller, id, missed).await?;
         let shared = &visit.shared;
         let door = shared.door.lock();
         // Once more: the right may have ended while the database was read.
@@ -260,7 +260,7 @@ impl Rooms {
     /// the database cannot say that, why not.
     async fn visit(
         &self,
-        whose: Whose,
+        payer: Payer,
         caller: &Caller,
         id: LocationId,
         missed: Option<u64>,
@@ -269,17 +269,17 @@ impl Rooms {
         // Boxed, as below: a join that reads nothing, which is most of them, is not to carry the room for it.
         let role = match self.known_role(caller, id) {
             Some(role) => role,
-            None => Box::pin(self.read_role(whose, caller, id)).await?,
+            None => Box::pin(self.read_role(payer, caller, id)).await?,
         };
         may(role, Action::See, id)?;
         // From here on the room hears of updates, so what commits after the read below is not missed.
         let visit = Visit::new(self, id, missed);
         let shared = &visit.shared;
         if !shared.door.lock().knows(caller) {
-            Box::pin(self.read_access(shared, whose, caller)).await?;
+            Box::pin(self.read_access(shared, payer, caller)).await?;
         }
         let is_known = shared.room.lock().entry(missed, false) != Entry::Unknown;
-        let failure = if is_known { None } else { Box::pin(self.ask_for(whose, shared, missed)).await.err() };
+        let failure = if is_known { None } else { Box::pin(self.ask_for(payer, shared, missed)).await.err() };
         Ok((visit, failure))
     }
 
@@ -305,11 +305,11 @@ impl Rooms {
         rooms
     }
 
-    /// Sends a member's message to everyone in the room, the sender included, on the account of `whose`.
+    /// Sends a member's message to everyone in the room, the sender included, on the account of `payer`.
     ///
     /// # Errors
     /// `not_in_room`, `forbidden`, `rate_limited`.
-    pub fn relay(&self, sender: Sid, whose: Whose, id: LocationId, chat: &Arc<RawValue>) -> Result<()> {
+    pub fn relay(&self, sender: Sid, payer: Payer, id: LocationId, chat: &Arc<RawValue>) -> Result<()> {
         let not_in_room = || Error::new(Code::NotInRoom, format!("join room {id} before sending to it"));
         let shared = self.room(id).ok_or_else(not_in_room)?;
         let room = shared.room.lock();
@@ -318,7 +318,7 @@ impl Rooms {
         may(Some(role), Action::Meet, id)?;
         // Not before: nobody spends what a room has who is not in it.
         let paid = shared.presence.lock().paid_sockets();
-        self.service.limits.chat(whose, id, paid, chat.get().len())?;
+        self.service.limits.chat(payer, id, paid, chat.get().len())?;
         for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
             outlet.event_in(socket, id, user, CHAT, chat.clone());
         }
@@ -416,12 +416,12 @@ impl Rooms {
     }
 
     /// The same as [`Rooms::ask`] for a caller, of whose reads only so many run at once, and who pays for them.
-    async fn ask_for(&self, whose: Whose, shared: &Arc<Shared>, since: Option<u64>) -> Result<()> {
-        self.service.limits.may_read(whose)?;
-        let _share = self.reads.share(whose).await?;
+    async fn ask_for(&self, payer: Payer, shared: &Arc<Shared>, since: Option<u64>) -> Result<()> {
+        self.service.limits.may_read(payer)?;
+        let _share = self.reads.share(payer).await?;
         let rows = self.ask(shared, since).await?;
         // The newest is what every join of a room that is not live costs.
-        self.service.limits.read(whose, rows.saturating_sub(1));
+        self.service.limits.read(payer, rows.saturating_sub(1));
         Ok(())
     }
 

@@ -318,7 +318,7 @@ mod tests {
         },
         *,
     };
-    use crate::domain::{access::Whose, id::UserId};
+    use crate::domain::{access::Payer, id::UserId};
 
     /// Fills the road, so that a ping does not fit; returns how much was put on it.
     fn fill(stream: &TcpStream) -> usize {
@@ -385,7 +385,7 @@ mod tests {
             client.write_all(&text("42[]")).await.unwrap();
             server.readable().await.unwrap();
             let link = links.create();
-            link.identify(Whose::User(UserId::new(user).unwrap()));
+            link.identify(Payer::User(UserId::new(user).unwrap()));
             (client, Stream::new(server, Bytes::new(), link, false, Duration::from_secs(60)))
         };
         let mut one = Vec::new();

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     config,
     domain::{
-        access::Whose,
+        access::Payer,
         error::{Code, Error},
     },
     metrics::{Counter, Metrics},
@@ -42,7 +42,7 @@ use crate::{
         byte_budget::{ByteBudget, Reservation},
         client::Client,
     },
-    service::{Service, limits::whose},
+    service::{Service, limits::payer},
 };
 
 /// How large a body or a message may be while nobody knows its client: it holds at most a token.
@@ -157,7 +157,7 @@ where
             Err(refusal) => return Ok(*refusal),
         };
         let link = self.links.create();
-        link.set_unidentified(whose(None, from), place);
+        link.set_unidentified(payer(None, from), place);
         if let Some(accept) = accept {
             return Ok(self.take_over(request, link, accept));
         }
@@ -349,7 +349,7 @@ impl Handshakes {
     /// What to answer: there are too many.
     fn enter(&self, from: IpAddr) -> Result<Option<Reservation<IpAddr>>, Box<Response<ResponseBody>>> {
         let Some(places) = &self.places else { return Ok(None) };
-        let Whose::Address(network) = whose(None, from) else { return Ok(None) };
+        let Payer::Address(network) = payer(None, from) else { return Ok(None) };
         places.reserve(network, 1).map(Some).ok_or_else(|| {
             self.limited.inc();
             Box::new(refused(StatusCode::TOO_MANY_REQUESTS, "too many handshakes at once; try again"))
@@ -362,13 +362,13 @@ type Refusal = (StatusCode, &'static str);
 impl Bodies {
     /// The body of a request that sends something, framed as version 4 of Engine.IO has it.
     async fn read(&self, request: &Request<()>, link: &Link, body: Incoming) -> Result<Bytes, Refusal> {
-        let whose = link.whose().unwrap_or_else(|| whose(None, Client::address(request.extensions().get())));
+        let payer = link.payer().unwrap_or_else(|| payer(None, Client::address(request.extensions().get())));
         let limits = &self.service.limits;
         let (most, time) = match link.is_unidentified() {
             true => (self.body.min(UNIDENTIFIED_BYTES), limits.body_timeout.min(self.handshake_timeout)),
             false => (self.body, limits.body_timeout),
         };
-        let body = match timeout(time, self.collect(whose, body, most)).await {
+        let body = match timeout(time, self.collect(payer, body, most)).await {
             Ok(Ok(body)) => body,
             Ok(Err(Unread::TooLarge)) => return Err(self.too_large()),
             Ok(Err(Unread::Full(error))) => {
@@ -417,12 +417,12 @@ impl Bodies {
 
     /// The bytes of a body, `most` at most. One that comes whole at once is passed on as it is; others hold a part of
     /// the budget.
-    async fn collect(&self, whose: Whose, mut body: Incoming, most: usize) -> Result<Bytes, Unread> {
+    async fn collect(&self, payer: Payer, mut body: Incoming, most: usize) -> Result<Bytes, Unread> {
         if body.size_hint().lower() > most as u64 {
             return Err(Unread::TooLarge);
         }
         let budget = &self.service.memory.bodies;
-        let mut held = budget.reserve(whose, 0).map_err(Unread::Full)?;
+        let mut held = budget.reserve(payer, 0).map_err(Unread::Full)?;
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
             let Ok(chunk) = frame.map_err(|_| Unread::BrokenOff)?.into_data() else { continue };
@@ -436,7 +436,7 @@ impl Bodies {
             if bytes.capacity() < length {
                 let more = BODY_STEP.max(chunk.len()).min(most - bytes.len());
                 let new = bytes.len() + more - bytes.capacity();
-                budget.grow(whose, &mut held, new).map_err(Unread::Full)?;
+                budget.grow(payer, &mut held, new).map_err(Unread::Full)?;
                 bytes.reserve_exact(more);
             }
             bytes.extend_from_slice(&chunk);
@@ -451,7 +451,7 @@ impl Bodies {
 }
 
 /// An answer, and what it holds of its client's budget until the connection has sent it.
-struct Held(Bytes, #[expect(dead_code, reason = "given back when dropped")] Option<Reservation<Whose>>);
+struct Held(Bytes, #[expect(dead_code, reason = "given back when dropped")] Option<Reservation<Payer>>);
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {

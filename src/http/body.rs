@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     domain::{
-        access::Whose,
+        access::Payer,
         error::{Code, Error, Result},
     },
     service::memory::Budget,
@@ -48,7 +48,7 @@ pub struct Terms<'a> {
     /// Counts the bytes of those that are not whole yet.
     pub budget: &'a Budget,
     /// For whom they are counted.
-    pub whose: Whose,
+    pub payer: Payer,
     /// How long one may take.
     pub time: Duration,
 }
@@ -117,14 +117,14 @@ async fn read(headers: &HeaderMap, body: &mut impl Body, terms: &Terms<'_>) -> R
         return if first.len() > MAX_BYTES { Err(too_large()) } else { Ok(first) };
     }
 
-    let mut held = terms.budget.reserve(terms.whose, 0)?;
+    let mut held = terms.budget.reserve(terms.payer, 0)?;
     let mut bytes = Vec::with_capacity(length.unwrap_or(FIRST_BYTES));
     let mut part = first;
     loop {
         if bytes.len() + part.len() > MAX_BYTES {
             return Err(too_large());
         }
-        terms.budget.grow(terms.whose, &mut held, part.len())?;
+        terms.budget.grow(terms.payer, &mut held, part.len())?;
         if bytes.capacity() - bytes.len() < part.len() {
             // Twice as much each time, but never more than a body may have.
             let more = bytes.len().min(MAX_BYTES - bytes.len()).max(part.len());

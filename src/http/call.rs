@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{
-        access::{Caller, Whose},
+        access::{Caller, Payer},
         error::{Code, Error, Result},
     },
     net::{bearer::bearer, client::Client},
@@ -73,8 +73,8 @@ impl Call {
             }
         };
         let (limits, budget) = (&self.service.limits, &self.service.memory.bodies);
-        let whose = limits::whose(caller.as_ref().and_then(Caller::account), self.from);
-        let terms = body::Terms { budget, whose, time: limits.body_timeout };
+        let payer = limits::payer(caller.as_ref().and_then(Caller::account), self.from);
+        let terms = body::Terms { budget, payer, time: limits.body_timeout };
         let body = body::json(&self.headers, body, terms).await.inspect_err(|error| match error.code {
             Code::PayloadTooLarge => _ = limits.too_large.inc(),
             Code::RequestTimeout => _ = limits.too_slow.inc(),
@@ -84,8 +84,8 @@ impl Call {
     }
 
     /// The user or the address that a caller's requests count for.
-    pub fn whose(&self, by: &Caller) -> Whose {
-        limits::whose(by.account(), self.from)
+    pub fn payer(&self, by: &Caller) -> Payer {
+        limits::payer(by.account(), self.from)
     }
 
     /// `None`: open mode.

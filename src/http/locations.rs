@@ -88,13 +88,13 @@ async fn create(call: Call, body: impl Body) -> Response {
         let (caller, body) = call.with_body(body).await?;
         let by = caller.clone();
         let mut new = parsed(body, move |body| NewLocation::from_body(body, by.as_ref())).await?;
-        let whose = call.whose(&caller.unwrap_or_default());
-        new.whose = Some(whose);
+        let payer = call.payer(&caller.unwrap_or_default());
+        new.payer = Some(payer);
         let answers = &call.service.memory.answers;
-        answers.check(whose)?;
+        answers.check(payer)?;
         let location = call.service.create_location(new).await?;
         let text = reply::data_text(StatusCode::CREATED, "location", location.feature());
-        let reply = reply::data(StatusCode::CREATED, answers.hold_anyway(whose, text));
+        let reply = reply::data(StatusCode::CREATED, answers.hold_anyway(payer, text));
         Ok(warp::reply::with_header(reply, header::LOCATION, format!("/location/{}", location.id)))
     };
     respond(act.await)
@@ -105,13 +105,13 @@ async fn update(call: Call, id: Option<String>, body: impl Body) -> Response {
         let (caller, body) = call.with_body(body).await?;
         let id = id.as_deref().map(known).transpose()?;
         let mut update = parsed(body, move |body| Update::from_body(body, id, caller.as_ref())).await?;
-        let whose = call.whose(&update.by);
-        update.whose = Some(whose);
+        let payer = call.payer(&update.by);
+        update.payer = Some(payer);
         let answers = &call.service.memory.answers;
-        answers.check(whose)?;
+        answers.check(payer)?;
         let location = call.service.update_location(update).await?;
         let text = reply::data_text(StatusCode::CREATED, "updatedLocationResult", location.feature());
-        Ok(reply::data(StatusCode::CREATED, answers.hold_anyway(whose, text)))
+        Ok(reply::data(StatusCode::CREATED, answers.hold_anyway(payer, text)))
     };
     respond(act.await)
 }
@@ -120,18 +120,18 @@ async fn get(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         query::user(&call.query)?;
-        let (id, whose) = (known(&id)?, call.whose(&by));
+        let (id, payer) = (known(&id)?, call.payer(&by));
         if call.headers().contains_key(header::IF_NONE_MATCH) {
             // Before anything large is read.
-            let etag = etag(call.service.version((&by, whose), id).await?);
+            let etag = etag(call.service.version((&by, payer), id).await?);
             if matches(call.headers(), &etag) {
                 let reply = StatusCode::NOT_MODIFIED.into_response();
                 let reply = warp::reply::with_header(reply, header::CACHE_CONTROL, reply::REVALIDATE);
                 return Ok(warp::reply::with_header(reply.into_response(), header::ETAG, etag));
             }
         }
-        let location = call.service.location((&by, whose), id).await?;
-        let text = call.service.memory.answers.hold(whose, location.feature)?;
+        let location = call.service.location((&by, payer), id).await?;
+        let text = call.service.memory.answers.hold(payer, location.feature)?;
         let reply = reply::feature(text).into_response();
         Ok(warp::reply::with_header(reply, header::ETAG, etag(location.version)))
     };
@@ -142,8 +142,8 @@ async fn list(call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         let query::List { page, per_page, query } = query::list(&call.query)?;
-        let whose = call.whose(&by);
-        let (features, total) = call.service.list_locations((by, whose), query).await?;
+        let payer = call.payer(&by);
+        let (features, total) = call.service.list_locations((by, payer), query).await?;
         let total = total.map(|total| format!(r#","total":{total}"#)).unwrap_or_default();
         reply::collection(features, &format!(r#","page":{page},"perPage":{per_page}{total}"#)).await
     };
@@ -154,8 +154,8 @@ async fn history(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         let query::History { since, limit } = query::history(&call.query)?;
-        let whose = call.whose(&by);
-        let (features, head) = call.service.history((by, whose), known(&id)?, since, limit).await?;
+        let payer = call.payer(&by);
+        let (features, head) = call.service.history((by, payer), known(&id)?, since, limit).await?;
         reply::collection(features, &format!(r#","version":{head}"#)).await
     };
     respond(act.await)
@@ -165,8 +165,8 @@ async fn delete(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         let by = by.labelled(query::user(&call.query)?);
-        let whose = call.whose(&by);
-        call.service.delete_location(by, whose, known(&id)?).await?;
+        let payer = call.payer(&by);
+        call.service.delete_location(by, payer, known(&id)?).await?;
         Ok(StatusCode::NO_CONTENT)
     };
     respond(act.await)

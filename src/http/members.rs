@@ -59,9 +59,9 @@ async fn list(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         query::user(&call.query)?;
-        let whose = call.whose(&by);
-        let members = members(call.service.members(&by, whose, known(&id)?).await?);
-        reply::json(&call.service.memory.answers, whose, &members)
+        let payer = call.payer(&by);
+        let members = members(call.service.members(&by, payer, known(&id)?).await?);
+        reply::json(&call.service.memory.answers, payer, &members)
     };
     respond(act.await)
 }
@@ -81,11 +81,11 @@ async fn set(id: String, user: String, call: Call, body: impl Body) -> Response 
         let (by, body) = call.with_body(body).await?;
         let role = Role::from_body(&body)?;
         let (by, id) = (Caller::of_body(by, &body)?, known(&id)?);
-        let whose = call.whose(&by);
+        let payer = call.payer(&by);
         let answers = &call.service.memory.answers;
-        answers.check(whose)?;
-        let members = members(call.service.set_member(by, whose, id, user.parse()?, role).await?);
-        Ok(reply::json_anyway(answers, whose, &members))
+        answers.check(payer)?;
+        let members = members(call.service.set_member(by, payer, id, user.parse()?, role).await?);
+        Ok(reply::json_anyway(answers, payer, &members))
     };
     respond(act.await)
 }
@@ -94,8 +94,8 @@ async fn remove(id: String, user: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         let by = by.labelled(query::user(&call.query)?);
-        let whose = call.whose(&by);
-        call.service.remove_member(by, whose, known(&id)?, user.parse()?).await?;
+        let payer = call.payer(&by);
+        call.service.remove_member(by, payer, known(&id)?, user.parse()?).await?;
         Ok(StatusCode::NO_CONTENT)
     };
     respond(act.await)

@@ -102,7 +102,7 @@ async fn list(call: Call) -> Response {
         let asked = query::notifications(&call.query)?;
         let by = by.labelled(asked.user);
         let answers = &call.service.memory.answers;
-        reply::json(answers, call.whose(&by), &page(&call, &by, asked).await?)
+        reply::json(answers, call.payer(&by), &page(&call, &by, asked).await?)
     };
     respond(act.await)
 }
@@ -113,7 +113,7 @@ async fn read(id: String, call: Call, body: impl Body) -> Response {
         read_from_body(&body)?;
         let by = by.unwrap_or_default().labelled(query::user(&call.query)?);
         let notification = Notification::try_from(call.service.read_notification(&by, known(&id)?).await?)?;
-        Ok(reply::json_anyway(&call.service.memory.answers, call.whose(&by), &notification))
+        Ok(reply::json_anyway(&call.service.memory.answers, call.payer(&by), &notification))
     };
     respond(act.await)
 }
@@ -127,16 +127,16 @@ async fn read_all(call: Call, body: impl Body) -> Response {
             true => by.unwrap_or_default().labelled(asked.user),
             false => Caller::of_body(by, &body)?,
         };
-        let (answers, whose) = (&call.service.memory.answers, call.whose(&by));
-        answers.check(whose)?;
+        let (answers, payer) = (&call.service.memory.answers, call.payer(&by));
+        answers.check(payer)?;
         call.service.read_notifications(&by).await?;
-        Ok(reply::json_anyway(answers, whose, &page(&call, &by, asked).await?))
+        Ok(reply::json_anyway(answers, payer, &page(&call, &by, asked).await?))
     };
     respond(act.await)
 }
 
 async fn page(call: &Call, by: &Caller, asked: query::Notifications) -> Result<Notifications> {
-    let found = call.service.notifications((by, call.whose(by)), asked.unread, asked.rows).await?;
+    let found = call.service.notifications((by, call.payer(by)), asked.unread, asked.rows).await?;
     let notifications = found.page.into_iter().map(Notification::try_from);
     Ok(Notifications {
         notifications: notifications.collect::<Result<_>>()?,

@@ -17,7 +17,7 @@ use warp::{Reply, reply};
 
 use crate::{
     domain::{
-        access::Whose,
+        access::Payer,
         error::{Code, Error, Result},
     },
     service::{features::Features, memory::Budget},
@@ -89,13 +89,13 @@ pub async fn collection(mut features: Features, members: &str) -> Result<reply::
 ///
 /// # Errors
 /// `rate_limited`, `storage_unavailable`.
-pub fn json(answers: &Budget, whose: Whose, body: &impl Serialize) -> Result<Response<Bytes>> {
-    Ok(of(answers.hold(whose, text(body))?, JSON, NO_STORE))
+pub fn json(answers: &Budget, payer: Payer, body: &impl Serialize) -> Result<Response<Bytes>> {
+    Ok(of(answers.hold(payer, text(body))?, JSON, NO_STORE))
 }
 
 /// The same of an answer that must be given, see [`Budget::hold_anyway`].
-pub fn json_anyway(answers: &Budget, whose: Whose, body: &impl Serialize) -> Response<Bytes> {
-    of(answers.hold_anyway(whose, text(body)), JSON, NO_STORE)
+pub fn json_anyway(answers: &Budget, payer: Payer, body: &impl Serialize) -> Response<Bytes> {
+    of(answers.hold_anyway(payer, text(body)), JSON, NO_STORE)
 }
 
 fn text(body: &impl Serialize) -> String {

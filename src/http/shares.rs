@@ -75,8 +75,8 @@ async fn list(id: String, call: Call) -> Response {
     let act = async {
         let by = call.caller().await?;
         query::user(&call.query)?;
-        let whose = call.whose(&by);
-        let shares = call.service.shares(&by, whose, known(&id)?).await?.into_iter();
+        let payer = call.payer(&by);
+        let shares = call.service.shares(&by, payer, known(&id)?).await?.into_iter();
         let shares = shares.map(|share| Share {
             id: share.id,
             label: share.label,
@@ -86,7 +86,7 @@ async fn list(id: String, call: Call) -> Response {
             uses: share.uses,
             last_used_at: share.last_used_at,
         });
-        reply::json(&call.service.memory.answers, whose, &Shares { shares: shares.collect() })
+        reply::json(&call.service.memory.answers, payer, &Shares { shares: shares.collect() })
     };
     respond(act.await)
 }
@@ -96,8 +96,8 @@ async fn create(id: String, call: Call, body: impl Body) -> Response {
         let (by, body) = call.with_body(body).await?;
         let new = NewShare::from_body(&body, Timestamp::now())?;
         let by = Caller::of_body(by, &body)?;
-        let whose = call.whose(&by);
-        let (id, token) = call.service.create_share(by, whose, known(&id)?, &new).await?;
+        let payer = call.payer(&by);
+        let (id, token) = call.service.create_share(by, payer, known(&id)?, &new).await?;
         let made = Made { id, token, label: new.label.as_deref(), expires_at: new.expires_at };
         let made = serde_json::to_string(&made).map_err(Error::internal)?;
         Ok(reply::data(StatusCode::CREATED, reply::data_text(StatusCode::CREATED, "share", &made)))

@@ -28,7 +28,7 @@ async fn list(call: Call) -> Response {
         let by = call.caller().await?;
         query::user(&call.query)?;
         let users = call.service.active_users(&by)?;
-        reply::json(&call.service.memory.answers, call.whose(&by), &users)
+        reply::json(&call.service.memory.answers, call.payer(&by), &users)
     };
     respond(act.await)
 }

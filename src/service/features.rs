@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::{Service, memory::Reservation};
 use crate::{
     domain::{
-        access::{Action, Caller, Whose},
+        access::{Action, Caller, Payer},
         error::{Error, Result},
         id::LocationId,
         location::Location,
@@ -38,7 +38,7 @@ impl Default for Pieces {
 pub struct Features {
     service: Arc<Service>,
     by: Caller,
-    whose: Whose,
+    payer: Payer,
     rest: Rest,
     /// Has any piece been read?
     has_begun: bool,
@@ -58,25 +58,25 @@ impl Features {
     ///
     /// # Errors
     /// `rate_limited` and `storage_unavailable` where the memory for answers is spent.
-    pub(super) fn of_list(service: &Arc<Service>, by: Caller, whose: Whose, page: Listing) -> Result<Self> {
+    pub(super) fn of_list(service: &Arc<Service>, by: Caller, payer: Payer, page: Listing) -> Result<Self> {
         let bytes = page.largest_piece();
-        Self::new(service, by, whose, Rest::List(page), bytes)
+        Self::new(service, by, payer, Rest::List(page), bytes)
     }
 
     /// The Features of a page of history; errors as [`Features::of_list`].
     pub(super) fn of_history(
         service: &Arc<Service>,
         by: Caller,
-        whose: Whose,
+        payer: Payer,
         (id, page): (LocationId, Past),
     ) -> Result<Self> {
         let bytes = page.largest_piece;
-        Self::new(service, by, whose, Rest::History(id, page), bytes)
+        Self::new(service, by, payer, Rest::History(id, page), bytes)
     }
 
-    fn new(service: &Arc<Service>, by: Caller, whose: Whose, rest: Rest, bytes: usize) -> Result<Self> {
-        let held = Arc::new(service.memory.answers.reserve_piece(whose, bytes)?);
-        Ok(Self { service: service.clone(), by, whose, rest, has_begun: false, needs_comma: false, held })
+    fn new(service: &Arc<Service>, by: Caller, payer: Payer, rest: Rest, bytes: usize) -> Result<Self> {
+        let held = Arc::new(service.memory.answers.reserve_piece(payer, bytes)?);
+        Ok(Self { service: service.clone(), by, payer, rest, has_begun: false, needs_comma: false, held })
     }
 
     /// Is everything written?
@@ -130,8 +130,8 @@ impl Features {
 
     /// Text of this answer as bytes that are counted until they are sent.
     pub fn hold(&self, text: String) -> Bytes {
-        self.service.limits.read_text(self.whose, text.len());
-        self.service.memory.answers.hold_piece(self.whose, text, &self.held)
+        self.service.limits.read_text(self.payer, text.len());
+        self.service.memory.answers.hold_piece(self.payer, text, &self.held)
     }
 }
 

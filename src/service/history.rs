@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Service, features::Features};
 use crate::domain::{
-    access::{Action, Caller, Whose},
+    access::{Action, Caller, Payer},
     error::{Error, Result},
     id::LocationId,
     location::Location,
@@ -19,12 +19,12 @@ impl Service {
     /// `not_found`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn history(
         self: &Arc<Self>,
-        (by, whose): (Caller, Whose),
+        (by, payer): (Caller, Payer),
         id: LocationId,
         since: u64,
         limit: u64,
     ) -> Result<(Features, u64)> {
-        self.limits.may_read(whose)?;
+        self.limits.may_read(payer)?;
         self.permit(&by, id, Action::See).await?;
         let since = match &by {
             Caller::Guest(guest) => since.max(guest.from.saturating_sub(1)),
@@ -32,7 +32,7 @@ impl Service {
         };
         let page = self.store.history(id, since, limit).await?.ok_or_else(|| Error::no_location(id))?;
         let head = page.head;
-        Ok((Features::of_history(self, by, whose, (id, page))?, head))
+        Ok((Features::of_history(self, by, payer, (id, page))?, head))
     }
 
     /// A location as it stands, the last of a run of versions without a gap; with `from` the run begins

@@ -1,6 +1,6 @@
 //! How much one caller may ask for, over all of their sockets and requests, and priced by what it costs others.
 //!
-//! A caller is the user of a valid token, or else the address ([`Whose`]). Some budgets are spent before something
+//! A caller is the user of a valid token, or else the address ([`Payer`]). Some budgets are spent before something
 //! is done; others are charged once its cost is known, and whoever is in debt is refused the next time. The
 //! arithmetic is in `budget.rs`; which limits there are, with their defaults, in [`crate::config`].
 
@@ -25,7 +25,7 @@ use super::budget::{Budget, Budgets, Rate};
 use crate::{
     config::{self, Counts},
     domain::{
-        access::{ShareId, Whose},
+        access::{Payer, ShareId},
         error::{Error, Result},
         id::{LocationId, UserId},
     },
@@ -87,9 +87,9 @@ pub struct Limits {
     /// Rows that the database had to read.
     rows: ByCaller,
     /// Changes by one caller that concern one person.
-    pair_notices: ByCaller<(Whose, UserId)>,
+    pair_notices: ByCaller<(Payer, UserId)>,
     /// Locations whose changes one caller sends to one person whole.
-    pair_updates: ByCaller<(Whose, UserId)>,
+    pair_updates: ByCaller<(Payer, UserId)>,
     seats: Seats,
     /// How long a request's body may take.
     pub body_timeout: Duration,
@@ -118,7 +118,7 @@ struct Limit<K> {
 
 /// A budget for each user of a token, and another for each address without one.
 #[derive(Debug)]
-struct ByCaller<K = Whose> {
+struct ByCaller<K = Payer> {
     user: Limit<K>,
     address: Limit<K>,
     detail: &'static str,
@@ -213,7 +213,7 @@ impl Limits {
     /// # Errors
     /// `rate_limited`.
     pub fn user(&self, user: UserId) -> Result<()> {
-        self.requests.take(Whose::User(user))
+        self.requests.take(Payer::User(user))
     }
 
     /// A request from this address without a token.
@@ -221,7 +221,7 @@ impl Limits {
     /// # Errors
     /// `rate_limited`.
     pub fn address(&self, from: IpAddr) -> Result<()> {
-        self.requests.take(whose(None, from))
+        self.requests.take(payer(None, from))
     }
 
     /// A request from this address that shows nothing valid.
@@ -253,20 +253,20 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn event(&self, whose: Whose) -> Result<()> {
-        self.events.take(whose)
+    pub fn event(&self, payer: Payer) -> Result<()> {
+        self.events.take(payer)
     }
 
     /// A message of a caller to a room whose member they are.
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn chat(&self, whose: Whose, room: LocationId, members: usize, bytes: usize) -> Result<()> {
-        self.user_chats.take(whose)?;
+    pub fn chat(&self, payer: Payer, room: LocationId, members: usize, bytes: usize) -> Result<()> {
+        self.user_chats.take(payer)?;
         // Who is refused for what they owe takes nothing from the room.
-        self.deliveries.is_paid(whose)?;
+        self.deliveries.is_paid(payer)?;
         self.room_chats.take(room, "too many messages in this room")?;
-        self.deliver(whose, members, bytes)
+        self.deliver(payer, members, bytes)
     }
 
     /// What a caller wants to do is sent to so many, each time so large. Paid for before it is done: however many
@@ -274,40 +274,40 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`: what they did before is not paid for.
-    pub fn deliver(&self, whose: Whose, members: usize, bytes: usize) -> Result<()> {
-        self.deliveries.charge_if_paid(whose, deliveries(members, bytes))
+    pub fn deliver(&self, payer: Payer, members: usize, bytes: usize) -> Result<()> {
+        self.deliveries.charge_if_paid(payer, deliveries(members, bytes))
     }
 
     /// The same of what is done already.
-    pub fn delivered(&self, whose: Whose, members: usize, bytes: usize) {
-        self.deliveries.charge(whose, deliveries(members, bytes));
+    pub fn delivered(&self, payer: Payer, members: usize, bytes: usize) {
+        self.deliveries.charge(payer, deliveries(members, bytes));
     }
 
     /// May a caller ask for something that makes the database read many rows?
     ///
     /// # Errors
     /// `rate_limited`: what they asked for before is not paid for.
-    pub fn may_read(&self, whose: Whose) -> Result<()> {
-        self.rows.is_paid(whose)
+    pub fn may_read(&self, payer: Payer) -> Result<()> {
+        self.rows.is_paid(payer)
     }
 
     /// So many rows were read for a caller.
-    pub fn read(&self, whose: Whose, rows: usize) {
-        self.rows.charge(whose, rows as u64);
+    pub fn read(&self, payer: Payer, rows: usize) {
+        self.rows.charge(payer, rows as u64);
     }
 
     /// Text of so many bytes was read for a caller. Beyond the first 16 KiB it costs as many rows.
-    pub fn read_text(&self, whose: Whose, bytes: usize) {
+    pub fn read_text(&self, payer: Payer, bytes: usize) {
         let rows = text_rows(bytes);
         if rows > 0 {
-            self.read(whose, rows);
+            self.read(payer, rows);
         }
     }
 
     /// May a caller have a changed location sent to a person whole? Otherwise only its id is.
-    pub fn may_show(&self, whose: Whose, person: UserId) -> bool {
+    pub fn may_show(&self, payer: Payer, person: UserId) -> bool {
         // Nobody is refused anything.
-        self.pair_updates.of(whose).budgets.try_take((whose, person), 1).is_ok()
+        self.pair_updates.of(payer).budgets.try_take((payer, person), 1).is_ok()
     }
 
     fn forget(&self) {
@@ -335,16 +335,16 @@ impl Limits {
 }
 
 impl Toll for Limits {
-    fn may_tell(&self, whose: Whose) -> Result<()> {
-        self.requests.is_paid_for(whose, "too many people had to be told of what was done before")
+    fn may_tell(&self, payer: Payer) -> Result<()> {
+        self.requests.is_paid_for(payer, "too many people had to be told of what was done before")
     }
 
-    fn told(&self, whose: Whose, people: usize) {
-        self.requests.charge(whose, people as u64 / TOLD);
+    fn told(&self, payer: Payer, people: usize) {
+        self.requests.charge(payer, people as u64 / TOLD);
     }
 
-    fn may_concern(&self, whose: Whose, person: UserId) -> Result<()> {
-        self.pair_notices.of(whose).take((whose, person), self.pair_notices.detail)
+    fn may_concern(&self, payer: Payer, person: UserId) -> Result<()> {
+        self.pair_notices.of(payer).take((payer, person), self.pair_notices.detail)
     }
 }
 
@@ -435,10 +435,10 @@ impl<K: Hash + Eq> Limit<K> {
 }
 
 impl<K: Hash + Eq> ByCaller<K> {
-    fn of(&self, whose: Whose) -> &Limit<K> {
-        match whose {
-            Whose::User(_) => &self.user,
-            Whose::Address(_) => &self.address,
+    fn of(&self, payer: Payer) -> &Limit<K> {
+        match payer {
+            Payer::User(_) => &self.user,
+            Payer::Address(_) => &self.address,
         }
     }
 
@@ -453,25 +453,25 @@ impl<K: Hash + Eq> ByCaller<K> {
 }
 
 impl ByCaller {
-    fn take(&self, whose: Whose) -> Result<()> {
-        self.of(whose).take(whose, self.detail)
+    fn take(&self, payer: Payer) -> Result<()> {
+        self.of(payer).take(payer, self.detail)
     }
 
-    fn charge(&self, whose: Whose, units: u64) {
-        self.of(whose).budgets.charge(whose, units);
+    fn charge(&self, payer: Payer, units: u64) {
+        self.of(payer).budgets.charge(payer, units);
     }
 
-    fn charge_if_paid(&self, whose: Whose, units: u64) -> Result<()> {
-        let Limit { budgets, limited: counter } = self.of(whose);
-        budgets.charge_if_paid(whose, units).map_err(|wait| limited(counter, self.detail, wait))
+    fn charge_if_paid(&self, payer: Payer, units: u64) -> Result<()> {
+        let Limit { budgets, limited: counter } = self.of(payer);
+        budgets.charge_if_paid(payer, units).map_err(|wait| limited(counter, self.detail, wait))
     }
 
-    fn is_paid(&self, whose: Whose) -> Result<()> {
-        self.is_paid_for(whose, self.detail)
+    fn is_paid(&self, payer: Payer) -> Result<()> {
+        self.is_paid_for(payer, self.detail)
     }
 
-    fn is_paid_for(&self, whose: Whose, detail: &'static str) -> Result<()> {
-        self.of(whose).is_paid(&whose, detail)
+    fn is_paid_for(&self, payer: Payer, detail: &'static str) -> Result<()> {
+        self.of(payer).is_paid(&payer, detail)
     }
 }
 
@@ -493,8 +493,8 @@ fn text_rows(bytes: usize) -> usize {
 }
 
 /// Whose budgets a caller draws on: the user of a valid token, or else the address.
-pub fn whose(user: Option<UserId>, from: IpAddr) -> Whose {
-    user.map_or_else(|| Whose::Address(network(from)), Whose::User)
+pub fn payer(user: Option<UserId>, from: IpAddr) -> Payer {
+    user.map_or_else(|| Payer::Address(network(from)), Payer::User)
 }
 
 /// Forgets budgets that are full again, until the limits are dropped.

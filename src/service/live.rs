@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::Service;
 use crate::domain::{
-    access::{Caller, Whose},
+    access::{Caller, Payer},
     error::{Code, Error, Result},
     id::{LocationId, UserId},
     presence::ActiveUsers,
@@ -64,10 +64,10 @@ impl Service {
     ///
     /// # Errors
     /// `rate_limited`.
-    pub(super) fn pay(&self, by: &Caller, whose: Whose, id: LocationId, bytes: usize) -> Result<()> {
+    pub(super) fn pay(&self, by: &Caller, payer: Payer, id: LocationId, bytes: usize) -> Result<()> {
         let (members, last_bytes) = self.live.get().map_or((0, 0), |live| live.audience(by, id));
         // A change of properties has a small body, and all of the Feature is sent.
-        self.limits.deliver(whose, members, bytes.max(last_bytes))
+        self.limits.deliver(payer, members, bytes.max(last_bytes))
     }
 
     /// What the database says, unless it is away or slow and a live room knows.

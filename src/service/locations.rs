@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Current, Service, features::Features};
 use crate::{
     domain::{
-        access::{Action, Caller, Whose},
+        access::{Action, Caller, Payer},
         error::{Code, Error, Result},
         id::LocationId,
         location::{Committed, NewLocation, Update},
@@ -28,7 +28,7 @@ impl Service {
     /// # Errors
     /// `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_location(&self, new: NewLocation) -> Result<Arc<Committed>> {
-        new.whose.map_or(Ok(()), |whose| self.limits.deliver(whose, 0, new.size))?;
+        new.payer.map_or(Ok(()), |payer| self.limits.deliver(payer, 0, new.size))?;
         self.writer.create(new).await
     }
 
@@ -37,7 +37,7 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `properties_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn update_location(&self, update: Update) -> Result<Arc<Committed>> {
-        update.whose.map_or(Ok(()), |whose| self.pay(&update.by, whose, update.id, update.size))?;
+        update.payer.map_or(Ok(()), |payer| self.pay(&update.by, payer, update.id, update.size))?;
         self.writer.update(update).await
     }
 
@@ -45,9 +45,9 @@ impl Service {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn delete_location(&self, by: Caller, whose: Whose, id: LocationId) -> Result<()> {
-        self.pay(&by, whose, id, 0)?;
-        self.writer.delete(by, Some(whose), id).await?;
+    pub async fn delete_location(&self, by: Caller, payer: Payer, id: LocationId) -> Result<()> {
+        self.pay(&by, payer, id, 0)?;
+        self.writer.delete(by, Some(payer), id).await?;
         self.taken_in().await;
         Ok(())
     }
@@ -56,16 +56,16 @@ impl Service {
     ///
     /// # Errors
     /// `not_found`, `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn location(&self, (by, whose): (&Caller, Whose), id: LocationId) -> Result<Current> {
-        self.limits.may_read(whose)?;
+    pub async fn location(&self, (by, payer): (&Caller, Payer), id: LocationId) -> Result<Current> {
+        self.limits.may_read(payer)?;
         let stored = async {
-            let _turn = self.reads.turn(whose).await?;
+            let _turn = self.reads.turn(payer).await?;
             self.permit(by, id, Action::See).await?;
             let location = self.store.location(id).await?.ok_or_else(|| Error::no_location(id))?;
             Ok(Current { version: location.version, feature: location.to_feature() })
         };
         let current = self.or_live(by, id, stored).await?;
-        self.limits.read_text(whose, current.feature.len());
+        self.limits.read_text(payer, current.feature.len());
         Ok(current)
     }
 
@@ -73,9 +73,9 @@ impl Service {
     ///
     /// # Errors
     /// `not_found`, `storage_unavailable`, `internal`.
-    pub async fn version(&self, (by, whose): (&Caller, Whose), id: LocationId) -> Result<u64> {
+    pub async fn version(&self, (by, payer): (&Caller, Payer), id: LocationId) -> Result<u64> {
         let stored = async {
-            let _turn = self.reads.turn(whose).await?;
+            let _turn = self.reads.turn(payer).await?;
             let version = match self.look_up(by, id, Action::See).await? {
                 None => self.store.versions(&[id]).await?.pop().map(|head| head.version),
                 known => known,
@@ -92,17 +92,17 @@ impl Service {
     /// `forbidden`, `invalid_parameter`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn list_locations(
         self: &Arc<Self>,
-        (by, whose): (Caller, Whose),
+        (by, payer): (Caller, Payer),
         query: Query,
     ) -> Result<(Features, Option<u64>)> {
         if let Caller::Guest(guest) = by {
             let detail = format!("the share link is of location {} and of no list", guest.location);
             return Err(Error::new(Code::Forbidden, detail));
         }
-        self.limits.may_read(whose)?;
+        self.limits.may_read(payer)?;
         let Query { page, filter } = query;
         let turn = match filter.is_some() || page.is_deep() {
-            true => Some(self.searches.turn(whose).await?),
+            true => Some(self.searches.turn(payer).await?),
             false => None,
         };
         let (listing, total) = match filter {
@@ -114,6 +114,6 @@ impl Service {
         };
         // Reading what was found is no search.
         drop(turn);
-        Ok((Features::of_list(self, by, whose, listing)?, total))
+        Ok((Features::of_list(self, by, payer, listing)?, total))
     }
 }

@@ -3,7 +3,7 @@
 use super::Service;
 use crate::{
     domain::{
-        access::{Action, Caller, Change, Role, Whose},
+        access::{Action, Caller, Change, Payer, Role},
         error::{Error, Result},
         event::Event,
         id::{LocationId, UserId},
@@ -21,15 +21,15 @@ impl Service {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn members(&self, by: &Caller, whose: Whose, id: LocationId) -> Result<Vec<Member>> {
-        self.limits.may_read(whose)?;
-        let _turn = self.reads.turn(whose).await?;
+    pub async fn members(&self, by: &Caller, payer: Payer, id: LocationId) -> Result<Vec<Member>> {
+        self.limits.may_read(payer)?;
+        let _turn = self.reads.turn(payer).await?;
         self.permit(by, id, Action::Meet).await?;
-        let _turn = self.lists.wait(whose).await?;
+        let _turn = self.lists.wait(payer).await?;
         // Again: the lists that were before it in line are paid for now.
-        self.limits.may_read(whose)?;
+        self.limits.may_read(payer)?;
         let members = self.store.members(id).await?;
-        self.limits.read(whose, members.len());
+        self.limits.read(payer, members.len());
         Ok(members)
     }
 
@@ -41,23 +41,23 @@ impl Service {
     pub async fn set_member(
         &self,
         by: Caller,
-        whose: Whose,
+        payer: Payer,
         id: LocationId,
         user: UserId,
         role: Role,
     ) -> Result<Vec<Member>> {
         // Before anything is changed: the answer lists all members.
-        self.limits.may_read(whose)?;
+        self.limits.may_read(payer)?;
         let store = self.store.clone();
         self.grant(id, async move {
-            let done = store.set_member(&by, Some(whose), id, user, role).await?;
+            let done = store.set_member(&by, Some(payer), id, user, role).await?;
             Ok((done, Change::Member(user, Some(role))))
         })
         .await?;
-        let _turn = self.lists.wait(whose).await?;
+        let _turn = self.lists.wait(payer).await?;
         let members = self.store.members(id).await?;
         // A backend that adds many members did not ask for the list each time.
-        self.limits.read(whose, members.len() / ANSWERED_MEMBERS);
+        self.limits.read(payer, members.len() / ANSWERED_MEMBERS);
         Ok(members)
     }
 
@@ -65,10 +65,10 @@ impl Service {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn remove_member(&self, by: Caller, whose: Whose, id: LocationId, user: UserId) -> Result<()> {
+    pub async fn remove_member(&self, by: Caller, payer: Payer, id: LocationId, user: UserId) -> Result<()> {
         let store = self.store.clone();
         self.grant(id, async move {
-            let done = store.remove_member(&by, Some(whose), id, user).await?;
+            let done = store.remove_member(&by, Some(payer), id, user).await?;
             Ok((done, Change::Member(user, None)))
         })
         .await

@@ -13,7 +13,7 @@ use super::limits::Limits;
 use crate::{
     config::Counts,
     domain::{
-        access::Whose,
+        access::Payer,
         error::{Code, Error, Result},
     },
     metrics::{Counter, Metrics},
@@ -32,7 +32,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const SMALL_ANSWER: usize = 16 * 1024;
 
 /// Bytes that are counted for a caller until this is dropped.
-pub type Reservation = byte_budget::Reservation<Whose>;
+pub type Reservation = byte_budget::Reservation<Payer>;
 
 /// Every budget of bytes that HTTP draws on.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub struct Memory {
 /// One budget, and how it refuses.
 #[derive(Debug)]
 pub struct Budget {
-    bytes: ByteBudget<Whose>,
+    bytes: ByteBudget<Payer>,
     /// What there is too much of.
     what: &'static str,
     limited: Counter,
@@ -63,7 +63,7 @@ impl Memory {
         };
         let answers = budget(counts.map(|counts| counts.answer_bytes.get() as usize));
         let bodies = budget(counts.map(|counts| counts.body_bytes.get() as usize));
-        let look = |name, help, bytes: &ByteBudget<Whose>| {
+        let look = |name, help, bytes: &ByteBudget<Payer>| {
             let bytes = bytes.clone();
             metrics.watch_bytes(name, help, move || bytes.used());
         };
@@ -78,7 +78,7 @@ impl Memory {
 }
 
 /// A budget that no few callers can fill, see [`ByteBudget::fair`].
-pub fn fair(total: usize, share: usize) -> ByteBudget<Whose> {
+pub fn fair(total: usize, share: usize) -> ByteBudget<Payer> {
     ByteBudget::fair(total, share, GUARANTEED)
 }
 
@@ -87,26 +87,26 @@ impl Budget {
     ///
     /// # Errors
     /// `rate_limited`, `storage_unavailable`.
-    pub fn reserve(&self, whose: Whose, bytes: usize) -> Result<Reservation> {
-        self.bytes.reserve(whose, bytes).ok_or_else(|| self.refusal(whose, bytes))
+    pub fn reserve(&self, payer: Payer, bytes: usize) -> Result<Reservation> {
+        self.bytes.reserve(payer, bytes).ok_or_else(|| self.refusal(payer, bytes))
     }
 
     /// Counts more bytes for the same caller.
     ///
     /// # Errors
     /// `rate_limited`, `storage_unavailable`.
-    pub fn grow(&self, whose: Whose, held: &mut Reservation, bytes: usize) -> Result<()> {
-        held.grow(bytes).then_some(()).ok_or_else(|| self.refusal(whose, bytes))
+    pub fn grow(&self, payer: Payer, held: &mut Reservation, bytes: usize) -> Result<()> {
+        held.grow(bytes).then_some(()).ok_or_else(|| self.refusal(payer, bytes))
     }
 
     /// Has the caller anything left? Asked before something is done whose answer cannot be refused afterwards.
     ///
     /// # Errors
     /// `rate_limited`, `storage_unavailable`.
-    pub fn check(&self, whose: Whose) -> Result<()> {
-        match self.bytes.has_room(whose, 1) {
+    pub fn check(&self, payer: Payer) -> Result<()> {
+        match self.bytes.has_room(payer, 1) {
             true => Ok(()),
-            false => Err(self.refusal(whose, 1)),
+            false => Err(self.refusal(payer, 1)),
         }
     }
 
@@ -114,10 +114,10 @@ impl Budget {
     ///
     /// # Errors
     /// `rate_limited`, `storage_unavailable`.
-    pub fn hold(&self, whose: Whose, text: String) -> Result<Bytes> {
+    pub fn hold(&self, payer: Payer, text: String) -> Result<Bytes> {
         match text.len() {
             0..SMALL_ANSWER => Ok(text.into()),
-            len => Ok(counted(text, self.reserve(whose, len)?)),
+            len => Ok(counted(text, self.reserve(payer, len)?)),
         }
     }
 
@@ -125,35 +125,35 @@ impl Budget {
     ///
     /// # Errors
     /// `rate_limited`, `storage_unavailable`.
-    pub(super) fn reserve_piece(&self, whose: Whose, bytes: usize) -> Result<Reservation> {
-        self.reserve(whose, if bytes < SMALL_ANSWER { 0 } else { bytes })
+    pub(super) fn reserve_piece(&self, payer: Payer, bytes: usize) -> Result<Reservation> {
+        self.reserve(payer, if bytes < SMALL_ANSWER { 0 } else { bytes })
     }
 
     /// The same of an answer that must be given: what it tells of is done. It counts beyond the caller's share, so
     /// that [`Budget::check`] refuses what they ask for next.
-    pub fn hold_anyway(&self, whose: Whose, text: String) -> Bytes {
+    pub fn hold_anyway(&self, payer: Payer, text: String) -> Bytes {
         match text.len() {
             0..SMALL_ANSWER => text.into(),
-            len => counted(text, self.bytes.record(whose, len)),
+            len => counted(text, self.bytes.record(payer, len)),
         }
     }
 
     /// One piece of a longer answer, which `held` counts as far as it reaches.
-    pub(super) fn hold_piece(&self, whose: Whose, text: String, held: &Arc<Reservation>) -> Bytes {
+    pub(super) fn hold_piece(&self, payer: Payer, text: String, held: &Arc<Reservation>) -> Bytes {
         if text.len() < SMALL_ANSWER && held.bytes() == 0 {
             return text.into();
         }
-        let more = self.bytes.record(whose, text.len().saturating_sub(held.bytes()));
+        let more = self.bytes.record(payer, text.len().saturating_sub(held.bytes()));
         counted(text, (held.clone(), more))
     }
 
-    fn refusal(&self, whose: Whose, bytes: usize) -> Error {
+    fn refusal(&self, payer: Payer, bytes: usize) -> Error {
         self.limited.inc();
-        match self.bytes.exceeds_share(whose, bytes) {
+        match self.bytes.exceeds_share(payer, bytes) {
             true => {
-                let detail = match whose {
-                    Whose::User(_) => format!("too many {} of this user", self.what),
-                    Whose::Address(_) => format!("too many {} at this address", self.what),
+                let detail = match payer {
+                    Payer::User(_) => format!("too many {} of this user", self.what),
+                    Payer::Address(_) => format!("too many {} at this address", self.what),
                 };
                 Error::limited(detail, RETRY_AFTER)
             }

@@ -3,7 +3,7 @@
 use super::Service;
 use crate::{
     domain::{
-        access::{Caller, Whose},
+        access::{Caller, Payer},
         error::{Code, Error, Result},
         id::UserId,
     },
@@ -19,11 +19,11 @@ impl Service {
     /// `forbidden`, `storage_unavailable`, `internal`.
     pub async fn notifications(
         &self,
-        (by, whose): (&Caller, Whose),
+        (by, payer): (&Caller, Payer),
         unread_only: bool,
         page: Page,
     ) -> Result<Notifications> {
-        let _turn = self.reads.turn(whose).await?;
+        let _turn = self.reads.turn(payer).await?;
         self.store.notifications(person(by)?, unread_only, page).await
     }
 

@@ -10,7 +10,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::turns::CallerTurns;
 use crate::domain::{
-    access::Whose,
+    access::Payer,
     error::{Code, Error, Result},
 };
 
@@ -34,9 +34,9 @@ impl Reads {
     ///
     /// # Errors
     /// `storage_unavailable`: it takes too long.
-    pub async fn turn(&self, whose: Whose) -> Result<Option<OwnedSemaphorePermit>> {
+    pub async fn turn(&self, payer: Payer) -> Result<Option<OwnedSemaphorePermit>> {
         let Some(turns) = &self.0 else { return Ok(None) };
-        match timeout(MAX_WAIT, turns.wait(whose)).await {
+        match timeout(MAX_WAIT, turns.wait(payer)).await {
             Ok(turn) => turn.map(Some),
             Err(_) => {
                 let detail = "too much is being read for this caller; try again";
@@ -53,8 +53,8 @@ mod tests {
     use super::*;
     use crate::domain::id::UserId;
 
-    fn user(id: u64) -> Whose {
-        Whose::User(UserId::new(id).expect("an id"))
+    fn user(id: u64) -> Payer {
+        Payer::User(UserId::new(id).expect("an id"))
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use super::limits::Limits;
 use crate::{
     config::Counts,
     domain::{
-        access::Whose,
+        access::Payer,
         error::{Code, Error, Result},
     },
     metrics::{Counter, Metrics},
@@ -52,7 +52,7 @@ struct Inner {
     /// Those that wait or run.
     all: AtomicUsize,
     /// Those of each caller who has any: written when one comes or goes, and bounded by [`MAX_CALLERS`].
-    by: Mutex<HashMap<Whose, Theirs>>,
+    by: Mutex<HashMap<Payer, Theirs>>,
     /// How many of one caller may wait or run; `None`: no limit, and nobody is too long in line.
     most: Option<usize>,
     limited: Counter,
@@ -67,7 +67,7 @@ struct Theirs {
 /// A search that waits or runs.
 struct Place {
     of: Arc<Inner>,
-    whose: Whose,
+    payer: Payer,
 }
 
 /// A search that runs, until this is dropped.
@@ -97,8 +97,8 @@ impl Searches {
     /// # Errors
     /// `rate_limited` where the caller waits for too many already; `storage_unavailable` where too many wait, or it
     /// takes too long.
-    pub async fn turn(&self, whose: Whose) -> Result<Turn> {
-        let (place, theirs) = self.place(whose)?;
+    pub async fn turn(&self, payer: Payer) -> Result<Turn> {
+        let (place, theirs) = self.place(payer)?;
         let wait = async {
             let own = theirs.acquire_owned().await.map_err(Error::internal)?;
             let all = self.0.turns.clone().acquire_owned().await.map_err(Error::internal)?;
@@ -110,10 +110,10 @@ impl Searches {
         }
     }
 
-    fn place(&self, whose: Whose) -> Result<(Place, Arc<Semaphore>)> {
+    fn place(&self, payer: Payer) -> Result<(Place, Arc<Semaphore>)> {
         let inner = &self.0;
         let mut by = inner.by.lock();
-        let there = by.get(&whose).map_or(0, |theirs| theirs.searches);
+        let there = by.get(&payer).map_or(0, |theirs| theirs.searches);
         if let Some(most) = inner.most {
             if there >= most {
                 inner.limited.inc();
@@ -126,10 +126,10 @@ impl Searches {
             }
         }
         let new = || Theirs { searches: 0, turns: Arc::new(Semaphore::new(inner.turns_of_one)) };
-        let theirs = by.entry(whose).or_insert_with(new);
+        let theirs = by.entry(payer).or_insert_with(new);
         theirs.searches += 1;
         inner.all.fetch_add(1, Ordering::Relaxed);
-        Ok((Place { of: inner.clone(), whose }, theirs.turns.clone()))
+        Ok((Place { of: inner.clone(), payer }, theirs.turns.clone()))
     }
 }
 
@@ -137,10 +137,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut by = self.of.by.lock();
         self.of.all.fetch_sub(1, Ordering::Relaxed);
-        if let Some(theirs) = by.get_mut(&self.whose) {
+        if let Some(theirs) = by.get_mut(&self.payer) {
             theirs.searches -= 1;
             if theirs.searches == 0 {
-                by.remove(&self.whose);
+                by.remove(&self.payer);
             }
         }
     }
@@ -166,7 +166,7 @@ mod tests {
             most: Some(16),
             limited: Counter::default(),
         }));
-        let user = |id: usize| Whose::User(UserId::new(id as u64).expect("an id"));
+        let user = |id: usize| Payer::User(UserId::new(id as u64).expect("an id"));
         let place = |id: usize| searches.place(user(id)).map(|(place, _)| place);
         let greedy = Vec::from_iter((1..=5).flat_map(|id| (0..14).map_while(move |_| place(id).ok())));
         assert_eq!(greedy.len(), MAX_SEARCHES, "as many as a few callers get");

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::Service;
 use crate::{
     domain::{
-        access::{Action, Caller, Change, ShareId, Whose},
+        access::{Action, Caller, Change, Payer, ShareId},
         error::Result,
         id::LocationId,
         share::NewShare,
@@ -25,7 +25,7 @@ impl Service {
     pub async fn create_share(
         &self,
         by: Caller,
-        whose: Whose,
+        payer: Payer,
         id: LocationId,
         new: &NewShare,
     ) -> Result<(ShareId, String)> {
@@ -38,7 +38,7 @@ impl Service {
         let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; SECRET_BYTES]>());
         let share = storage::NewShare {
             location: id,
-            whose: Some(whose),
+            payer: Some(payer),
             label: new.label.clone(),
             expires_at: new.expires_at,
             password_hash,
@@ -59,18 +59,18 @@ impl Service {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn shares(&self, by: &Caller, whose: Whose, id: LocationId) -> Result<Vec<storage::Share>> {
-        self.limits.may_read(whose)?;
-        let _turn = self.reads.turn(whose).await?;
+    pub async fn shares(&self, by: &Caller, payer: Payer, id: LocationId) -> Result<Vec<storage::Share>> {
+        self.limits.may_read(payer)?;
+        let _turn = self.reads.turn(payer).await?;
         self.permit(by, id, Action::Manage).await?;
-        let _turn = self.lists.wait(whose).await?;
+        let _turn = self.lists.wait(payer).await?;
         // Again: the lists that were before it in line are paid for now.
-        self.limits.may_read(whose)?;
+        self.limits.may_read(payer)?;
         if let Err(error) = self.ledger.write(&self.store).await {
             tracing::debug!(%error, "uses not counted yet");
         }
         let shares = self.store.shares(id).await?;
-        self.limits.read(whose, shares.len());
+        self.limits.read(payer, shares.len());
         Ok(shares)
     }
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::{
-    access::Whose,
+    access::Payer,
     error::{Error, Result},
 };
 
@@ -33,8 +33,8 @@ impl CallerTurns {
     ///
     /// # Errors
     /// `internal`.
-    pub async fn wait(&self, whose: Whose) -> Result<OwnedSemaphorePermit> {
-        let turns = self.turns.of(whose, || Semaphore::new(self.of_a_caller));
+    pub async fn wait(&self, payer: Payer) -> Result<OwnedSemaphorePermit> {
+        let turns = self.turns.of(payer, || Semaphore::new(self.of_a_caller));
         turns.acquire_owned().await.map_err(Error::internal)
     }
 
@@ -54,7 +54,7 @@ pub struct PerCaller<T>(
 
 #[derive(Debug)]
 struct Kept<T> {
-    by: HashMap<Whose, Weak<T>>,
+    by: HashMap<Payer, Weak<T>>,
     next_sweep: usize,
 }
 
@@ -66,9 +66,9 @@ impl<T> Default for PerCaller<T> {
 
 impl<T> PerCaller<T> {
     /// A caller's, made if there is none.
-    pub fn of(&self, whose: Whose, make: impl FnOnce() -> T) -> Arc<T> {
+    pub fn of(&self, payer: Payer, make: impl FnOnce() -> T) -> Arc<T> {
         let Kept { by, next_sweep } = &mut *self.0.lock();
-        if let Some(kept) = by.get(&whose).and_then(Weak::upgrade) {
+        if let Some(kept) = by.get(&payer).and_then(Weak::upgrade) {
             return kept;
         }
         if by.len() >= *next_sweep {
@@ -76,7 +76,7 @@ impl<T> PerCaller<T> {
             *next_sweep = (2 * by.len()).max(FEW_CALLERS);
         }
         let made = Arc::new(make());
-        by.insert(whose, Arc::downgrade(&made));
+        by.insert(payer, Arc::downgrade(&made));
         made
     }
 }
@@ -91,14 +91,14 @@ mod tests {
     #[tokio::test]
     async fn each_caller_has_so_many_turns_at_once() {
         let turns = CallerTurns::new(2);
-        let [eve, ada] = [1, 2].map(|id| Whose::User(UserId::new(id).unwrap()));
+        let [eve, ada] = [1, 2].map(|id| Payer::User(UserId::new(id).unwrap()));
         let held = [turns.wait(eve).await.unwrap(), turns.wait(eve).await.unwrap()];
         assert!(turns.wait(eve).now_or_never().is_none());
         drop(turns.wait(ada).await.unwrap());
         drop(held);
         assert!(turns.wait(eve).now_or_never().is_some());
         for id in 0..10 * FEW_CALLERS as u64 {
-            drop(turns.wait(Whose::User(UserId::new(id).unwrap())).await.unwrap());
+            drop(turns.wait(Payer::User(UserId::new(id).unwrap())).await.unwrap());
         }
         assert!(
             turns.turns.0.lock().by.len() <= FEW_CALLERS,

@@ -17,7 +17,7 @@ use super::{
     notices::{self, Beginning},
 };
 use crate::domain::{
-    access::{Access, Action, Caller, Role, ShareId, Whose, may},
+    access::{Access, Action, Caller, Payer, Role, ShareId, may},
     error::{Error, Result},
     event::{Ending, Event, Listed},
     id::{LocationId, UserId},
@@ -100,8 +100,8 @@ pub struct Held {
     pub now: Timestamp,
     pub at: Try,
     /// The caller whose budget for each person concerned it draws on; `None`: it may concern anybody.
-    pub hand: Option<Whose>,
-    whose: Option<Whose>,
+    pub pair_payer: Option<Payer>,
+    payer: Option<Payer>,
     by: Caller,
     role: Option<Role>,
 }
@@ -165,7 +165,7 @@ impl Store {
     pub(super) async fn grant<T: Send + 'static>(
         &self,
         by: &Caller,
-        whose: Option<Whose>,
+        payer: Option<Payer>,
         id: LocationId,
         write: impl for<'a> Fn(&'a DatabaseTransaction, &'a Held) -> Work<'a, Made<T>> + Send + Sync + 'static,
     ) -> Result<Granted<T>> {
@@ -173,9 +173,9 @@ impl Store {
         let granted = self.transact_telling(move |tx, at| {
             let (by, write, store) = (by.clone(), write.clone(), store.clone());
             Box::pin(async move {
-                let held = hold(tx, by, whose, id, at).await?;
+                let held = hold(tx, by, payer, id, at).await?;
                 if at == Try::Clean {
-                    store.may_tell(whose)?;
+                    store.may_tell(payer)?;
                 }
                 let mut made = write(tx, &held).await?;
                 let news = match made.deed.take() {
@@ -186,7 +186,7 @@ impl Store {
             })
         });
         let (made, news, order) = granted.await?;
-        news.iter().for_each(|event| self.told(whose, event));
+        news.iter().for_each(|event| self.told(payer, event));
         Ok(Granted { value: made.value, grants: made.grants, news, order })
     }
 
@@ -203,7 +203,7 @@ impl Store {
             Deed::Removed(user, added_at) => {
                 let lasted_ms = held.now.as_millis() - added_at.as_millis();
                 let beginning = match user != by && lasted_ms < TAKEN_BACK_MS {
-                    true => notices::take_back(tx, id, (by, held.hand), user, added_at).await?,
+                    true => notices::take_back(tx, id, (by, held.pair_payer), user, added_at).await?,
                     false => Beginning::default(),
                 };
                 except = beginning.is_taken_back.then_some(user);
@@ -218,11 +218,11 @@ impl Store {
             to: Arc::new([user]),
             // They see all locations.
             and_admins: false,
-            payer: held.whose,
-            is_bounded: held.hand.is_some(),
+            payer: held.payer,
+            is_bounded: held.pair_payer.is_some(),
         });
-        let (owner, at, hand) = (held.owner, held.now, held.hand);
-        let news = News { by, location: id, owner, name, deed, at, hand, except };
+        let (owner, at, pair_payer) = (held.owner, held.now, held.pair_payer);
+        let news = News { by, location: id, owner, name, deed, at, pair_payer, except };
         let concerned = news.is_for_members().then_some(id).into_iter().collect();
         let members = notices::members(tx, &concerned).await?;
         let told = self.tell(tx, &[news], &members).await?;
@@ -335,7 +335,7 @@ async fn show_as_it_is_now(tx: &DatabaseTransaction, news: &mut Vec<Event>) -> D
 async fn hold(
     tx: &DatabaseTransaction,
     by: Caller,
-    whose: Option<Whose>,
+    payer: Option<Payer>,
     id: LocationId,
     at: Try,
 ) -> Worked<Held> {
@@ -352,14 +352,14 @@ async fn hold(
         (None, Some(user)) => members::role(tx, id, user).await?,
         (role, _) => role,
     };
-    let (version, grants, hand) = (version as u64, grants as u64, hand(&by, whose));
-    Ok(Held { id, owner, version, grants, now, at, whose, hand, by, role })
+    let (version, grants, pair_payer) = (version as u64, grants as u64, pair_payer(&by, payer));
+    Ok(Held { id, owner, version, grants, now, at, payer, pair_payer, by, role })
 }
 
 /// The caller whose budget for each person concerned a change draws on: everybody's but admins', whose tokens are
 /// those of the app's own backend.
-pub fn hand(by: &Caller, whose: Option<Whose>) -> Option<Whose> {
-    whose.filter(|_| !by.is_admin())
+pub fn pair_payer(by: &Caller, payer: Option<Payer>) -> Option<Payer> {
+    payer.filter(|_| !by.is_admin())
 }
 
 /// A statement whose parameters are all numbers.

@@ -28,7 +28,7 @@ use super::{
     rows::{Cell, Dialect, Rows, id_list},
 };
 use crate::domain::{
-    access::{Action, Caller, Role, Whose, may},
+    access::{Action, Caller, Payer, Role, may},
     area::{covers, roomy},
     error::{Code, Error, Result},
     event::{Ending, Event, Listed},
@@ -45,7 +45,7 @@ use crate::domain::{
 pub enum Act {
     Create(NewLocation),
     Update(Update),
-    Delete { id: LocationId, by: Caller, whose: Option<Whose> },
+    Delete { id: LocationId, by: Caller, payer: Option<Payer> },
 }
 
 impl Act {
@@ -59,11 +59,11 @@ impl Act {
     }
 
     /// The caller whose budgets it draws on.
-    pub fn whose(&self) -> Option<Whose> {
+    pub fn payer(&self) -> Option<Payer> {
         match self {
-            Self::Create(new) => new.whose,
-            Self::Update(update) => update.whose,
-            Self::Delete { whose, .. } => *whose,
+            Self::Create(new) => new.payer,
+            Self::Update(update) => update.payer,
+            Self::Delete { payer, .. } => *payer,
         }
     }
 
@@ -193,7 +193,7 @@ impl Store {
         let mut each = Vec::with_capacity(acts.len());
         let mut beside = Beside::default();
         for (number, act) in acts.iter().enumerate() {
-            let account = |by| Account::new(by, act.whose());
+            let account = |by| Account::new(by, act.payer());
             each.push(match act {
                 Act::Create(new) => insert(&tx, new, now, dialect).await?.map(|(version, area)| {
                     let location = version.location.clone();
@@ -206,7 +206,7 @@ impl Store {
                     let renamed = row.renamed(update);
                     let is_seen_in_lists = update.geometry.is_none() || renamed.is_some();
                     if is_seen_in_lists {
-                        self.may_tell(update.whose)?;
+                        self.may_tell(update.payer)?;
                     }
                     let version = row.update(update, now, dialect)?;
                     let location = version.location.clone();
@@ -222,10 +222,10 @@ impl Store {
                     versions.push(version);
                     Ok(location)
                 }),
-                Act::Delete { id, by, whose } => of(&mut rows, *id)
+                Act::Delete { id, by, payer } => of(&mut rows, *id)
                     .and_then(|row| {
                         row.may(by, Action::Manage, &roles, now)?;
-                        self.may_tell(*whose)?;
+                        self.may_tell(*payer)?;
                         Ok(row.location.clone())
                     })
                     .inspect(|location| {

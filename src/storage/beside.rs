@@ -6,9 +6,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use sea_orm::DatabaseTransaction;
 
-use super::{access::hand, connect::Store, error::DbResult, notices};
+use super::{access::pair_payer, connect::Store, error::DbResult, notices};
 use crate::domain::{
-    access::{Caller, Whose},
+    access::{Caller, Payer},
     event::{Event, Listed},
     id::{LocationId, UserId},
     location::Location,
@@ -19,14 +19,14 @@ use crate::domain::{
 /// The caller on whose account an act is, and the same unless it may concern anybody.
 #[derive(Clone, Copy)]
 pub struct Account {
-    payer: Option<Whose>,
-    hand: Option<Whose>,
+    payer: Option<Payer>,
+    pair_payer: Option<Payer>,
 }
 
 impl Account {
     /// That of a caller.
-    pub fn new(by: &Caller, whose: Option<Whose>) -> Self {
-        Self { payer: whose, hand: hand(by, whose) }
+    pub fn new(by: &Caller, payer: Option<Payer>) -> Self {
+        Self { payer, pair_payer: pair_payer(by, payer) }
     }
 }
 
@@ -60,8 +60,8 @@ impl Beside {
         at: Timestamp,
     ) {
         let Location { id, owner, .. } = *location;
-        let (by, hand) = (by.user(), account.hand);
-        self.news.push((number, News { by, location: id, owner, name, deed, at, hand, except: None }));
+        let (by, pair_payer) = (by.user(), account.pair_payer);
+        self.news.push((number, News { by, location: id, owner, name, deed, at, pair_payer, except: None }));
     }
 }
 
@@ -77,10 +77,10 @@ impl Store {
         let members = notices::members(tx, &ids.collect()).await?;
         let mut lists: HashMap<LocationId, Arc<[UserId]>> = HashMap::new();
         let mut events = Vec::with_capacity(listed.len() + news.len());
-        for (number, Account { payer, hand }, id, owner, change) in listed {
+        for (number, Account { payer, pair_payer }, id, owner, change) in listed {
             let members = members.get(&id).into_iter().flatten().copied();
             let to = lists.entry(id).or_insert_with(|| [owner].into_iter().chain(members).collect()).clone();
-            let is_bounded = hand.is_some();
+            let is_bounded = pair_payer.is_some();
             events.push((number, Event::Listed { change, to, and_admins: true, payer, is_bounded }));
         }
         let (numbers, news): (Vec<_>, Vec<_>) = news.into_iter().unzip();

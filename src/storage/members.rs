@@ -16,7 +16,7 @@ use super::{
     error::DbResult,
 };
 use crate::domain::{
-    access::{Caller, Role, Whose},
+    access::{Caller, Payer, Role},
     error::{Code, Error, Result},
     id::{LocationId, UserId},
     notification::Deed,
@@ -110,18 +110,18 @@ impl Store {
     pub async fn set_member(
         &self,
         by: &Caller,
-        whose: Option<Whose>,
+        payer: Option<Payer>,
         id: LocationId,
         user: UserId,
         role: Role,
     ) -> Result<Granted<()>> {
         let (store, is_paid_for) = (self.clone(), Arc::new(AtomicBool::new(false)));
-        self.grant(by, whose, id, move |tx, held| {
+        self.grant(by, payer, id, move |tx, held| {
             let (store, is_paid_for) = (store.clone(), is_paid_for.clone());
-            let pay = move |hand| match is_paid_for.swap(true, Ordering::Relaxed) {
+            let pay = move |pair_payer| match is_paid_for.swap(true, Ordering::Relaxed) {
                 // Another try of the same change.
                 true => Ok(()),
-                false => store.may_concern(hand, user),
+                false => store.may_concern(pair_payer, user),
             };
             Box::pin(async move { set(tx, held, user, role, pay).await })
         })
@@ -135,11 +135,11 @@ impl Store {
     pub async fn remove_member(
         &self,
         by: &Caller,
-        whose: Option<Whose>,
+        payer: Option<Payer>,
         id: LocationId,
         user: UserId,
     ) -> Result<Granted<()>> {
-        self.grant(by, whose, id, move |tx, held| Box::pin(remove(tx, held, user))).await
+        self.grant(by, payer, id, move |tx, held| Box::pin(remove(tx, held, user))).await
     }
 }
 
@@ -149,7 +149,7 @@ async fn set(
     held: &Held,
     user: UserId,
     role: Role,
-    pay: impl FnOnce(Option<Whose>) -> Result<()>,
+    pay: impl FnOnce(Option<Payer>) -> Result<()>,
 ) -> Worked<Made<()>> {
     held.may_change(None)?;
     let (id, number) = (held.id, number(role)?);
@@ -162,7 +162,7 @@ async fn set(
     if was == Some(role) {
         return Ok(held.unchanged());
     }
-    pay(held.hand)?;
+    pay(held.pair_payer)?;
     let deed = match was {
         Some(_) => {
             let sql = "UPDATE member SET role = ? WHERE location_id = ? AND user_id = ?";

@@ -16,7 +16,7 @@ use super::{
     rows::{Cell, Dialect, Rows, id_list},
 };
 use crate::domain::{
-    access::Whose,
+    access::Payer,
     error::Result,
     event::Event,
     id::{LocationId, UserId},
@@ -78,39 +78,42 @@ pub trait Toll: Debug + Send + Sync {
     ///
     /// # Errors
     /// `rate_limited`.
-    fn may_tell(&self, whose: Whose) -> Result<()>;
+    fn may_tell(&self, payer: Payer) -> Result<()>;
 
     /// So many were told.
-    fn told(&self, whose: Whose, people: usize);
+    fn told(&self, payer: Payer, people: usize);
 
     /// Draws on what a caller may tell one person.
     ///
     /// # Errors
     /// `rate_limited`.
-    fn may_concern(&self, whose: Whose, person: UserId) -> Result<()>;
+    fn may_concern(&self, payer: Payer, person: UserId) -> Result<()>;
 }
 
 impl Store {
     /// See [`Toll::may_tell`].
-    pub(super) fn may_tell(&self, whose: Option<Whose>) -> Result<()> {
-        self.toll.as_ref().zip(whose).map_or(Ok(()), |(toll, whose)| toll.may_tell(whose))
+    pub(super) fn may_tell(&self, payer: Option<Payer>) -> Result<()> {
+        self.toll.as_ref().zip(payer).map_or(Ok(()), |(toll, payer)| toll.may_tell(payer))
     }
 
     /// See [`Toll::may_concern`]; `None`: whoever does it may tell everybody.
-    pub(super) fn may_concern(&self, hand: Option<Whose>, person: UserId) -> Result<()> {
-        self.toll.as_ref().zip(hand).map_or(Ok(()), |(toll, hand)| toll.may_concern(hand, person))
+    pub(super) fn may_concern(&self, pair_payer: Option<Payer>, person: UserId) -> Result<()> {
+        self.toll
+            .as_ref()
+            .zip(pair_payer)
+            .map_or(Ok(()), |(toll, pair_payer)| toll.may_concern(pair_payer, person))
     }
 
     /// See [`Toll::told`].
-    pub(super) fn told(&self, whose: Option<Whose>, event: &Event) {
+    pub(super) fn told(&self, payer: Option<Payer>, event: &Event) {
         let people = match event {
             // Mostly one of them did it.
             Event::Listed { to, .. } => to.len().saturating_sub(1),
             Event::Notified(told) => told.to.len(),
             _ => return,
         };
-        if let (Some(toll), Some(whose)) = (&self.toll, whose) {
-            toll.told(whose, people);
+        if let (Some(toll), Some(payer)) = (&self.toll, payer) {
+            toll.told(payer, people);
         }
     }
 
@@ -143,11 +146,11 @@ impl Store {
         let mut all = Vec::new();
         for (number, news) in news.iter().enumerate() {
             let may_be_told =
-                |user: &UserId| news.is_paid_for(*user) || self.may_concern(news.hand, *user).is_ok();
+                |user: &UserId| news.is_paid_for(*user) || self.may_concern(news.pair_payer, *user).is_ok();
             for (notice, mut to) in news.notices(of(news.location), name) {
                 to.retain(may_be_told);
                 if !to.is_empty() {
-                    all.push((number, notice, actor(news.by, news.hand), to));
+                    all.push((number, notice, actor(news.by, news.pair_payer), to));
                 }
             }
         }
@@ -193,8 +196,8 @@ pub async fn is_stored(tx: &DatabaseTransaction, id: u64, notice: &Notice) -> Db
 
 /// Of whose deeds a notice is counted as one, where only a share of a person's notifications may be about the deeds of
 /// one user. Nobody's if an admin's token did it: that is the app's own backend, which acts for everybody.
-fn actor(by: UserId, hand: Option<Whose>) -> Option<u64> {
-    hand.map(|_| by.get())
+fn actor(by: UserId, pair_payer: Option<Payer>) -> Option<u64> {
+    pair_payer.map(|_| by.get())
 }
 
 /// Stores a notice; returns its id.
@@ -228,7 +231,7 @@ pub struct Beginning {
 pub async fn take_back(
     tx: &DatabaseTransaction,
     id: LocationId,
-    (by, hand): (UserId, Option<Whose>),
+    (by, pair_payer): (UserId, Option<Payer>),
     member: UserId,
     added_at: Timestamp,
 ) -> DbResult<Beginning> {
@@ -236,7 +239,7 @@ pub async fn take_back(
         DatabaseBackend::MySql => ("STRAIGHT_JOIN", "notice.actor_id <=> ?"),
         _ => ("CROSS JOIN", "notice.actor_id IS ?"),
     };
-    let actor = actor(by, hand);
+    let actor = actor(by, pair_payer);
     let values =
         |numbers: [Option<u64>; 4]| numbers.map(|number| Value::from(number.map(|number| number as i64)));
     let sql = format!(

@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::domain::access::Whose;
+use crate::domain::access::Payer;
 
 /// What all callers may have waiting.
 pub const TOTAL: Load = Load { changes: 4_096, bytes: 64 * 1024 * 1024 };
@@ -66,14 +66,14 @@ pub struct Places(Arc<Mutex<Held>>);
 #[derive(Debug, Default)]
 struct Held {
     all: Load,
-    by: HashMap<Option<Whose>, Load>,
+    by: HashMap<Option<Payer>, Load>,
 }
 
 /// The place of one change, given back when this is dropped.
 #[derive(Debug)]
 pub struct Place {
     places: Places,
-    whose: Option<Whose>,
+    payer: Option<Payer>,
     bytes: usize,
 }
 
@@ -82,10 +82,10 @@ impl Places {
     ///
     /// # Errors
     /// Where there is none.
-    pub fn take(&self, whose: Option<Whose>, bytes: usize) -> Result<Place, Full> {
-        let share = if matches!(whose, Some(Whose::User(_))) { OF_A_USER } else { OF_AN_ADDRESS };
+    pub fn take(&self, payer: Option<Payer>, bytes: usize) -> Result<Place, Full> {
+        let share = if matches!(payer, Some(Payer::User(_))) { OF_A_USER } else { OF_AN_ADDRESS };
         let Held { all, by } = &mut *self.0.lock();
-        let (sum, theirs) = (all.with(bytes), by.get(&whose).copied().unwrap_or_default().with(bytes));
+        let (sum, theirs) = (all.with(bytes), by.get(&payer).copied().unwrap_or_default().with(bytes));
         if !theirs.fits(share) {
             return Err(Full::Share);
         }
@@ -93,8 +93,8 @@ impl Places {
             return Err(Full::Queue);
         }
         *all = sum;
-        by.insert(whose, theirs);
-        Ok(Place { places: self.clone(), whose, bytes })
+        by.insert(payer, theirs);
+        Ok(Place { places: self.clone(), payer, bytes })
     }
 
     /// What is waiting or being committed, of all callers.
@@ -107,10 +107,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let Held { all, by } = &mut *self.places.0.lock();
         *all = all.without(self.bytes);
-        if let Some(theirs) = by.get_mut(&self.whose) {
+        if let Some(theirs) = by.get_mut(&self.payer) {
             *theirs = theirs.without(self.bytes);
             if theirs.changes == 0 {
-                by.remove(&self.whose);
+                by.remove(&self.payer);
             }
         }
     }
@@ -119,7 +119,7 @@ impl Drop for Place {
 /// A change, as far as it matters for when it is committed.
 #[derive(Clone, Copy, Debug)]
 pub struct Weight {
-    pub whose: Option<Whose>,
+    pub payer: Option<Payer>,
     pub bytes: usize,
     pub is_creation: bool,
 }
@@ -157,12 +157,12 @@ pub fn take_batch<T>(
     if waiting.iter().all(|change| batch.takes(weight(change))) {
         return std::mem::take(waiting).into_iter();
     }
-    let mut counts: HashMap<Option<Whose>, usize> = HashMap::new();
+    let mut counts: HashMap<Option<Payer>, usize> = HashMap::new();
     let mut turns: Vec<_> = waiting
         .iter()
         .enumerate()
         .map(|(at, change)| {
-            let count = counts.entry(weight(change).whose).or_default();
+            let count = counts.entry(weight(change).payer).or_default();
             *count += 1;
             (*count, at)
         })
@@ -188,28 +188,28 @@ mod tests {
     /// Whose it is, which of theirs, and its bytes.
     type Change = (u64, usize, usize);
 
-    fn whose(user: u64) -> Option<Whose> {
-        Some(Whose::User(UserId::new(user).unwrap()))
+    fn payer(user: u64) -> Option<Payer> {
+        Some(Payer::User(UserId::new(user).unwrap()))
     }
 
     fn weight((user, _, bytes): &Change) -> Weight {
-        Weight { whose: whose(*user), bytes: *bytes, is_creation: false }
+        Weight { payer: payer(*user), bytes: *bytes, is_creation: false }
     }
 
     #[test]
     fn one_caller_gets_a_share_of_the_queue_and_gives_it_back() {
         let places = Places::default();
-        let mut held: Vec<_> = (0..OF_A_USER.changes).map(|_| places.take(whose(1), 100).unwrap()).collect();
-        assert_eq!(places.take(whose(1), 100).unwrap_err(), Full::Share);
-        held.push(places.take(whose(2), OF_A_USER.bytes).unwrap());
-        assert_eq!(places.take(whose(2), 1).unwrap_err(), Full::Share);
+        let mut held: Vec<_> = (0..OF_A_USER.changes).map(|_| places.take(payer(1), 100).unwrap()).collect();
+        assert_eq!(places.take(payer(1), 100).unwrap_err(), Full::Share);
+        held.push(places.take(payer(2), OF_A_USER.bytes).unwrap());
+        assert_eq!(places.take(payer(2), 1).unwrap_err(), Full::Share);
         held.pop();
         held.extend(
             (0..8).map(|at| places.take(None, if at < 4 { OF_AN_ADDRESS.bytes / 4 } else { 0 }).unwrap()),
         );
         assert_eq!(places.take(None, 1).unwrap_err(), Full::Share);
         for user in 3.. {
-            match places.take(whose(user), OF_A_USER.bytes) {
+            match places.take(payer(user), OF_A_USER.bytes) {
                 Ok(place) => held.push(place),
                 Err(full) => {
                     assert_eq!(

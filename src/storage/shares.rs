@@ -10,7 +10,7 @@ use super::{
     error::DbResult,
 };
 use crate::domain::{
-    access::{Caller, Guest, ShareId, Whose},
+    access::{Caller, Guest, Payer, ShareId},
     error::{Code, Error, Result},
     id::LocationId,
     notification::Deed,
@@ -28,7 +28,7 @@ pub struct NewShare {
     /// Of which location.
     pub location: LocationId,
     /// Who pays if many have to be told of it; `None`: nobody.
-    pub whose: Option<Whose>,
+    pub payer: Option<Payer>,
     /// What its maker calls it.
     pub label: Option<String>,
     /// When it ends.
@@ -89,8 +89,8 @@ impl Store {
     /// # Errors
     /// `not_found`, `forbidden`, `too_many_shares`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_share(&self, by: &Caller, new: NewShare) -> Result<Granted<ShareId>> {
-        let (location, whose) = (new.location, new.whose);
-        self.grant(by, whose, location, move |tx, held| Box::pin(create(tx, held, new.clone()))).await
+        let (location, payer) = (new.location, new.payer);
+        self.grant(by, payer, location, move |tx, held| Box::pin(create(tx, held, new.clone()))).await
     }
 
     /// Does a share link still open its location?

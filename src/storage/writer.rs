@@ -32,7 +32,7 @@ use super::{
     retention::Retention,
 };
 use crate::domain::{
-    access::{Caller, Whose},
+    access::{Caller, Payer},
     error::{Code, Error, Result},
     event::{Event, Listed},
     id::LocationId,
@@ -133,8 +133,8 @@ impl Writer {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn delete(&self, by: Caller, whose: Option<Whose>, id: LocationId) -> Result<Arc<Committed>> {
-        self.send(Act::Delete { id, by, whose }).await
+    pub async fn delete(&self, by: Caller, payer: Option<Payer>, id: LocationId) -> Result<Arc<Committed>> {
+        self.send(Act::Delete { id, by, payer }).await
     }
 
     async fn send(&self, act: Act) -> Result<Arc<Committed>> {
@@ -142,7 +142,7 @@ impl Writer {
             let detail = "too many writes wait for the database; try again";
             Error::new(Code::StorageUnavailable, detail).after(RETRY_AFTER)
         };
-        let place = self.places.take(act.whose(), act.size()).map_err(|why| match why {
+        let place = self.places.take(act.payer(), act.size()).map_err(|why| match why {
             Full::Queue => full(),
             Full::Share => {
                 self.limited.inc();
@@ -367,7 +367,7 @@ impl Committing {
                     change: Listed::Created(location.clone()),
                     to: Arc::new([location.owner]),
                     and_admins: true,
-                    payer: new.whose,
+                    payer: new.payer,
                     is_bounded: !new.is_by_admin,
                 },
                 Act::Update(_) => Event::Updated(location.clone()),
@@ -376,7 +376,7 @@ impl Committing {
             self.send(event).await;
             while let Some((_, event)) = news.next_if(|(of, _)| *of == number) {
                 self.expiry.happened(&event);
-                self.store.told(act.whose(), &event);
+                self.store.told(act.payer(), &event);
                 self.send(event).await;
             }
         }
@@ -393,7 +393,7 @@ impl Committing {
 impl Change {
     fn weight(&self) -> Weight {
         let is_creation = matches!(self.act, Act::Create(_));
-        Weight { whose: self.act.whose(), bytes: self.act.size(), is_creation }
+        Weight { payer: self.act.payer(), bytes: self.act.size(), is_creation }
     }
 }
 

@@ -156,7 +156,7 @@ fn in_ms(ms: i64) -> Timestamp {
 
 fn new_share(location: LocationId, hash: u8, ms: i64) -> NewShare {
     NewShare {
-        whose: None,
+        payer: None,
         location,
         label: Some("für Ömer 🚲".into()),
         expires_at: in_ms(ms),

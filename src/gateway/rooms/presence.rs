@@ -7,7 +7,7 @@ use socketioxide::socket::Sid;
 use super::{Member, Rooms, Shared};
 use crate::{
     domain::{
-        access::{Action, Caller, Whose, may},
+        access::{Action, Caller, Payer, may},
         error::Result,
         id::{LocationId, UserId},
         presence::{Change, InRoom, Moved, Person},
@@ -87,19 +87,19 @@ impl Rooms {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn who_is_in(&self, whose: Whose, caller: &Caller, id: LocationId) -> Result<InRoom> {
+    pub async fn who_is_in(&self, payer: Payer, caller: &Caller, id: LocationId) -> Result<InRoom> {
         let known = self.room(id).filter(|shared| shared.room.lock().current().is_some());
         let role = known.and_then(|shared| shared.door.lock().role(caller, id));
         let role = match role {
             Some(role) => role,
             // All members are read for those who enter; a look at who is there takes one row.
-            None => self.read_role(whose, caller, id).await?,
+            None => self.read_role(payer, caller, id).await?,
         };
         may(role, Action::Meet, id)?;
-        self.service.limits.may_read(whose)?;
+        self.service.limits.may_read(payer)?;
         let list = self.room(id).map(|shared| shared.presence.lock().list(Instant::now()));
         let (users, sockets) = list.unwrap_or_default();
-        self.service.limits.read(whose, users.len());
+        self.service.limits.read(payer, users.len());
         let names = self.people.names(&users);
         let users = users.into_iter().zip(names);
         let users = users.map(|(user_id, user_name)| Person { user_id, user_name }).collect();

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::{
     domain::{
-        access::Whose,
+        access::Payer,
         error::{Error, Result},
     },
     service::turns::CallerTurns,
@@ -48,8 +48,8 @@ impl Reads {
     ///
     /// # Errors
     /// `internal`.
-    pub async fn share(&self, whose: Whose) -> Result<OwnedSemaphorePermit> {
-        self.of_callers.wait(whose).await
+    pub async fn share(&self, payer: Payer) -> Result<OwnedSemaphorePermit> {
+        self.of_callers.wait(payer).await
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
     #[tokio::test]
     async fn one_caller_leaves_others_a_place() {
         let reads = Reads::new();
-        let [eve, ada] = [1, 2].map(|id| Whose::User(UserId::new(id).unwrap()));
+        let [eve, ada] = [1, 2].map(|id| Payer::User(UserId::new(id).unwrap()));
         let mut held = Vec::new();
         for _ in 0..READS_OF_A_CALLER {
             held.push((reads.share(eve).await.unwrap(), reads.permit().await.unwrap()));

@@ -9,7 +9,7 @@ use tracing::info;
 use super::{Door, Member, Rooms, Shared, Visit};
 use crate::{
     domain::{
-        access::{Caller, Change, Role, Whose},
+        access::{Caller, Change, Payer, Role},
         error::{Code, Result},
         id::LocationId,
         time::Timestamp,
@@ -79,11 +79,11 @@ impl Rooms {
     /// The same from the database, by one row.
     pub(super) async fn read_role(
         &self,
-        whose: Whose,
+        payer: Payer,
         caller: &Caller,
         id: LocationId,
     ) -> Result<Option<Role>> {
-        let _share = self.reads.share(whose).await?;
+        let _share = self.reads.share(payer).await?;
         let _permit = self.reads.permit().await?;
         self.service.role(caller, id).await
     }
@@ -92,15 +92,15 @@ impl Rooms {
     pub(super) async fn read_access(
         &self,
         shared: &Arc<Shared>,
-        whose: Whose,
+        payer: Payer,
         caller: &Caller,
     ) -> Result<()> {
-        self.service.limits.may_read(whose)?;
-        let _share = self.reads.share(whose).await?;
+        self.service.limits.may_read(payer)?;
+        let _share = self.reads.share(payer).await?;
         let _turn = shared.turn.lock().await;
         if !shared.door.lock().knows(caller) {
             let rows = self.learn_access(shared).await?;
-            self.service.limits.read(whose, rows);
+            self.service.limits.read(payer, rows);
         }
         Ok(())
     }

@@ -4,10 +4,10 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{Limits, Making, SECOND, whose};
+use super::{Limits, Making, SECOND, payer};
 use crate::{
     domain::{
-        access::Whose,
+        access::Payer,
         error::{Error, Result},
         id::UserId,
     },
@@ -31,7 +31,7 @@ pub struct Seats {
 #[derive(Debug, Default)]
 struct Taken {
     all: u32,
-    by: HashMap<Whose, Share>,
+    by: HashMap<Payer, Share>,
 }
 
 /// What one caller has of sockets and, over all of these, of rooms.
@@ -52,14 +52,14 @@ pub struct Most {
 #[derive(Debug)]
 pub struct Seat {
     limits: Arc<Limits>,
-    whose: Whose,
+    payer: Payer,
 }
 
 /// The rooms that one socket is in, counted for its caller; given back with it.
 #[derive(Debug)]
 pub struct Memberships {
     limits: Arc<Limits>,
-    whose: Whose,
+    payer: Payer,
     rooms: u32,
 }
 
@@ -80,8 +80,8 @@ impl Seats {
 
 impl Limits {
     /// The rooms of a socket that connects.
-    pub fn memberships(self: &Arc<Self>, whose: Whose) -> Memberships {
-        Memberships { limits: self.clone(), whose, rooms: 0 }
+    pub fn memberships(self: &Arc<Self>, payer: Payer) -> Memberships {
+        Memberships { limits: self.clone(), payer, rooms: 0 }
     }
 
     /// A socket connects, with a token of `user` or else from this address.
@@ -89,25 +89,25 @@ impl Limits {
     /// # Errors
     /// `rate_limited`.
     pub fn seat(self: &Arc<Self>, user: Option<UserId>, from: IpAddr) -> Result<Seat> {
-        let whose = whose(user, from);
+        let payer = payer(user, from);
         let Seats { sockets, user_sockets, address_sockets, taken, .. } = &self.seats;
         let mut taken = taken.lock();
         sockets.check(taken.all, "sockets")?;
-        let theirs = taken.by.get(&whose).map_or(0, |share| share.sockets);
-        match whose {
-            Whose::User(_) => user_sockets.check(theirs, "sockets of one user")?,
-            Whose::Address(_) => address_sockets.check(theirs, "sockets from one address")?,
+        let theirs = taken.by.get(&payer).map_or(0, |share| share.sockets);
+        match payer {
+            Payer::User(_) => user_sockets.check(theirs, "sockets of one user")?,
+            Payer::Address(_) => address_sockets.check(theirs, "sockets from one address")?,
         }
-        taken.by.entry(whose).or_default().sockets += 1;
+        taken.by.entry(payer).or_default().sockets += 1;
         taken.all += 1;
-        Ok(Seat { limits: self.clone(), whose })
+        Ok(Seat { limits: self.clone(), payer })
     }
 }
 
 impl Seat {
     /// The user or address it counts for.
-    pub fn whose(&self) -> Whose {
-        self.whose
+    pub fn payer(&self) -> Payer {
+        self.payer
     }
 }
 
@@ -115,7 +115,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.limits.seats.taken.lock();
         taken.all -= 1;
-        taken.change(self.whose, |share| share.sockets -= 1);
+        taken.change(self.payer, |share| share.sockets -= 1);
     }
 }
 
@@ -127,10 +127,10 @@ impl Memberships {
     pub fn may_grow(&self, rooms: usize) -> Result<()> {
         let Seats { socket_rooms, user_rooms, address_rooms, taken, .. } = &self.limits.seats;
         socket_rooms.check(u32::try_from(rooms).unwrap_or(u32::MAX), "rooms of one socket")?;
-        let theirs = taken.lock().by.get(&self.whose).map_or(0, |share| share.rooms);
-        match self.whose {
-            Whose::User(_) => user_rooms.check(theirs, "rooms of all sockets of one user"),
-            Whose::Address(_) => address_rooms.check(theirs, "rooms of all sockets from one address"),
+        let theirs = taken.lock().by.get(&self.payer).map_or(0, |share| share.rooms);
+        match self.payer {
+            Payer::User(_) => user_rooms.check(theirs, "rooms of all sockets of one user"),
+            Payer::Address(_) => address_rooms.check(theirs, "rooms of all sockets from one address"),
         }
     }
 
@@ -143,7 +143,7 @@ impl Memberships {
                 .seats
                 .taken
                 .lock()
-                .change(self.whose, |share| share.rooms = share.rooms + now - before);
+                .change(self.payer, |share| share.rooms = share.rooms + now - before);
         }
     }
 }
@@ -155,11 +155,11 @@ impl Drop for Memberships {
 }
 
 impl Taken {
-    fn change(&mut self, whose: Whose, change: impl FnOnce(&mut Share)) {
-        let share = self.by.entry(whose).or_default();
+    fn change(&mut self, payer: Payer, change: impl FnOnce(&mut Share)) {
+        let share = self.by.entry(payer).or_default();
         change(share);
         if let Share { sockets: 0, rooms: 0 } = share {
-            self.by.remove(&whose);
+            self.by.remove(&payer);
         }
     }
 }
