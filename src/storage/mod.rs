@@ -4,49 +4,26 @@
 //! lock of what is changed, and tells nobody what happened, except that the writer hands every commit, in
 //! order, to whoever it was given.
 
-mod access;
-mod accounts;
-mod address;
-mod area;
-mod batch;
-mod beside;
-mod connect;
-mod connections;
-mod counts;
 mod entity;
 mod error;
-mod expiry;
 mod geometry;
-mod history;
-mod lanes;
-mod listing;
-mod locations;
-mod members;
-mod notices;
-mod notifications;
-mod pieces;
-mod queue;
-mod readiness;
+mod index;
+mod pool;
+mod read;
 mod retention;
-mod rows;
-mod search;
-mod shares;
-mod totals;
-mod writer;
+mod sql;
+mod write;
 
-pub use access::Granted;
-pub use address::explain;
-pub use connect::{ConnectError, Store, is_in_use};
-pub use counts::watch_channel;
-pub use expiry::Expiry;
-pub use history::Past;
-pub use listing::{Listing, Shown};
-pub use locations::{Head, Page};
-pub use members::Member;
-pub use notices::Toll;
-pub use notifications::{Notification, Notifications};
-pub use readiness::Readiness;
-pub use retention::Retention;
-pub use search::Filter;
-pub use shares::{NewShare, Share, StoredShare};
-pub use writer::Writer;
+pub use pool::{ConnectError, Readiness, Store, explain, is_in_use};
+pub use read::{
+    accounts::Names,
+    history::Past,
+    listing::{Listing, Shown},
+    locations::{Head, Page},
+    members::Member,
+    notifications::{Notification, Notifications},
+    search::Filter,
+    shares::{Share, StoredShare},
+};
+pub use retention::{Expiry, Retention};
+pub use write::{counts::watch_channel, grant::Granted, notices::Toll, shares::NewShare, writer::Writer};

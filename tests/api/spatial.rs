@@ -475,7 +475,7 @@ async fn the_spatial_index_answers(db: Db) {
         }
     };
     // The query is written down a second time here; that must not go unnoticed.
-    let source = include_str!("../../src/storage/area.rs").replace("\\\n", " ");
+    let source = include_str!("../../src/storage/index.rs").replace("\\\n", " ");
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words(&source).contains(&words(one)), "the server's query for one box is another now");
     assert!(source.contains(r#"join(" UNION ")"#), "the server joins queries in another way now");

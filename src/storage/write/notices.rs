@@ -7,21 +7,21 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement, Value};
 
-use super::{
-    access::{statement, user},
-    accounts,
-    connect::Store,
-    error::DbResult,
-    notifications,
-    rows::{Cell, Dialect, Rows, id_list},
-};
-use crate::domain::{
-    access::Payer,
-    error::Result,
-    event::Event,
-    id::{LocationId, UserId},
-    notification::{News, Notice, Told},
-    time::Timestamp,
+use crate::{
+    domain::{
+        access::Payer,
+        error::Result,
+        event::Event,
+        id::{LocationId, UserId},
+        notification::{News, Notice, Told},
+        time::Timestamp,
+    },
+    storage::{
+        error::DbResult,
+        pool::Store,
+        read::{accounts, notifications},
+        sql::{Cell, Dialect, Rows, id_list, statement, user},
+    },
 };
 
 /// Ids of notifications there may be of one notice: more than the most members of a location and its owner.
@@ -92,12 +92,12 @@ pub trait Toll: Debug + Send + Sync {
 
 impl Store {
     /// See [`Toll::may_tell`].
-    pub(super) fn may_tell(&self, payer: Option<Payer>) -> Result<()> {
+    pub(in crate::storage) fn may_tell(&self, payer: Option<Payer>) -> Result<()> {
         self.toll.as_ref().zip(payer).map_or(Ok(()), |(toll, payer)| toll.may_tell(payer))
     }
 
     /// See [`Toll::may_concern`]; `None`: whoever does it may tell everybody.
-    pub(super) fn may_concern(&self, pair_payer: Option<Payer>, person: UserId) -> Result<()> {
+    pub(in crate::storage) fn may_concern(&self, pair_payer: Option<Payer>, person: UserId) -> Result<()> {
         self.toll
             .as_ref()
             .zip(pair_payer)
@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// See [`Toll::told`].
-    pub(super) fn told(&self, payer: Option<Payer>, event: &Event) {
+    pub(in crate::storage) fn told(&self, payer: Option<Payer>, event: &Event) {
         let people = match event {
             // Mostly one of them did it.
             Event::Listed { to, .. } => to.len().saturating_sub(1),
@@ -122,7 +122,7 @@ impl Store {
     ///
     /// # Errors
     /// What the database says; that they are too many, which one piece of news is not.
-    pub(super) async fn tell(
+    pub(in crate::storage) async fn tell(
         &self,
         tx: &DatabaseTransaction,
         news: &[News],

@@ -8,17 +8,21 @@ use std::collections::VecDeque;
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, TransactionTrait, Value};
 
 use super::{
-    connect::Store,
-    entity::location,
-    error::{DbResult, unreadable},
     locations,
     pieces::{largest_piece, piece_len},
-    rows::{Dialect, Rows},
 };
-use crate::domain::{
-    error::{Error, Result},
-    id::LocationId,
-    location::Location,
+use crate::{
+    domain::{
+        error::{Error, Result},
+        id::LocationId,
+        location::Location,
+    },
+    storage::{
+        entity::location,
+        error::{DbResult, unreadable},
+        pool::Store,
+        sql::{Dialect, Rows},
+    },
 };
 
 /// Geometries and properties of the versions that a subscriber is sent at once, in the database's bytes.

@@ -11,10 +11,9 @@ use std::fmt::Write as _;
 
 use sea_orm::{ConnectionTrait, DatabaseBackend, Statement, Value};
 
-use super::error::DbResult;
-use crate::domain::{
-    error::{Code, Error, Result},
-    id::LocationId,
+use crate::{
+    domain::error::{Code, Error, Result},
+    storage::error::DbResult,
 };
 
 /// Largest packet that is sent, however much MySQL accepts: a larger one only takes more memory.
@@ -202,21 +201,6 @@ impl From<Cell<'_>> for Value {
             Cell::Null => Self::Bytes(None),
         }
     }
-}
-
-/// A list of ids for a statement, and its values. Its length is a power of two, with the last id repeated,
-/// so that there are few different texts to prepare.
-pub fn id_list(ids: &[LocationId]) -> (String, Vec<Value>) {
-    padded(ids.iter().map(|id| id.get()))
-}
-
-/// The same of any numbers.
-pub fn padded(numbers: impl Iterator<Item = u64>) -> (String, Vec<Value>) {
-    let mut values: Vec<Value> = numbers.map(|number| (number as i64).into()).collect();
-    if let Some(last) = values.last().cloned() {
-        values.resize(values.len().next_power_of_two(), last);
-    }
-    (vec!["?"; values.len()].join(","), values)
 }
 
 #[cfg(test)]

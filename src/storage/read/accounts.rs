@@ -3,15 +3,16 @@
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use parking_lot::Mutex;
-use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
+use sea_orm::{ConnectionTrait, Statement};
 
-use super::{
-    access::user,
-    connect::Store,
-    error::DbResult,
-    rows::{Cell, Rows, padded},
+use crate::{
+    domain::{error::Result, id::UserId},
+    storage::{
+        error::DbResult,
+        pool::Store,
+        sql::{padded, user},
+    },
 };
-use crate::domain::{error::Result, id::UserId, time::Timestamp};
 
 /// Users of one statement.
 const TOGETHER: usize = 1_000;
@@ -83,32 +84,6 @@ impl Store {
             known.append(&mut self.answered(|| async { written(&self.reader()?, some).await }).await?);
         }
         Ok(known)
-    }
-
-    /// Keeps users' names instead of those they had.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn name_users(&self, users: &[(UserId, &str)]) -> Result<()> {
-        if users.is_empty() {
-            return Ok(());
-        }
-        let tail = match self.backend() {
-            DatabaseBackend::MySql => {
-                " AS new ON DUPLICATE KEY UPDATE name = new.name, updated_at = new.updated_at"
-            }
-            _ => " ON CONFLICT (id) DO UPDATE SET name = excluded.name, updated_at = excluded.updated_at",
-        };
-        let mut rows = Rows::new(self.dialect(), "INSERT INTO account (id, name, updated_at)", tail);
-        let now = Cell::Int(Timestamp::now().as_millis());
-        for (id, name) in users {
-            rows.push([Cell::Int(id.get() as i64), Cell::Text(name), now]);
-        }
-        self.transact(move |tx, _| {
-            let rows = rows.clone();
-            Box::pin(async move { Ok(Rows::send([rows], tx).await?) })
-        })
-        .await
     }
 }
 

@@ -2,8 +2,10 @@
 
 use sea_orm::{ConnectionTrait, EntityTrait, Statement};
 
-use super::{connect::Store, entity::location::Entity, error::DbResult, rows::id_list};
-use crate::domain::{error::Result, id::LocationId, location::Location};
+use crate::{
+    domain::{error::Result, id::LocationId, location::Location},
+    storage::{entity::location::Entity, error::DbResult, pool::Store, sql::id_list},
+};
 
 /// Which part of a result: rows to pass over, rows to take.
 #[derive(Clone, Copy, Debug)]

@@ -15,17 +15,16 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{
-    access::{count, statement},
-    connect::Store,
-    counts::watch_channel,
-    error::{DbResult, is_closed},
-    notices::OF_ONE_NOTICE,
-};
 use crate::{
     config,
     domain::{event::Event, id::UserId, time::Timestamp},
     metrics::Metrics,
+    storage::{
+        error::{DbResult, is_closed},
+        pool::Store,
+        sql::{count, statement},
+        write::{counts::watch_channel, notices::OF_ONE_NOTICE},
+    },
     supervise::Supervisor,
 };
 

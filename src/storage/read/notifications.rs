@@ -2,14 +2,16 @@
 
 use sea_orm::{ConnectionTrait, DatabaseBackend, FromQueryResult, TransactionTrait};
 
-use super::{
-    access::{count, statement},
-    connect::Store,
-    error::domain_error,
-    locations::Page,
-    notices::OF_ONE_NOTICE,
+use super::locations::Page;
+use crate::{
+    domain::{error::Result, id::UserId, time::Timestamp},
+    storage::{
+        error::domain_error,
+        pool::Store,
+        sql::{count, statement},
+        write::notices::OF_ONE_NOTICE,
+    },
 };
-use crate::domain::{error::Result, id::UserId, time::Timestamp};
 
 /// A notification as its user sees it.
 #[derive(Clone, Debug, FromQueryResult)]

@@ -16,11 +16,15 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{batch::Act, connect::Store, counts::watch_channel, error::is_closed};
 use crate::{
     config::History,
     domain::{location::Location, time::Timestamp},
     metrics::Metrics,
+    storage::{
+        error::is_closed,
+        pool::Store,
+        write::{batch::Act, counts::watch_channel},
+    },
     supervise::Supervisor,
 };
 

@@ -15,18 +15,22 @@ use std::{
 use sea_orm::{ConnectionTrait, DatabaseConnection, QueryResult, Statement, Value};
 
 use super::{
-    connect::{SEARCH_HINT, Store},
-    entity::location,
-    error::{DbResult, unreadable},
     locations::Page,
     pieces::{PIECE_BYTES, largest_piece, piece_len},
-    rows::padded,
     search::Filter,
 };
-use crate::domain::{
-    access::Caller,
-    error::{Error, Result},
-    location::Location,
+use crate::{
+    domain::{
+        access::Caller,
+        error::{Error, Result},
+        location::Location,
+    },
+    storage::{
+        entity::location,
+        error::{DbResult, unreadable},
+        pool::{SEARCH_HINT, Store},
+        sql::padded,
+    },
 };
 
 /// Rows of at most so many bytes are read together with the ids of their page: a full page of them is one piece.
@@ -42,13 +46,13 @@ pub struct Entry {
     pub id: i64,
     /// Its version when it was found.
     pub version: i64,
-    pub(super) created_at: i64,
+    pub(in crate::storage) created_at: i64,
     /// The bytes of its row when it was found.
-    pub(super) bytes: usize,
+    pub(in crate::storage) bytes: usize,
     /// How far away it was then, in a list by distance.
     pub distance_m: Option<f64>,
     /// The row, where that was small.
-    pub(super) row: Option<location::Model>,
+    pub(in crate::storage) row: Option<location::Model>,
 }
 
 /// A page of a list, read in pieces with [`Store::read_piece`].
@@ -64,7 +68,11 @@ pub struct Listing {
 
 impl Listing {
     /// A page of these entries. Keeps rows of one piece at most; the others are read again in their turn.
-    pub(super) fn new(mut entries: Vec<Entry>, seen_by: &Caller, filter: Option<Arc<Filter>>) -> Self {
+    pub(in crate::storage) fn new(
+        mut entries: Vec<Entry>,
+        seen_by: &Caller,
+        filter: Option<Arc<Filter>>,
+    ) -> Self {
         let mut kept = 0;
         for entry in &mut entries {
             kept += entry.bytes;

@@ -13,10 +13,8 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{
-    connect::{LOOK_AGAIN, Store, immediate},
-    error::{DbResult, STATEMENT_TIMEOUT, is_out_of_connections},
-};
+use super::connect::{LOOK_AGAIN, Store, immediate};
+use crate::storage::error::{DbResult, STATEMENT_TIMEOUT, is_out_of_connections};
 
 /// A writer takes at most so many connections from readers. If these are not enough, other clients get what comes free,
 /// and taking more would only leave the readers without any.
@@ -91,7 +89,10 @@ impl Store {
     ///
     /// # Errors
     /// Any error of the database; after 2.5 s that it still grants no connection, because other clients have them.
-    pub(super) async fn begin_in_place_of_a_reader(&self, error: DbErr) -> DbResult<DatabaseTransaction> {
+    pub(in crate::storage) async fn begin_in_place_of_a_reader(
+        &self,
+        error: DbErr,
+    ) -> DbResult<DatabaseTransaction> {
         if !self.gate.may_take() {
             return Err(error);
         }

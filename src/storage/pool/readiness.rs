@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sea_orm::{ConnectionTrait, DbErr};
 
-use super::{
-    connect::Store,
-    error::{is_unreachable, may_come_back},
-};
+use super::connect::Store;
+use crate::storage::error::{is_unreachable, may_come_back};
 
 /// How long a failed change counts without a new try. The try would not notice some causes, such as a full disk.
 const BELIEVED: Duration = Duration::from_secs(1);

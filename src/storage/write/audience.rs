@@ -6,14 +6,17 @@ use std::{collections::HashMap, sync::Arc};
 
 use sea_orm::DatabaseTransaction;
 
-use super::{access::pair_payer, connect::Store, error::DbResult, notices};
-use crate::domain::{
-    access::{Caller, Payer},
-    event::{Event, Listed},
-    id::{LocationId, UserId},
-    location::Location,
-    notification::{Deed, News},
-    time::Timestamp,
+use super::{grant::pair_payer, notices};
+use crate::{
+    domain::{
+        access::{Caller, Payer},
+        event::{Event, Listed},
+        id::{LocationId, UserId},
+        location::Location,
+        notification::{Deed, News},
+        time::Timestamp,
+    },
+    storage::{error::DbResult, pool::Store},
 };
 
 /// The caller on whose account an act is, and the same unless it may concern anybody.
@@ -67,7 +70,7 @@ impl Beside {
 
 impl Store {
     /// Stores what people are told of some changes; returns it, and whose lists they change.
-    pub(super) async fn spread_beside(
+    pub(in crate::storage) async fn spread_beside(
         &self,
         tx: &DatabaseTransaction,
         beside: Beside,

@@ -11,10 +11,6 @@ use geo::{CoordsIter, Geometry};
 use sea_orm::{DatabaseTransaction, DbErr, Statement, StreamTrait, TransactionTrait};
 
 use super::{
-    area,
-    connect::{SEARCH_HINT, Store},
-    error::{DbResult, in_time},
-    geometry::Plane,
     listing::{Entry, Listing, columns, entries_of, entry, limited_to, log_unreadable, seen},
     locations::Page,
 };
@@ -26,6 +22,12 @@ use crate::{
         error::{Code, Error, Result},
     },
     heavy,
+    storage::{
+        error::{DbResult, in_time},
+        geometry::Plane,
+        index,
+        pool::{SEARCH_HINT, Store},
+    },
 };
 
 /// A geometry with more positions than this is tested off the threads that serve everybody else: where each edge is
@@ -55,7 +57,10 @@ impl Filter {
     }
 
     /// The same, off the threads that serve everybody else where it takes long.
-    pub(super) async fn test(self: &Arc<Self>, geometry: Cow<'_, Geometry>) -> DbResult<Option<f64>> {
+    pub(in crate::storage) async fn test(
+        self: &Arc<Self>,
+        geometry: Cow<'_, Geometry>,
+    ) -> DbResult<Option<f64>> {
         if geometry.coords_count() <= LARGE {
             return Ok(self.exact(&geometry));
         }
@@ -138,7 +143,7 @@ impl Store {
 
     /// A query for locations somebody may see whose index box meets one of `rects`.
     fn candidates(&self, columns: &str, seen_by: &Caller, rects: &[geo::Rect], limit: &str) -> Statement {
-        let (meeting, mut values) = area::meeting(self.backend(), rects);
+        let (meeting, mut values) = index::meeting(self.backend(), rects);
         let mut sql = format!(
             "SELECT {SEARCH_HINT} {columns} FROM ({meeting}) AS met \
              JOIN location ON location.id = met.location_id"

@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, Statement, Value};
 
 use super::{
     geometry::Plane,
-    rows::{Cell, Dialect, Rows},
+    sql::{Cell, Dialect, Rows},
 };
 
 /// A statement that writes boxes, new or instead of the old ones.

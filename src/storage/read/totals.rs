@@ -12,12 +12,14 @@ use std::{
 use parking_lot::Mutex;
 use sea_orm::{Statement, Value};
 
-use super::{
-    access,
-    connect::{SEARCH_HINT, Store},
-    listing::{limited_to, seen},
+use super::listing::{limited_to, seen};
+use crate::{
+    domain::{access::Caller, error::Result},
+    storage::{
+        pool::{SEARCH_HINT, Store},
+        sql::count,
+    },
 };
-use crate::domain::{access::Caller, error::Result};
 
 /// Up to so many locations are counted anew for every page.
 const COUNTED_ANEW: u64 = 1_000;
@@ -63,7 +65,7 @@ impl Store {
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub(super) async fn total(&self, seen_by: &Caller) -> Result<u64> {
+    pub(in crate::storage) async fn total(&self, seen_by: &Caller) -> Result<u64> {
         let list = limited_to(seen_by);
         // Nobody else's list begins with NULL, so a guest's empty one may be kept as well.
         let key = list.as_ref().map(|user| user.unwrap_or(-1));
@@ -71,8 +73,7 @@ impl Store {
             return Ok(total);
         }
         let (few, started) = (count_of(list, Some(COUNTED + 1)), Instant::now());
-        let few =
-            self.listed(|| async { access::count(&self.lister()?, self.statement(&few)).await }).await?;
+        let few = self.listed(|| async { count(&self.lister()?, self.statement(&few)).await }).await?;
         if few <= COUNTED {
             if few > COUNTED_ANEW {
                 self.totals.keep(key, few, started.elapsed());
@@ -84,7 +85,7 @@ impl Store {
             return Ok(total);
         }
         let (all, started) = (count_of(list, None), Instant::now());
-        let all = || async { access::count(&self.lister()?, self.statement(&all)).await };
+        let all = || async { count(&self.lister()?, self.statement(&all)).await };
         let total = self.searched(all).await?;
         self.totals.keep(key, total, started.elapsed());
         Ok(total)

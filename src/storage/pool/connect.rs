@@ -26,19 +26,22 @@ use tokio::{
 };
 
 use super::{
-    accounts::Names,
     address::sqlite_file,
     connections::{ConnectionCounts, Gate},
-    error::{
-        DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_deadlock,
-        is_out_of_connections, is_read_only, is_silence, is_sqlite_busy, may_come_back, no_answer,
-    },
-    notices::Toll,
     readiness::WriteHealth,
-    rows::Dialect,
-    totals::Totals,
 };
-use crate::domain::error::{Code, Error, Result};
+use crate::{
+    domain::error::{Code, Error, Result},
+    storage::{
+        error::{
+            DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_deadlock,
+            is_out_of_connections, is_read_only, is_silence, is_sqlite_busy, may_come_back, no_answer,
+        },
+        read::{accounts::Names, totals::Totals},
+        sql::Dialect,
+        write::notices::Toll,
+    },
+};
 
 /// Default of `DATABASE_CONNECTIONS`. SQLite always has so many: it has no server whose connections could run out.
 pub const DEFAULT_CONNECTIONS: u32 = 17;
@@ -46,7 +49,7 @@ pub const DEFAULT_CONNECTIONS: u32 = 17;
 /// [`SEARCH_HINT`] repeats it.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Goes behind the first SELECT of a search: MySQL stops the statement by itself when nobody waits for it any more.
-pub(super) const SEARCH_HINT: &str = "/*+ MAX_EXECUTION_TIME(5000) */";
+pub(in crate::storage) const SEARCH_HINT: &str = "/*+ MAX_EXECUTION_TIME(5000) */";
 /// How long one may take to be had. Longer than what waits for it may take: whose time runs out while a
 /// silent connection is on its way back into the pool has to find out that it is silent. sqlx warns of nothing
 /// shorter: on a busy server connections are waited for.
@@ -55,7 +58,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(6);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// While it is waited for.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(in crate::storage) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a read waits if MySQL grants no connection: one of this process's own may come free.
 const SPARE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Assumed `max_allowed_packet` until a connection has read the real one. No version of MySQL has a lower default.
@@ -88,20 +91,20 @@ pub struct Store {
     /// Held by a change of members, shares or accounts, and on SQLite by any but the writer's: they go one by
     /// one, so that at most one is in the way of whoever else has the connection, and none waits for that while its
     /// time runs.
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    pub(in crate::storage) turn: Arc<tokio::sync::Mutex<()>>,
     /// Held from before a COMMIT until what it has changed is on its way to the rooms, so that they hear of
     /// commits in their order. Whoever waits for it has a connection that writes.
-    pub(super) order: Arc<tokio::sync::Mutex<()>>,
+    pub(in crate::storage) order: Arc<tokio::sync::Mutex<()>>,
     /// Closed while a writer without a connection takes one from the readers.
-    pub(super) gate: Arc<Gate>,
+    pub(in crate::storage) gate: Arc<Gate>,
     /// Whether the last change could be committed, for `/readyz`.
-    pub(super) writes: Arc<WriteHealth>,
+    pub(in crate::storage) writes: Arc<WriteHealth>,
     /// What users are called.
     pub names: Arc<Names>,
     /// Counts of long lists, which are not taken anew for every page.
-    pub(super) totals: Arc<Totals>,
+    pub(in crate::storage) totals: Arc<Totals>,
     /// What it costs to tell people; `None`: nothing.
-    pub(super) toll: Option<Arc<dyn Toll>>,
+    pub(in crate::storage) toll: Option<Arc<dyn Toll>>,
     /// Whether the tables are there. Until then nobody gets a connection.
     is_migrated: Arc<AtomicBool>,
 }
@@ -207,7 +210,7 @@ impl Store {
     }
 
     /// The dialect of statements over the connection that writes.
-    pub(super) fn dialect(&self) -> Dialect {
+    pub(in crate::storage) fn dialect(&self) -> Dialect {
         let max_packet = match self.write.facts.max_packet.load(Ordering::Acquire) {
             0 => LEAST_MAX_PACKET,
             known => known,
@@ -216,22 +219,22 @@ impl Store {
     }
 
     /// The connection that writes.
-    pub(super) fn writer_connection(&self) -> DatabaseConnection {
+    pub(in crate::storage) fn writer_connection(&self) -> DatabaseConnection {
         self.write.pool.now()
     }
 
     /// The pools for reading.
-    pub(super) fn read_pools(&self) -> [&Pool; 2] {
+    pub(in crate::storage) fn read_pools(&self) -> [&Pool; 2] {
         [&self.read, &self.lists]
     }
 
     /// Is there another connection that writes? Not on SQLite, nor where few connections are allowed.
-    pub(super) fn writes_apart(&self) -> bool {
+    pub(in crate::storage) fn writes_apart(&self) -> bool {
         !Arc::ptr_eq(&self.write.pool, &self.write_apart.pool)
     }
 
     /// The same database, written over the other connection that writes, if there is one.
-    pub(super) fn apart(&self) -> Self {
+    pub(in crate::storage) fn apart(&self) -> Self {
         Self { write: self.write_apart.clone(), ..self.clone() }
     }
 
@@ -297,12 +300,12 @@ impl Store {
     }
 
     /// The connections for reading, once the database was there.
-    pub(super) fn reader(&self) -> DbResult<DatabaseConnection> {
+    pub(in crate::storage) fn reader(&self) -> DbResult<DatabaseConnection> {
         self.is_ready().then(|| self.read.now()).ok_or_else(no_answer)
     }
 
     /// The connections for reading lists and history, once the database was there.
-    pub(super) fn lister(&self) -> DbResult<DatabaseConnection> {
+    pub(in crate::storage) fn lister(&self) -> DbResult<DatabaseConnection> {
         self.is_ready().then(|| self.lists.now()).ok_or_else(no_answer)
     }
 
@@ -310,7 +313,7 @@ impl Store {
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub(super) fn answered<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = Result<T>>
+    pub(in crate::storage) fn answered<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = Result<T>>
     where
         F: Future<Output = DbResult<T>>,
     {
@@ -318,7 +321,7 @@ impl Store {
     }
 
     /// The same in the database's own words.
-    pub(super) fn asked<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = DbResult<T>>
+    pub(in crate::storage) fn asked<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = DbResult<T>>
     where
         F: Future<Output = DbResult<T>>,
     {
@@ -329,7 +332,7 @@ impl Store {
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub(super) async fn listed<T, F>(&self, read: impl Fn() -> F) -> Result<T>
+    pub(in crate::storage) async fn listed<T, F>(&self, read: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = DbResult<T>>,
     {
@@ -341,7 +344,7 @@ impl Store {
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub(super) async fn searched<T, F>(&self, search: impl Fn() -> F) -> Result<T>
+    pub(in crate::storage) async fn searched<T, F>(&self, search: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = DbResult<T>>,
     {
@@ -375,7 +378,7 @@ impl Store {
     }
 
     /// A transaction that may write. Ends first what earlier connections may have left open.
-    pub(super) async fn begin(&self) -> DbResult<DatabaseTransaction> {
+    pub(in crate::storage) async fn begin(&self) -> DbResult<DatabaseTransaction> {
         if !self.is_ready() {
             return Err(no_answer());
         }
@@ -401,7 +404,7 @@ impl Store {
     }
 
     /// Gives up the connection that writes: its other end may not have noticed, and hold locks for hours.
-    pub(super) fn abandon(&self) {
+    pub(in crate::storage) fn abandon(&self) {
         let mark = self.write.facts.mark.load(Ordering::Acquire);
         let mut abandoned = self.write.abandoned.lock();
         if mark != 0 && !abandoned.contains(&mark) {
@@ -410,7 +413,10 @@ impl Store {
     }
 
     /// What the connection that writes says, in time. One that breaks, is silent or read-only is given up.
-    pub(super) async fn written<T>(&self, write: impl Future<Output = DbResult<T>>) -> DbResult<T> {
+    pub(in crate::storage) async fn written<T>(
+        &self,
+        write: impl Future<Output = DbResult<T>>,
+    ) -> DbResult<T> {
         let pool = &self.write.pool;
         let age = pool.age();
         match timeout(STATEMENT_TIMEOUT, pool.changed(write)).await {
@@ -428,7 +434,7 @@ impl Store {
     }
 
     /// Commits a change that may be made twice and that the writer need not wait for, in time.
-    pub(super) async fn beside_the_writer<T>(
+    pub(in crate::storage) async fn beside_the_writer<T>(
         &self,
         change: impl for<'a> Fn(&'a DatabaseTransaction) -> BoxFuture<'a, DbResult<T>> + Sync,
     ) -> DbResult<T> {
@@ -468,7 +474,7 @@ impl Store {
         }
     }
 
-    pub(super) fn backend(&self) -> DatabaseBackend {
+    pub(in crate::storage) fn backend(&self) -> DatabaseBackend {
         self.read.backend()
     }
 
@@ -483,7 +489,7 @@ impl Store {
 }
 
 /// IMMEDIATE: SQLite's busy timeout does not help a read that turns into a write.
-pub(super) fn immediate() -> TransactionOptions {
+pub(in crate::storage) fn immediate() -> TransactionOptions {
     TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..Default::default()
@@ -519,7 +525,7 @@ fn too_long() -> Error {
 
 /// A pool that can be replaced.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(in crate::storage) struct Pool {
     options: ConnectOptions,
     /// How often it was replaced, and what by. Written when its connections have fallen silent, which TCP
     /// alone would wait out for minutes, or have become read-only, which they would stay.
@@ -565,7 +571,7 @@ impl Pool {
     }
 
     /// Closes one idle connection to MySQL. `false`: there is none.
-    pub(super) async fn close_idle_connection(&self) -> bool {
+    pub(in crate::storage) async fn close_idle_connection(&self) -> bool {
         let idle = self.now().get_mysql_connection_pool().try_acquire();
         match idle {
             Some(idle) => timeout(CHECK_TIMEOUT, idle.close()).await.is_ok(),

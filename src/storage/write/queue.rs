@@ -24,7 +24,7 @@ pub const BATCH: usize = 512;
 /// Bytes of the bodies of one transaction, the last apart: bounds how long the last of its changes waits.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// New locations of one transaction: each takes a round trip of its own, and all together must not take longer
-/// than [`super::error::STATEMENT_TIMEOUT`], over a slow network either.
+/// than [`crate::storage::error::STATEMENT_TIMEOUT`], over a slow network either.
 const BATCH_CREATED: usize = 64;
 
 /// A number of changes, and the bytes of their bodies.

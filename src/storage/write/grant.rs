@@ -1,29 +1,29 @@
-//! Who has to do with a location, and the one way of changing that.
+//! The one way of changing who has to do with a location.
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait, QuerySelect, Statement,
-    TransactionTrait, Value,
-};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait, QuerySelect};
 use tokio::{sync::OwnedMutexGuard, time::timeout};
 
-use super::{
-    connect::Store,
-    entity::location::Entity,
-    error::{DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, is_deadlock, may_try_again, unreadable},
-    members,
-    notices::{self, Beginning},
-};
-use crate::domain::{
-    access::{Access, Action, Caller, Payer, Role, ShareId, may},
-    error::{Error, Result},
-    event::{Ending, Event, Listed},
-    id::{LocationId, UserId},
-    location::{Committed, Location},
-    notification::{Deed, News},
-    time::Timestamp,
+use super::notices::{self, Beginning};
+use crate::{
+    domain::{
+        access::{Action, Caller, Payer, Role, may},
+        error::{Error, Result},
+        event::{Ending, Event, Listed},
+        id::{LocationId, UserId},
+        location::{Committed, Location},
+        notification::{Deed, News},
+        time::Timestamp,
+    },
+    storage::{
+        entity::location::Entity,
+        error::{DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, is_deadlock, may_try_again, unreadable},
+        pool::Store,
+        read::members,
+        sql::{statement, user},
+    },
 };
 
 /// A membership that lasted no longer and that the same caller has begun and ended is taken back: the member is
@@ -127,42 +127,9 @@ impl Held {
 }
 
 impl Store {
-    /// Everybody who has to do with a location: its owner, members, the shares that have not ended. `None`:
-    /// there is no such location.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn access(&self, id: LocationId) -> Result<Option<Access>> {
-        let read = || async {
-            let tx = self.reader()?.begin().await?;
-            let sql = "SELECT owner_id, grants FROM location WHERE id = ?";
-            let Some(row) = tx.query_one_raw(statement(&tx, sql, [id.get()])).await? else {
-                return Ok(None);
-            };
-            let (owner, grants): (i64, i64) = row.try_get_many_by_index()?;
-            let members = members::of(&tx, id).await?;
-            let sql = "SELECT id, expires_at FROM share WHERE location_id = ? AND expires_at > ?";
-            let now = Timestamp::now().as_millis() as u64;
-            let shares = tx.query_all_raw(statement(&tx, sql, [id.get(), now])).await?;
-            let shares = shares.iter().map(|row| {
-                let (id, expires_at): (i64, i64) = row.try_get_many_by_index()?;
-                Ok((ShareId(id as u64), Timestamp::from_millis(expires_at)))
-            });
-            let access = Access {
-                owner: user(owner)?,
-                members,
-                shares: shares.collect::<DbResult<_>>()?,
-                grants: grants as u64,
-            };
-            tx.commit().await?;
-            Ok(Some(access))
-        };
-        self.answered(read).await
-    }
-
     /// Changes members or shares of a location under its row's lock, which the writer takes too: what it
     /// commits afterwards is decided by what is so changed. Stores what people are told of it, too.
-    pub(super) async fn grant<T: Send + 'static>(
+    pub(in crate::storage) async fn grant<T: Send + 'static>(
         &self,
         by: &Caller,
         payer: Option<Payer>,
@@ -232,7 +199,7 @@ impl Store {
     /// Commits some work apart from the changes of locations, trying again where that may help, also after a COMMIT
     /// whose answer was lost: the work must bear that. Goes on to its end when the caller goes away, because
     /// half a conversation with the database would be left to whoever has the connection next.
-    pub(super) async fn transact<T: Send + 'static>(
+    pub(in crate::storage) async fn transact<T: Send + 'static>(
         &self,
         work: impl for<'a> Fn(&'a DatabaseTransaction, Try) -> Work<'a, T> + Send + Sync + 'static,
     ) -> Result<T> {
@@ -360,24 +327,4 @@ async fn hold(
 /// those of the app's own backend.
 pub fn pair_payer(by: &Caller, payer: Option<Payer>) -> Option<Payer> {
     payer.filter(|_| !by.is_admin())
-}
-
-/// A statement whose parameters are all numbers.
-pub fn statement(db: &impl ConnectionTrait, sql: &str, numbers: impl IntoIterator<Item = u64>) -> Statement {
-    let values = numbers.into_iter().map(|number| Value::from(number as i64));
-    Statement::from_sql_and_values(db.get_database_backend(), sql, values)
-}
-
-/// The one number a statement asks for; 0 where there is none.
-pub async fn count(db: &impl ConnectionTrait, statement: Statement) -> DbResult<u64> {
-    let row = db.query_one_raw(statement).await?;
-    // No row, or that of an aggregate over no rows.
-    let count: Option<Option<i64>> = row.map(|row| row.try_get_by_index(0)).transpose()?;
-    Ok(count.flatten().unwrap_or_default() as u64)
-}
-
-/// A user's id as a row has it.
-pub fn user(id: i64) -> DbResult<UserId> {
-    let user = u64::try_from(id).ok().and_then(UserId::new);
-    user.ok_or_else(|| DbErr::Custom(format!("{id} is the id of no user")))
 }

@@ -23,20 +23,25 @@ use tracing::warn;
 
 use super::{
     batch::{Act, Failure, Fate, Locked, Outcome, Outcomes},
-    connect::Store,
     counts::Counts,
-    error::{STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, is_silence, may_try_again},
-    expiry::Expiry,
     lanes::{Lane, Lanes, Passage},
     queue::{BATCH, Full, Place, Places, TOTAL, Weight, take_batch},
-    retention::Retention,
 };
-use crate::domain::{
-    access::{Caller, Payer},
-    error::{Code, Error, Result},
-    event::{Event, Listed},
-    id::LocationId,
-    location::{Committed, NewLocation, Update},
+use crate::{
+    domain::{
+        access::{Caller, Payer},
+        error::{Code, Error, Result},
+        event::{Event, Listed},
+        id::LocationId,
+        location::{Committed, NewLocation, Update},
+    },
+    storage::{
+        error::{
+            STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, is_silence, may_try_again,
+        },
+        pool::Store,
+        retention::{Expiry, Retention},
+    },
 };
 use crate::{
     metrics::{Counter, Metrics},

@@ -1,20 +1,23 @@
-//! Share links: what they show, until when, and how often they were used.
+//! Making share links, ending them, counting their uses.
 
 use std::fmt::Write as _;
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, FromQueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, Statement, Value};
 
-use super::{
-    access::{Granted, Held, Made, Try, Worked, count, statement},
-    connect::Store,
-    error::DbResult,
-};
-use crate::domain::{
-    access::{Caller, Guest, Payer, ShareId},
-    error::{Code, Error, Result},
-    id::LocationId,
-    notification::Deed,
-    time::Timestamp,
+use super::grant::{Granted, Held, Made, Try, Worked};
+use crate::{
+    domain::{
+        access::{Caller, Payer, ShareId},
+        error::{Code, Error, Result},
+        id::LocationId,
+        notification::Deed,
+        time::Timestamp,
+    },
+    storage::{
+        pool::Store,
+        read::shares::by_hash,
+        sql::{count, statement},
+    },
 };
 
 /// Of one location, and not ended.
@@ -39,50 +42,6 @@ pub struct NewShare {
     pub token_hash: [u8; 32],
 }
 
-/// A share as those who manage the location see it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Share {
-    /// Never another's.
-    pub id: ShareId,
-    /// What its maker calls it.
-    pub label: Option<String>,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When it ends.
-    pub expires_at: Timestamp,
-    /// Whether a password is asked for.
-    pub has_password: bool,
-    /// How often it was used.
-    pub uses: u64,
-    /// When it was used last.
-    pub last_used_at: Option<Timestamp>,
-}
-
-/// What the secret of a link opens.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StoredShare {
-    /// What whoever has it is; it may have ended.
-    pub guest: Guest,
-    /// Of the password, if one is asked for.
-    pub password_hash: Option<String>,
-}
-
-#[derive(FromQueryResult)]
-struct Row {
-    id: i64,
-    location_id: i64,
-    label: Option<String>,
-    password_hash: Option<String>,
-    from_version: i64,
-    created_at: i64,
-    expires_at: i64,
-    uses: i64,
-    last_used_at: Option<i64>,
-}
-
-const COLUMNS: &str = "id, location_id, label, password_hash, from_version, created_at, expires_at, uses, \
-                       last_used_at";
-
 impl Store {
     /// Makes a share; returns its id.
     ///
@@ -93,67 +52,12 @@ impl Store {
         self.grant(by, payer, location, move |tx, held| Box::pin(create(tx, held, new.clone()))).await
     }
 
-    /// Does a share link still open its location?
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn is_shared(&self, guest: &Guest) -> Result<bool> {
-        let read = async || {
-            let db = self.reader()?;
-            let sql = "SELECT COUNT(*) FROM share WHERE id = ? AND location_id = ? AND expires_at > ?";
-            let now = Timestamp::now().as_millis() as u64;
-            count(&db, statement(&db, sql, [guest.share.0, guest.location.get(), now])).await
-        };
-        Ok(self.answered(read).await? > 0)
-    }
-
     /// Ends a share.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn revoke_share(&self, by: &Caller, id: LocationId, share: ShareId) -> Result<Granted<()>> {
         self.grant(by, None, id, move |tx, held| Box::pin(revoke(tx, held, share))).await
-    }
-
-    /// The shares of a location that have not ended, oldest first.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn shares(&self, id: LocationId) -> Result<Vec<Share>> {
-        let sql = format!("SELECT {COLUMNS} FROM share WHERE location_id = ? AND expires_at > ? ORDER BY id");
-        let read = || async {
-            let db = self.reader()?;
-            let now = Timestamp::now().as_millis() as u64;
-            Row::find_by_statement(statement(&db, &sql, [id.get(), now])).all(&db).await
-        };
-        let share = |row: Row| Share {
-            id: ShareId(row.id as u64),
-            label: row.label,
-            created_at: Timestamp::from_millis(row.created_at),
-            expires_at: Timestamp::from_millis(row.expires_at),
-            has_password: row.password_hash.is_some(),
-            uses: row.uses as u64,
-            last_used_at: row.last_used_at.map(Timestamp::from_millis),
-        };
-        Ok(self.answered(read).await?.into_iter().map(share).collect())
-    }
-
-    /// The share with this hash of its secret; it may have ended.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn share_by_hash(&self, token_hash: &[u8; 32]) -> Result<Option<StoredShare>> {
-        let row = self.answered(|| async { by_hash(&self.reader()?, token_hash).await }).await?;
-        let Some(row) = row else { return Ok(None) };
-        let location = LocationId::new(row.location_id as u64);
-        let location = location.ok_or_else(|| Error::internal("share.location_id is that of no location"))?;
-        let guest = Guest {
-            share: ShareId(row.id as u64),
-            location,
-            from: row.from_version as u64,
-            expires_at: Timestamp::from_millis(row.expires_at),
-        };
-        Ok(Some(StoredShare { guest, password_hash: row.password_hash }))
     }
 
     /// Adds to the uses of shares, each given once, and when it was used last. Whether they were counted may
@@ -235,11 +139,4 @@ async fn revoke(tx: &DatabaseTransaction, held: &Held, share: ShareId) -> Worked
         }
         _ => held.made(tx, (), None).await,
     }
-}
-
-async fn by_hash(db: &impl ConnectionTrait, token_hash: &[u8; 32]) -> DbResult<Option<Row>> {
-    let sql = format!("SELECT {COLUMNS} FROM share WHERE token_hash = ?");
-    let values = [token_hash.to_vec().into()];
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    Row::find_by_statement(statement).one(db).await
 }

@@ -17,27 +17,32 @@ use sea_orm::{
 };
 
 use super::{
-    access::InOrder,
-    area,
-    beside::{Account, Beside},
-    connect::Store,
-    entity::location::{self, ActiveModel, Entity},
-    error::{DbResult, is_deadlock, unreadable},
-    geometry::{Altitudes, Plane},
-    history, locations, members, notices,
-    rows::{Cell, Dialect, Rows, id_list},
+    audience::{Account, Beside},
+    grant::InOrder,
+    notices,
 };
-use crate::domain::{
-    access::{Action, Caller, Payer, Role, may},
-    area::{covers, roomy},
-    error::{Code, Error, Result},
-    event::{Ending, Event, Listed},
-    geometry::Geometry,
-    id::{LocationId, UserId},
-    location::{Committed, Location, NewLocation, Update},
-    notification::Deed,
-    properties::{Properties, renamed},
-    time::Timestamp,
+use crate::{
+    domain::{
+        access::{Action, Caller, Payer, Role, may},
+        area::{covers, roomy},
+        error::{Code, Error, Result},
+        event::{Ending, Event, Listed},
+        geometry::Geometry,
+        id::{LocationId, UserId},
+        location::{Committed, Location, NewLocation, Update},
+        notification::Deed,
+        properties::{Properties, renamed},
+        time::Timestamp,
+    },
+    storage::{
+        entity::location::{self, ActiveModel, Entity},
+        error::{DbResult, is_deadlock, unreadable},
+        geometry::{Altitudes, Plane},
+        index,
+        pool::Store,
+        read::{history, locations, members},
+        sql::{Cell, Dialect, Rows, id_list},
+    },
 };
 
 /// What a caller wants changed.
@@ -188,7 +193,7 @@ impl Store {
         let roles = roles(&tx, acts, &rows, now).await?;
         let mut versions = Vec::with_capacity(acts.len());
         let dialect = self.dialect();
-        let mut areas = area::rows(dialect);
+        let mut areas = index::rows(dialect);
         let mut removed = HashSet::new();
         let mut each = Vec::with_capacity(acts.len());
         let mut beside = Beside::default();
@@ -197,7 +202,7 @@ impl Store {
             each.push(match act {
                 Act::Create(new) => insert(&tx, new, now, dialect).await?.map(|(version, area)| {
                     let location = version.location.clone();
-                    area::push(&mut areas, location.id.get() as i64, &area);
+                    index::push(&mut areas, location.id.get() as i64, &area);
                     versions.push(version);
                     location
                 }),
@@ -248,7 +253,7 @@ impl Store {
             if row.left_area
                 && let Some(area) = &row.area
             {
-                area::push(&mut areas, row.location.id.get() as i64, area);
+                index::push(&mut areas, row.location.id.get() as i64, area);
             }
             versions[newest].write_location(&mut locations, row.area.as_ref());
             locations.send_full(&tx).await?;
@@ -342,7 +347,7 @@ async fn lock(
     let sql = format!("SELECT {columns} FROM location {hint} WHERE id IN ({placeholders}) {lock}");
     for row in tx.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await? {
         let row = location::Model::from_columns(&row)?;
-        let area = row.area.as_deref().and_then(area::from_bytes);
+        let area = row.area.as_deref().and_then(index::from_bytes);
         let location = Arc::new(Committed::from(Location::try_from(row).map_err(unreadable)?));
         rows.insert(location.id, Some(Row { location, area, newest: None, left_area: false }));
     }
@@ -444,7 +449,7 @@ impl Version {
         let [geometry, altitudes, properties, updated_by] = self.state();
         let [id, owner, version] = [id.get(), owner.get(), *version].map(|n| Cell::Int(n as i64));
         let [created_at, updated_at] = [created_at, updated_at].map(|at| Cell::Int(at.as_millis()));
-        let area = area.map(area::to_bytes);
+        let area = area.map(index::to_bytes);
         let area = area.as_deref().map_or(Cell::Null, Cell::Bytes);
         rows.push([
             id, owner, version, geometry, altitudes, properties, updated_by, created_at, updated_at, area,
@@ -503,7 +508,7 @@ async fn insert(
         updated_by: Set(new.owner.get() as i64),
         created_at: Set(now.as_millis()),
         updated_at: Set(now.as_millis()),
-        area: Set(Some(area::to_bytes(&area))),
+        area: Set(Some(index::to_bytes(&area))),
         ..Default::default()
     };
     let id = Entity::insert(row).exec(tx).await?.last_insert_id;
@@ -519,5 +524,5 @@ async fn remove(tx: &DatabaseTransaction, id: i64) -> std::result::Result<(), Db
         let sql = format!("DELETE FROM {table} WHERE location_id = ?");
         tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, [id.into()])).await?;
     }
-    area::delete(tx, id).await
+    index::delete(tx, id).await
 }

@@ -7,7 +7,7 @@ use std::{io::ErrorKind, path::Path};
 use sea_orm::DbErr;
 use url::Url;
 
-use super::error::{is_out_of_connections, mysql_number, sqlite_code, sqlx_error};
+use crate::storage::error::{is_out_of_connections, mysql_number, sqlite_code, sqlx_error};
 
 /// Access denied: a wrong user or password; by a plugin.
 const ACCESS_DENIED: [u16; 2] = [1045, 1698];
