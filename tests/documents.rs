@@ -52,7 +52,7 @@ fn operations_list_every_reason_of_a_disconnect_and_no_other() {
     let names =
         rows.filter_map(|line| line.split('|').nth(1)).flat_map(|names| names.split('`').skip(1).step_by(2));
     let documented: BTreeSet<_> = names.collect();
-    let code = read("src/gateway/handshake.rs");
+    let code = read("src/gateway/connect.rs");
     let (_, code) = code.split_once("fn why_code").expect("it");
     let said: BTreeSet<_> = code.split('"').skip(1).step_by(2).collect();
     assert_eq!(documented, said);

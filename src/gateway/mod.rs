@@ -1,37 +1,17 @@
 //! The Socket.IO door: who connects, which rooms they are in, what they are sent.
 //!
 //! The only room that imports socketioxide, which does transports, handshake, heartbeat and packets.
-//! Rooms are our own (`rooms.rs`): who is in a room and which version its members have seen are decided
+//! Rooms are our own (`rooms/`): who is in a room and which version its members have seen are decided
 //! under one lock, and no client can enter one except through a handler that checked.
 
-mod account;
-mod counts;
-mod feed;
-mod forward;
-mod frames;
-mod handshake;
-mod herald;
-mod inbox;
-mod link;
-mod links;
-mod messages;
-mod outlet;
-mod pages;
-mod payload;
+mod client;
+mod connect;
+mod event_loop;
+mod metrics;
 mod people;
-mod polling;
-mod presence;
-mod queue;
-mod readers;
-mod refusal;
-mod reply;
-mod road;
-mod room;
 mod rooms;
-mod session;
-mod stream;
-mod transport;
-mod upgrade;
+mod socket;
+mod wire;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -49,8 +29,12 @@ use tokio::{
 use tower::{Service as TowerService, ServiceBuilder, service_fn};
 
 #[doc(hidden)]
-pub use self::messages::fuzz;
-use self::{counts::Sockets, links::Links, rooms::Rooms, transport::Transport};
+pub use self::socket::events::fuzz;
+use self::{
+    metrics::Sockets,
+    rooms::Rooms,
+    wire::{connections::Links, transport::Transport},
+};
 use crate::{
     config::{Heartbeat, Limits},
     domain::event::Event,
@@ -61,7 +45,7 @@ use crate::{
     service::Service,
 };
 
-/// Packets that may wait for one socket: more than `link.rs` lets be under way. Memory is taken as they
+/// Packets that may wait for one socket: more than `wire/flow.rs` lets be under way. Memory is taken as they
 /// come, not beforehand.
 const SOCKET_QUEUE: usize = 4_096;
 /// What a WebSocket reads into, from the start and for good; a longer frame gets as much as it needs, but comes in
@@ -115,19 +99,25 @@ impl Gateway {
             .build_svc();
         let rooms = Arc::new(Rooms::new(service.clone()));
         service.know(Arc::downgrade(&rooms));
-        counts::watch(&rooms, &service.metrics);
+        metrics::watch(&rooms, &service.metrics);
         let sockets = Sockets::start(&service.metrics);
         let links = Arc::new(Links::new(sockets));
-        handshake::install(&io, rooms.clone(), links.clone());
+        connect::install(&io, rooms.clone(), links.clone());
 
         let (stop_forwarding, stopped) = oneshot::channel();
         let tasks = &service.tasks;
         let chores = [
             tasks.task("sweep").spawn(rooms.clone(), |rooms| rooms.sweep().boxed()).abort_handle(),
-            tasks.task("herald").spawn(rooms.clone(), |rooms| herald::run(rooms).boxed()).abort_handle(),
-            tasks.task("names").spawn(rooms.clone(), |rooms| herald::name(rooms).boxed()).abort_handle(),
+            tasks
+                .task("herald")
+                .spawn(rooms.clone(), |rooms| people::announcer::run(rooms).boxed())
+                .abort_handle(),
+            tasks
+                .task("names")
+                .spawn(rooms.clone(), |rooms| people::announcer::name(rooms).boxed())
+                .abort_handle(),
         ];
-        let forwarding = forward::run(rooms, events, links.opened(), stopped);
+        let forwarding = event_loop::run(rooms, events, links.opened(), stopped);
         let forwarder = tasks.task("forwarder").spawn_once(forwarding);
 
         let transport = Transport::new(socketio, links.clone(), heartbeat.timeout, limits, &service);
@@ -139,7 +129,7 @@ impl Gateway {
             let answer = if !policy.is_for_us(headers) {
                 foreign.inc();
                 Err(refused(StatusCode::MISDIRECTED_REQUEST, NOT_FOR_US))
-            } else if let Some(page) = pages::answer(&request) {
+            } else if let Some(page) = wire::pages::answer(&request) {
                 Err(page)
             } else if is_open && !policy.admits(headers) {
                 foreign.inc();
@@ -176,7 +166,7 @@ impl Gateway {
             tracing::warn!("sockets that read nothing were cut off at the end");
             self.links.cut();
         }
-        handshake::closed(&sockets);
+        connect::closed(&sockets);
     }
 }
 

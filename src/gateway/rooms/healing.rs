@@ -1,14 +1,14 @@
 //! What becomes of a room after a panic over it: it is read anew, or given up; the others go on.
 //!
 //! A file of its own because none of this happens as long as there is no fault. Where panics are caught is said where
-//! the work is done (`gateway/forward.rs`, `gateway/rooms.rs`, `gateway/herald.rs`, `gateway/messages.rs`).
+//! the work is done (`gateway/event_loop.rs`, `gateway/rooms`, `gateway/people/announcer.rs`, `gateway/client.rs`).
 
 use tracing::{debug, warn};
 
 use super::{Member, Rooms};
 use crate::{
     domain::id::LocationId,
-    gateway::link::Why,
+    gateway::wire::connection::Why,
     supervise::{Supervisor, Task},
 };
 
@@ -79,7 +79,8 @@ impl Rooms {
 mod tests {
     use std::{env, path::PathBuf, process, sync::Arc};
 
-    use super::{super::Visit, *};
+    use super::super::Visit;
+    use super::*;
     use crate::{
         config::{Config, Source},
         domain::{

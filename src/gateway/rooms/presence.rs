@@ -1,108 +1,287 @@
-//! Who is in rooms: kept as members come and go, told to them, and to whoever may ask.
+//! Who is in one room, and what its members are to be told of it.
+//!
+//! Decisions only: no locks, no sockets, no clock. It is told of sockets and tells of users: several sockets of
+//! one user are one user, and who is back within the grace was never away.
 
-use std::time::Instant;
-
-use socketioxide::socket::Sid;
-
-use super::{Member, Rooms, Shared};
-use crate::{
-    domain::{
-        access::{Action, Caller, Payer, may},
-        error::Result,
-        id::{LocationId, UserId},
-        presence::{Change, InRoom, Moved, Person},
-    },
-    gateway::{
-        outlet::body,
-        presence::{Leaving, News},
-        session::Session,
-    },
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
 };
 
-impl Rooms {
-    /// A member is another's than before: of a user, a guest's or, if it comes or goes, nobody's.
-    pub(super) fn moved(
-        &self,
-        shared: &Shared,
-        from: Option<Option<UserId>>,
-        to: Option<Option<UserId>>,
-        how: Leaving,
-    ) {
-        let mut presence = shared.presence.lock();
-        if let Some(user) = to {
-            presence.enter(user);
-        }
-        if let Some(user) = from {
-            presence.leave(user, how, Instant::now());
-        }
-        drop(presence);
-        self.due.lock().insert(shared.id);
-        self.people.woken.notify_one();
+use crate::domain::{
+    id::UserId,
+    presence::{MAX_ROWS, State},
+};
+
+/// How long a user may be away without a word: a phone that changes networks.
+pub const GRACE: Duration = Duration::from_secs(3);
+/// In rooms of more users only the number of sockets is told,
+const MANY: usize = 50;
+/// and no more often.
+const EVERY: Duration = Duration::from_secs(1);
+/// A sender to a room pays for at most so many sockets of each user, and for so many of all guests: nobody can make
+/// others pay for more by connecting more often.
+pub const PAID_SOCKETS: usize = 5;
+const PAID_GUESTS: usize = 1_000;
+
+/// Who is in a room.
+#[derive(Debug, Default)]
+pub struct Presence {
+    /// Also those who are away and may come back.
+    users: HashMap<UserId, Here>,
+    /// Of everybody, guests included.
+    sockets: usize,
+    /// Guests' sockets among them.
+    guests: usize,
+    /// Users' sockets among them, of each user [`PAID_SOCKETS`] at most.
+    paid: usize,
+    /// How many were told last instead of names, and when.
+    told: (Option<usize>, Option<Instant>),
+}
+
+#[derive(Debug)]
+struct Here {
+    sockets: usize,
+    /// While there are none: when they count as gone.
+    until: Option<Instant>,
+    /// The room was told that they have come.
+    is_known: bool,
+}
+
+/// What is to be told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum News {
+    Moved(UserId, State),
+    /// Only how many there are.
+    Count,
+}
+
+/// How a socket leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// Somebody meant it: it said so, or lost its right.
+    ForGood,
+    /// It may be back soon.
+    Lost,
+}
+
+impl Presence {
+    /// A socket is in; `None`: a guest's.
+    pub fn enter(&mut self, user: Option<UserId>) {
+        self.sockets += 1;
+        let Some(user) = user else {
+            self.guests += 1;
+            return;
+        };
+        let new = Here { sockets: 0, until: None, is_known: false };
+        let here = self.users.entry(user).or_insert(new);
+        here.sockets += 1;
+        here.until = None;
+        self.paid += usize::from(here.sockets <= PAID_SOCKETS);
     }
 
-    /// A socket has said whose it is: so it is in its rooms.
-    pub fn introduced(&self, socket: Sid, session: &Session) {
-        for id in session.rooms() {
-            let Some(shared) = self.room(id) else { continue };
-            let now = session.member();
-            let mut room = shared.room.lock();
-            let Some(member) = room.member_mut(socket) else { continue };
-            let before = std::mem::replace(&mut member.user, now);
-            // Still with the lock: it could leave before it is counted in.
-            if before != now {
-                self.moved(&shared, Some(before), Some(now), Leaving::ForGood);
+    /// A socket that was in is out.
+    pub fn leave(&mut self, user: Option<UserId>, how: Leaving, now: Instant) {
+        self.sockets -= 1;
+        let Some(user) = user else {
+            self.guests -= 1;
+            return;
+        };
+        let Some(here) = self.users.get_mut(&user) else { return };
+        self.paid -= usize::from(here.sockets <= PAID_SOCKETS);
+        here.sockets -= 1;
+        if here.sockets == 0 {
+            here.until = Some(if how == Leaving::ForGood { now } else { now + GRACE });
+        }
+    }
+
+    /// Counts the sockets that a sender to the room pays for.
+    pub fn paid_sockets(&self) -> usize {
+        self.paid + self.guests.min(PAID_GUESTS)
+    }
+
+    /// What is to be told by now, each once, and how many sockets there are. With it whether there will be more
+    /// even if nothing happens.
+    pub fn news(&mut self, now: Instant) -> (Vec<News>, usize, bool) {
+        let mut news = Vec::new();
+        let mut is_waiting = false;
+        self.users.retain(|user, here| match here.until {
+            None => true,
+            // Came and went while nobody was told anything.
+            Some(_) if !here.is_known => false,
+            Some(until) if until <= now => {
+                news.push(News::Moved(*user, State::Leave));
+                false
+            }
+            Some(_) => {
+                is_waiting = true;
+                true
+            }
+        });
+        for (user, here) in self.users.iter_mut().filter(|(_, here)| here.until.is_none()) {
+            if !std::mem::replace(&mut here.is_known, true) {
+                news.push(News::Moved(*user, State::Join));
             }
         }
-    }
-
-    /// What is to be told in a room of who has come and gone; `true`: there will be more.
-    pub fn news(&self, id: LocationId, now: Instant) -> (Vec<Change>, bool) {
-        let Some(shared) = self.room(id) else { return (Vec::new(), false) };
-        let (news, sockets, is_waiting) = shared.presence.lock().news(now);
-        let changes = news.into_iter().map(|news| {
-            let who = match news {
-                News::Count => None,
-                News::Moved(user_id, state) => {
-                    let user_name = self.people.names(&[user_id]).pop().flatten();
-                    Some(Moved { person: Person { user_id, user_name }, state })
+        self.users.shrink_to(2 * self.users.len());
+        if self.users.len() > MANY {
+            news.clear();
+            match self.told {
+                (Some(sockets), _) if sockets == self.sockets => {}
+                (_, Some(at)) if now < at + EVERY => is_waiting = true,
+                _ => {
+                    self.told = (Some(self.sockets), Some(now));
+                    news.push(News::Count);
                 }
-            };
-            Change { room: id, who, sockets }
-        });
-        (changes.collect(), is_waiting)
-    }
-
-    /// Tells the members of a room who has come or gone.
-    pub fn tell(&self, change: &Change) {
-        let Some(shared) = self.room(change.room) else { return };
-        let body = body(change);
-        let sender = change.who.as_ref().map(|moved| moved.person.user_id);
-        let room = shared.room.lock();
-        for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
-            outlet.event_in(socket, change.room, sender, "presence", body.clone());
+            }
+        } else {
+            self.told.0 = None;
         }
+        (news, self.sockets, is_waiting)
     }
 
-    /// Who is in a room, for those who may know.
-    ///
-    /// # Errors
-    /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn who_is_in(&self, payer: Payer, caller: &Caller, id: LocationId) -> Result<InRoom> {
-        let known = self.room(id).filter(|shared| shared.room.lock().current().is_some());
-        let role = known.and_then(|shared| shared.door.lock().role(caller, id));
-        let role = match role {
-            Some(role) => role,
-            // All members are read for those who enter; a look at who is there takes one row.
-            None => self.read_role(payer, caller, id).await?,
-        };
-        may(role, Action::Meet, id)?;
-        self.service.limits.may_read(payer)?;
-        let list = self.room(id).map(|shared| shared.presence.lock().list(Instant::now()));
-        let (users, sockets) = list.unwrap_or_default();
-        self.service.limits.read(payer, users.len());
-        let names = self.people.names(&users);
-        let users = users.into_iter().zip(names);
-        let users = users.map(|(user_id, user_name)| Person { user_id, user_name }).collect();
-        Ok(InRoom { room: id, users, sockets })
+    /// Who is there now, by id, and how many sockets there are. Who may be back is there: whoever asks is told if
+    /// they stay away, and not if they do not.
+    pub fn list(&self, now: Instant) -> (Vec<UserId>, usize) {
+        let is_here = |here: &Here| here.until.is_none_or(|until| here.is_known && now < until);
+        let here = self.users.iter().filter(|(_, here)| is_here(here));
+        let mut users: Vec<_> = here.map(|(user, _)| *user).collect();
+        users.sort_unstable_by_key(|user| user.get());
+        users.truncate(MAX_ROWS);
+        (users, self.sockets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(id: u64) -> UserId {
+        UserId::new(id).unwrap()
+    }
+
+    fn come(id: u64) -> News {
+        News::Moved(user(id), State::Join)
+    }
+
+    fn gone(id: u64) -> News {
+        News::Moved(user(id), State::Leave)
+    }
+
+    fn told(room: &mut Presence, now: Instant) -> Vec<News> {
+        room.news(now).0
+    }
+
+    #[test]
+    fn several_sockets_of_a_user_are_one_user() {
+        let (mut room, now) = (Presence::default(), Instant::now());
+        room.enter(Some(user(1)));
+        assert_eq!(told(&mut room, now), [come(1)]);
+        room.enter(Some(user(1)));
+        room.leave(Some(user(1)), Leaving::ForGood, now);
+        assert_eq!(room.news(now), (vec![], 1, false));
+        room.leave(Some(user(1)), Leaving::ForGood, now);
+        assert_eq!(room.news(now), (vec![gone(1)], 0, false));
+        assert_eq!(room.news(now), (vec![], 0, false));
+    }
+
+    #[test]
+    fn of_one_user_and_of_guests_only_so_many_sockets_are_paid_for() {
+        let (mut room, now) = (Presence::default(), Instant::now());
+        (0..1_000).for_each(|_| room.enter(Some(user(1))));
+        room.enter(Some(user(2)));
+        assert_eq!(room.paid_sockets(), PAID_SOCKETS + 1);
+        (0..997).for_each(|_| room.leave(Some(user(1)), Leaving::Lost, now));
+        assert_eq!(room.paid_sockets(), 3 + 1);
+        (0..2 * PAID_GUESTS).for_each(|_| room.enter(None));
+        assert_eq!(room.paid_sockets(), 3 + 1 + PAID_GUESTS);
+        (0..2 * PAID_GUESTS).for_each(|_| room.leave(None, Leaving::ForGood, now));
+        (0..3).for_each(|_| room.leave(Some(user(1)), Leaving::ForGood, now));
+        room.leave(Some(user(2)), Leaving::ForGood, now);
+        assert_eq!(room.paid_sockets(), 0);
+    }
+
+    #[test]
+    fn who_is_back_in_time_was_never_away() {
+        let (mut room, now) = (Presence::default(), Instant::now());
+        room.enter(Some(user(1)));
+        told(&mut room, now);
+        room.leave(Some(user(1)), Leaving::Lost, now);
+        assert_eq!(room.news(now + GRACE / 2), (vec![], 0, true));
+        room.enter(Some(user(1)));
+        assert_eq!(room.news(now + GRACE * 2), (vec![], 1, false));
+        room.leave(Some(user(1)), Leaving::Lost, now);
+        assert_eq!(room.news(now + GRACE), (vec![gone(1)], 0, false));
+    }
+
+    #[test]
+    fn who_may_be_back_is_there_and_asking_changes_nothing() {
+        let (mut room, now) = (Presence::default(), Instant::now());
+        for id in [1, 2] {
+            room.enter(Some(user(id)));
+        }
+        told(&mut room, now);
+        room.leave(Some(user(1)), Leaving::Lost, now);
+        assert_eq!(room.list(now), (vec![user(1), user(2)], 1));
+        room.enter(Some(user(1)));
+        assert_eq!(told(&mut room, now), []);
+        room.leave(Some(user(1)), Leaving::Lost, now);
+        assert_eq!(room.list(now + GRACE), (vec![user(2)], 1));
+        assert_eq!(told(&mut room, now + GRACE), [gone(1)]);
+        // Who has said so is gone at once, and who was never told of is not there either.
+        room.leave(Some(user(2)), Leaving::ForGood, now);
+        room.enter(Some(user(3)));
+        room.leave(Some(user(3)), Leaving::Lost, now);
+        assert_eq!(room.list(now), (vec![], 0));
+    }
+
+    #[test]
+    fn who_came_and_went_unseen_is_not_told_of() {
+        let (mut room, now) = (Presence::default(), Instant::now());
+        room.enter(Some(user(1)));
+        room.leave(Some(user(1)), Leaving::Lost, now);
+        assert_eq!(room.news(now), (vec![], 0, false));
+    }
+
+    #[test]
+    fn guests_are_counted_and_never_named() {
+        let (mut room, now) = (Presence::default(), Instant::now());
+        room.enter(None);
+        room.enter(Some(user(1)));
+        assert_eq!(room.news(now), (vec![come(1)], 2, false));
+        assert_eq!(room.list(now), (vec![user(1)], 2));
+        room.leave(None, Leaving::ForGood, now);
+        assert_eq!(room.news(now), (vec![], 1, false));
+    }
+
+    #[test]
+    fn a_thousand_who_come_at_once_are_told_as_a_number_once_a_second() {
+        let (mut room, mut now) = (Presence::default(), Instant::now());
+        let (mut names, mut counts) = (0, 0);
+        for id in 0..1_000 {
+            room.enter(Some(user(id)));
+            for news in told(&mut room, now) {
+                match news {
+                    News::Moved(..) => names += 1,
+                    News::Count => counts += 1,
+                }
+            }
+            now += Duration::from_millis(2);
+        }
+        assert_eq!((names, counts), (MANY, 2));
+        assert!(room.news(now).2, "the last number is still to be told");
+        assert_eq!(room.news(now + EVERY), (vec![News::Count], 1_000, false));
+        assert_eq!(room.news(now + EVERY), (vec![], 1_000, false));
+    }
+
+    #[test]
+    fn fifty_users_are_named_and_one_more_is_not() {
+        let (mut room, now) = (Presence::default(), Instant::now());
+        (0..50).for_each(|id| room.enter(Some(user(id))));
+        assert_eq!(told(&mut room, now).len(), 50);
+        room.enter(Some(user(50)));
+        assert_eq!(told(&mut room, now), [News::Count]);
+        room.leave(Some(user(50)), Leaving::ForGood, now);
+        assert_eq!(told(&mut room, now), [gone(50)]);
     }
 }

@@ -6,7 +6,7 @@ use parking_lot::MutexGuard;
 use serde::Serialize;
 use tracing::info;
 
-use super::{Door, Member, Rooms, Shared, Visit};
+use super::{Door, Member, Rooms, Shared, Visit, presence::Leaving};
 use crate::{
     domain::{
         access::{Caller, Change, Payer, Role},
@@ -14,9 +14,8 @@ use crate::{
         id::LocationId,
         time::Timestamp,
     },
-    gateway::{
-        outlet::{Outlet, body},
-        presence::Leaving,
+    gateway::socket::{
+        outbox::{Outlet, body},
         session::log_name,
     },
 };

@@ -1,7 +1,7 @@
 //! Sending committed versions to the members of rooms, a turn at a time.
 //!
 //! A room that is not done after its turn waits for the next one, behind the others that wait. So a room of thousands
-//! holds up a small one for no longer than a turn. Who is owed what is decided in `gateway/room.rs`.
+//! holds up a small one for no longer than a turn. Who is owed what is decided in `rooms/room`.
 
 use std::{
     io::IoSlice,
@@ -12,18 +12,19 @@ use std::{
 use socketioxide::socket::Sid;
 use tracing::info;
 
-use super::{Member, Rooms, Shared};
+use super::{
+    Member, Rooms, Shared,
+    presence::Leaving,
+    room::{Room, Served, Sink, TURN, Turn, Update, WHOLE_TURN},
+};
 use crate::{
     domain::{
         id::LocationId,
         location::{Committed, Location},
     },
     gateway::{
-        link::{Sent, Why},
-        outlet,
-        presence::Leaving,
-        room::{Room, Served, Sink, TURN, Turn, Update, WHOLE_TURN},
-        session::log_name,
+        socket::{outbox, session::log_name},
+        wire::connection::{Sent, Why},
     },
 };
 
@@ -114,7 +115,7 @@ impl Rooms {
     /// Sends members what they could not be sent before; returns the rooms that lack versions themselves.
     pub fn catch_up(&self) -> Vec<LocationId> {
         // First: what waits there was said before.
-        self.tasks.forwarder.catch(|| outlet::flush(&self.blocked));
+        self.tasks.forwarder.catch(|| outbox::flush(&self.blocked));
         let behind = std::mem::take(&mut *self.behind.lock());
         let mut lacking = Vec::new();
         for id in behind {

@@ -12,11 +12,14 @@ use socketioxide::{
 use tracing::info;
 
 use super::{
-    link::{Link, Why},
-    links::Links,
-    messages, refusal,
+    client,
     rooms::Rooms,
-    session::log_name,
+    socket::session::log_name,
+    wire::{
+        connection::{Link, Why},
+        connections::Links,
+        refusal,
+    },
 };
 use crate::{
     domain::{
@@ -57,7 +60,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
             links.end_soon(&link);
             refusal::text(&error, socket.protocol())
         })?;
-        let client = messages::Client::install(&socket, identity, seat, link.clone(), rooms.clone());
+        let client = client::Client::install(&socket, identity, seat, link.clone(), rooms.clone());
         socket.extensions.insert(client.clone());
         let links = links.clone();
         socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
@@ -67,7 +70,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
         });
         Ok::<(), String>(())
     };
-    let on_connected = async move |socket: SocketRef, Extension(client): Extension<Arc<messages::Client>>| {
+    let on_connected = async move |socket: SocketRef, Extension(client): Extension<Arc<client::Client>>| {
         info!(
             socket = log_name(&socket),
             client = %from(&socket),
@@ -91,7 +94,7 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
 }
 
 /// A socket is gone.
-fn ended(socket: &SocketRef, client: &messages::Client, reason: DisconnectReason) {
+fn ended(socket: &SocketRef, client: &client::Client, reason: DisconnectReason) {
     let for_good = reason == DisconnectReason::ClientNSDisconnect;
     let Some(rooms) = client.disconnected(socket, for_good) else { return };
     info!(
@@ -108,7 +111,7 @@ fn ended(socket: &SocketRef, client: &messages::Client, reason: DisconnectReason
 /// The server has closed these: their handlers are not told.
 pub fn closed(sockets: &[SocketRef]) {
     for socket in sockets {
-        if let Some(client) = socket.extensions.get::<Arc<messages::Client>>() {
+        if let Some(client) = socket.extensions.get::<Arc<client::Client>>() {
             ended(socket, &client, DisconnectReason::ClosingServer);
         }
     }

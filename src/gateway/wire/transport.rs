@@ -18,15 +18,14 @@ use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 
 use super::{
-    BoxError, ResponseBody,
-    link::{Link, Why},
-    links::Links,
+    connection::{Link, Why},
+    connections::Links,
     payload::{
         ATTACHMENT, ELSEWHERE, MESSAGE, NOOP, announces_attachments, each_packet, from_version_3,
         without_noops,
     },
     polling::{self, PollGuard, Session},
-    refusal, refused,
+    refusal,
     stream::Stream,
     upgrade::wait,
 };
@@ -36,6 +35,7 @@ use crate::{
         access::Payer,
         error::{Code, Error},
     },
+    gateway::{BoxError, ResponseBody, refused},
     metrics::{Counter, Metrics},
     net::{
         accept::{Peer, freed},

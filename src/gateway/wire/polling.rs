@@ -18,7 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::link::{Link, State, Why};
+use super::connection::{Link, State, Why};
 use crate::{
     domain::access::Payer,
     net::{

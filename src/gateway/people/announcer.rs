@@ -9,8 +9,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
-use super::rooms::Rooms;
-use crate::domain::{event::Event, id::LocationId};
+use crate::{
+    domain::{event::Event, id::LocationId},
+    gateway::rooms::Rooms,
+};
 
 /// Between two looks at rooms in which somebody has come or gone.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    feed,
+    people::list_events,
     rooms::{Broken, Rooms},
 };
 use crate::domain::{event::Event, id::LocationId, location::Committed};
@@ -119,10 +119,10 @@ fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(Result
             // Who are here.
             Event::Active(_) => rooms.people.relist(),
             Event::Listed { change, to, and_admins, payer, is_bounded } => {
-                let account = feed::Account { payer, is_bounded };
-                feed::listed(rooms, &change, &rooms.people.who_see(&to, and_admins), account);
+                let account = list_events::Account { payer, is_bounded };
+                list_events::listed(rooms, &change, &rooms.people.who_see(&to, and_admins), account);
             }
-            Event::Notified(told) => feed::notified(&rooms.people, &told),
+            Event::Notified(told) => list_events::notified(&rooms.people, &told),
             Event::Asked(by) => drop(by),
         });
         if let (None, Some(id)) = (done, id) {

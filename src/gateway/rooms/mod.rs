@@ -5,9 +5,11 @@
 //! lacks is read from the database, one read a room at a time, which serves all who wait for it.
 
 mod healing;
-mod presence;
+mod occupants;
+pub mod presence;
 mod reads;
 mod rights;
+pub mod room;
 mod turns;
 
 use std::{
@@ -28,18 +30,24 @@ use tokio::{sync::Notify, time::sleep};
 use tracing::{debug, info};
 
 pub use self::healing::Broken;
-use self::{healing::Tasks, reads::Reads, rights::tell_closed, turns::update};
-use super::{
-    counts::Counts,
-    herald::Due,
-    link::Link,
-    messages::Client,
-    outlet::{Blocked, CHAT, Outlet},
-    people::People,
+use self::{
+    healing::Tasks,
     presence::{Leaving, Presence},
-    reply::Reply,
+    reads::Reads,
+    rights::tell_closed,
     room::{Entry, MAX_MISSED, Room, TURN, WHOLE_TURN},
-    session::{Session, log_name},
+    turns::update,
+};
+use super::{
+    client::Client,
+    metrics::Counts,
+    people::{announcer::Due, directory::People},
+    socket::{
+        outbox::{Blocked, CHAT, Outlet},
+        reply::Reply,
+        session::{Session, log_name},
+    },
+    wire::connection::Link,
 };
 use crate::{
     domain::{

@@ -1,7 +1,9 @@
 //! Everything but positions on its way to one socket: at once while the socket keeps up, else it waits here, in
 //! order.
 //!
-//! Positions never wait: a room sends the newest one as soon as the outlet takes it (`room.rs`).
+//! Positions never wait: a room sends the newest one as soon as the outlet takes it (`rooms/room`).
+
+mod queue;
 
 use std::{io::IoSlice, sync::Arc, time::Duration};
 
@@ -11,15 +13,17 @@ use serde_json::value::RawValue;
 use socketioxide::{SendError, SocketError, extract::SocketRef};
 use tokio::time::{Instant, sleep};
 
-pub use super::queue::{Ack, CHAT, Item, body};
-use super::{
-    link::{Link, Sent, Why},
-    queue::{Event, Queue, TAIL, TooMuch, Topic, Waiting},
-    room::Update,
-};
-use crate::domain::{
-    event::Ending,
-    id::{LocationId, UserId},
+pub use self::queue::{Ack, CHAT, Item, body};
+use self::queue::{Event, Queue, TAIL, TooMuch, Topic, Waiting};
+use crate::{
+    domain::{
+        event::Ending,
+        id::{LocationId, UserId},
+    },
+    gateway::{
+        rooms::room::Update,
+        wire::connection::{Link, Sent, Why},
+    },
 };
 
 /// What a packet has besides its body, about.

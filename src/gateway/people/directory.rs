@@ -16,16 +16,16 @@ use parking_lot::Mutex;
 use socketioxide::{extract::SocketRef, socket::Sid};
 use tokio::sync::Notify;
 
-use super::{
-    outlet::{Item, Outlet, body},
-    session::Session,
-};
 use crate::{
     domain::{
         access::Caller,
         id::UserId,
         presence::{Active, ActiveUsers, MAX_ROWS, Name},
         time::Timestamp,
+    },
+    gateway::socket::{
+        outbox::{Item, Outlet, body},
+        session::Session,
     },
     service::access::Identity,
 };

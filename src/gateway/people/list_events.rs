@@ -8,18 +8,19 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tracing::error;
 
-use super::{
-    outlet::{Item, Outlet, body},
-    people::{People, Way},
-    presence::PAID_SOCKETS,
-    rooms::Rooms,
-};
-use crate::domain::{
-    access::Payer,
-    event::{Ending, Listed},
-    id::{LocationId, UserId},
-    notification::Told,
-    time::Timestamp,
+use super::directory::{People, Way};
+use crate::{
+    domain::{
+        access::Payer,
+        event::{Ending, Listed},
+        id::{LocationId, UserId},
+        notification::Told,
+        time::Timestamp,
+    },
+    gateway::{
+        rooms::{Rooms, presence::PAID_SOCKETS},
+        socket::outbox::{Item, Outlet, body},
+    },
 };
 
 const LOCATIONS: &str = "locations";

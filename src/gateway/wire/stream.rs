@@ -1,8 +1,8 @@
 //! The TCP stream under a WebSocket, as the library is given it: passes bytes on, and knows where frames begin
 //! and end.
 //!
-//! That is what it takes to slip in frames of our own (`road.rs`) and to see the answers to those that ask for
-//! confirmation (`link.rs`). It also ends a connection whose other end takes nothing for too long, which
+//! That is what it takes to slip in frames of our own (`outbound.rs`) and to see the answers to those that ask for
+//! confirmation (`connection.rs`). It also ends a connection whose other end takes nothing for too long, which
 //! nothing above it would do.
 
 use std::{
@@ -21,8 +21,8 @@ use tokio::{
 };
 
 use super::{
+    connection::{Link, Why},
     frames::{BINARY, Ended, Frames, PONG, TEXT, is_begun, is_control, opcode},
-    link::{Link, Why},
     payload::{DECISIVE_BYTES, ELSEWHERE, MESSAGE, NOOP, announces_attachments},
     readers::Readers,
     refusal,
@@ -309,16 +309,16 @@ mod tests {
         time::timeout,
     };
 
-    use super::{
-        super::{
-            counts::Sockets,
-            frames::{self, NONCE_BYTES, PING},
-            link::Sent,
-            links::Links,
-        },
-        *,
+    use super::super::{
+        connection::Sent,
+        connections::Links,
+        frames::{self, NONCE_BYTES, PING},
     };
-    use crate::domain::{access::Payer, id::UserId};
+    use super::*;
+    use crate::{
+        domain::{access::Payer, id::UserId},
+        gateway::metrics::Sockets,
+    };
 
     /// Fills the road, so that a ping does not fit; returns how much was put on it.
     fn fill(stream: &TcpStream) -> usize {

@@ -13,11 +13,10 @@ use socketioxide::{
 use tracing::error;
 
 use super::{
-    messages::Client,
-    outlet::{Ack, Outlet, body},
+    outbox::{Ack, Outlet, body},
     session::log_name,
 };
-use crate::domain::error::Error;
+use crate::{domain::error::Error, gateway::client::Client};
 
 /// A failure, as an ack or as the event `exception`.
 #[derive(Serialize)]

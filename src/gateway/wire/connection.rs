@@ -1,7 +1,7 @@
 //! One connection's account and its way out: what its socket was sent and has not read yet, end to end.
 //!
-//! A socket that owes too much is sent nothing more for now. What counts as read is `account.rs`'s; the bytes on
-//! their way are `road.rs`'s.
+//! A socket that owes too much is sent nothing more for now. What counts as read is `flow.rs`'s; the bytes on
+//! their way are `outbound.rs`'s.
 
 use std::{
     io::{self, IoSlice},
@@ -20,10 +20,9 @@ use socket2::SockRef;
 use tokio::{io::ReadBuf, net::TcpStream};
 
 use super::{
-    account::Account, counts::Sockets, frames::ping, links::Common, polling::Polling, readers::Readers,
-    road::Road,
+    connections::Common, flow::Account, frames::ping, outbound::Road, polling::Polling, readers::Readers,
 };
-use crate::{domain::access::Payer, net::byte_budget::Reservation};
+use crate::{domain::access::Payer, gateway::metrics::Sockets, net::byte_budget::Reservation};
 
 /// How often a client may try to connect to other namespaces than the main one.
 const WANDERINGS: u8 = 2;
@@ -39,7 +38,7 @@ pub struct Link {
     wanderings: AtomicU8,
     /// Written by whoever sends, and when confirmations come; held while frames go to the kernel.
     pub(super) state: Mutex<State>,
-    /// Something that was to be sent before waits. Written under the lock of what waits (`outlet.rs`): whoever reads
+    /// Something that was to be sent before waits. Written under the lock of what waits (`socket/outbox`): whoever reads
     /// the value of a moment ago sends beside what is just being handed out, or once more later.
     is_owed: AtomicBool,
     /// What all links share.

@@ -13,9 +13,10 @@ use tokio::{
     time::sleep,
 };
 
-use super::{counts::Sockets, link::Link, polling::Session, readers::Readers};
+use super::{connection::Link, polling::Session, readers::Readers};
 use crate::{
     domain::access::Payer,
+    gateway::metrics::Sockets,
     net::byte_budget::ByteBudget,
     service::{memory::fair, turns::PerCaller},
 };

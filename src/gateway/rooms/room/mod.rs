@@ -1,7 +1,7 @@
 //! One room: what it remembers of its location, who is in it, and up to where each of them has it.
 //!
 //! Snapshot, stream and recovery meet here. Decisions only: no locks, no tasks, no database, so that the
-//! model in `room/model.rs` can put every order of events to it. `rooms.rs` does the rest.
+//! model in `model.rs` can put every order of events to it. `rooms/mod.rs` does the rest.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 use serde_json::value::RawValue;
 
-use super::frames;
+use crate::gateway::wire::frames;
 
 #[cfg(test)]
 mod model;

@@ -5,10 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    room::Tally,
-    rooms::{READS, Rooms},
-};
+use super::rooms::{READS, Rooms, room::Tally};
 use crate::{
     metrics::{Counter, Gauge, Metrics, Seconds},
     service::refusals::Refusals,

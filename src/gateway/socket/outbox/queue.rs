@@ -1,6 +1,6 @@
 //! The events and acks that wait for one socket, in order, and what gives way when too many wait.
 //!
-//! No sockets and no budgets here, so that it can be tested as a value: `outlet.rs` sends what waits, and holds its
+//! No sockets and no budgets here, so that it can be tested as a value: `mod.rs` sends what waits, and holds its
 //! bytes against the budget of whoever has the socket.
 
 use std::{
@@ -13,8 +13,10 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use socketioxide::extract::AckSender;
 
-use super::frames;
-use crate::domain::id::{LocationId, UserId};
+use crate::{
+    domain::id::{LocationId, UserId},
+    gateway::wire::frames,
+};
 
 /// Events and acks that may wait, those of lists not counted; one more ends the connection.
 const CAPACITY: usize = 256;
