@@ -36,53 +36,53 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The body is not JSON (RFC 8259): syntax, encoding, a number beyond a double, nested over 127 deep.
+    /// The body is not JSON (RFC 8259): wrong syntax or encoding, a number beyond a double, nested over 127 deep.
     InvalidJson = "invalid_json",
-    /// The body is over 1 MiB, or the location more than the database takes at once.
+    /// The body is over 1 MiB, or the location is larger than the database accepts at once.
     PayloadTooLarge = "payload_too_large",
-    /// The body took too long to come.
+    /// The body was not complete in time.
     RequestTimeout = "request_timeout",
-    /// The `Content-Type` is not JSON, or there is a `Content-Encoding`.
+    /// The `Content-Type` is not JSON, or the request has a `Content-Encoding`.
     UnsupportedMediaType = "unsupported_media_type",
-    /// No such path, or no such location.
+    /// There is no such path, or no such location, member, share link or notification that the caller may see.
     NotFound = "not_found",
-    /// A token or a share link is needed.
+    /// The request needs a token or a share link.
     Unauthorized = "unauthorized",
-    /// The token is none of ours: its signature, its form, its claims, or it is not valid yet.
+    /// The token is not one of ours (its signature, form or claims are wrong), or it is not valid yet.
     InvalidToken = "invalid_token",
-    /// The token was valid once.
+    /// The token has expired.
     TokenExpired = "token_expired",
     /// There is no such share link.
     InvalidShare = "invalid_share",
-    /// The share link was valid once.
+    /// The share link has ended.
     ShareExpired = "share_expired",
-    /// The share link has a password, and none or another was given.
+    /// The share link has a password, and none or a wrong one was given.
     InvalidSharePassword = "invalid_share_password",
-    /// The location may be seen, but this may not be done to it; or it is for admins.
+    /// The caller may see the location but not do this to it, or this is only for users or for admins.
     Forbidden = "forbidden",
-    /// The `Host` is none that an open server on loopback answers to.
+    /// An open server on loopback does not answer to this `Host`.
     MisdirectedRequest = "misdirected_request",
-    /// The path exists, the method does not.
+    /// The path exists, but not with this method.
     MethodNotAllowed = "method_not_allowed",
     /// A query parameter is unknown, given twice, or has a bad value.
     InvalidParameter = "invalid_parameter",
-    /// The body is JSON but not an object that describes a location, or describes it twice.
+    /// The body is JSON but not an object of the form that the request takes, or it describes a location twice.
     InvalidBody = "invalid_body",
     /// An object has the same member twice.
     DuplicateMember = "duplicate_member",
     /// `id` is missing or not an integer from 1 to 2^53-1.
     InvalidId = "invalid_id",
-    /// `id` in the body differs from the one in the path.
+    /// `id` in the body differs from the id in the path.
     IdMismatch = "id_mismatch",
     /// `userId` is not an integer from 0 to 2^53-1.
     InvalidUserId = "invalid_user_id",
-    /// `expiresAt` of a share is missing, no time, past, or over 30 days ahead.
+    /// `expiresAt` of a share link is missing, is not a time, is past, or is over 30 days ahead.
     InvalidExpiresAt = "invalid_expires_at",
-    /// The owner cannot be a member, nor can one have another role than viewer or editor.
+    /// The owner cannot be made a member, and the role of a member is viewer or editor.
     InvalidMember = "invalid_member",
-    /// The location has 10,000 members.
+    /// The location has 10,000 members already.
     TooManyMembers = "too_many_members",
-    /// The location has 1,000 share links that have not ended.
+    /// The location has 1,000 share links already that have not ended.
     TooManyShares = "too_many_shares",
     /// Neither `geometry` nor `properties` was given.
     NothingToUpdate = "nothing_to_update",
@@ -96,7 +96,7 @@ codes! {
     InvalidGeometry = "invalid_geometry",
     /// `type` is none of the seven geometry types.
     UnknownGeometryType = "unknown_geometry_type",
-    /// The coordinates are nested otherwise than the geometry type asks.
+    /// The coordinates are not nested as the geometry type requires.
     InvalidCoordinates = "invalid_coordinates",
     /// A position is not 2 or 3 numbers.
     InvalidPosition = "invalid_position",
@@ -114,21 +114,21 @@ codes! {
     RingNotClosed = "ring_not_closed",
     /// The geometry has over 50,000 positions.
     TooManyPositions = "too_many_positions",
-    /// What the event carried is not what it takes.
+    /// The payload of the event does not have the form that the event takes.
     InvalidPayload = "invalid_payload",
-    /// There is no such event.
+    /// There is no event of this name.
     UnknownEvent = "unknown_event",
     /// The socket is not in that room.
     NotInRoom = "not_in_room",
     /// The message is over 16 KiB.
     MessageTooLarge = "message_too_large",
-    /// Too many requests, events, sockets or rooms; try again a little later.
+    /// The caller asks for too much, such as requests, events, sockets or rooms; try again a little later.
     RateLimited = "rate_limited",
-    /// The database cannot be reached, or too many writes wait for it.
+    /// The database cannot be reached, or too many writes are waiting for it.
     StorageUnavailable = "storage_unavailable",
-    /// A fault of the server; its log has the cause.
+    /// The server failed; its log has the cause.
     Internal = "internal",
-    /// A part of the server cannot go on; it is about to be started again.
+    /// A part of the server cannot go on; the server is about to be restarted.
     Unhealthy = "unhealthy",
 }
 
