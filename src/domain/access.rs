@@ -216,7 +216,7 @@ impl Caller {
 
 /// A change of rights, committed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Change {
+pub enum RightsChange {
     /// What a member now is; `None`: none any more.
     Member(UserId, Option<Role>),
     /// When a share ends; `None`: it has been revoked.
@@ -238,12 +238,12 @@ pub struct Access {
 
 impl Access {
     /// Takes over a change.
-    pub fn apply(&mut self, change: Change) {
+    pub fn apply(&mut self, change: RightsChange) {
         match change {
-            Change::Member(user, Some(role)) => drop(self.members.insert(user, role)),
-            Change::Member(user, None) => drop(self.members.remove(&user)),
-            Change::Share(share, Some(expires_at)) => drop(self.shares.insert(share, expires_at)),
-            Change::Share(share, None) => drop(self.shares.remove(&share)),
+            RightsChange::Member(user, Some(role)) => drop(self.members.insert(user, role)),
+            RightsChange::Member(user, None) => drop(self.members.remove(&user)),
+            RightsChange::Share(share, Some(expires_at)) => drop(self.shares.insert(share, expires_at)),
+            RightsChange::Share(share, None) => drop(self.shares.remove(&share)),
         }
     }
 

@@ -1,73 +1,78 @@
-//! What happened, as a value: the seam between the writer and everyone who must hear of it.
+//! Events: what has happened, as values. They travel through one channel from whoever changes something to the
+//! gateway, which forwards them to rooms and users in the order in which they were sent.
 
-use std::{any::Any, sync::Arc};
+use std::sync::Arc;
 
 use super::{
-    access::{Change, Payer},
+    access::{Payer, RightsChange},
     id::{LocationId, UserId},
     location::Committed,
-    notification::Told,
-    presence::{self, Active},
+    notification::AddressedNotice,
+    presence::{ActiveUser, PresenceChange},
 };
 
-/// One change: those of a location in the order of their commits, those of a user or a room as they were seen.
+/// One change. Events of one location come in the order of their commits, those of a user or a room in the order in
+/// which they were seen.
 #[derive(Debug)]
 pub enum Event {
     /// A PUT was committed: the location as it now stands.
     Updated(Arc<Committed>),
-    /// The location is gone, and its room with it.
+    /// The location was deleted, and its room closes.
     Deleted(LocationId),
-    /// Somebody's rights to the location have changed.
-    Granted {
-        /// Which location.
+    /// The rights of a member or a guest to a location have changed.
+    RightsChanged {
+        /// The location.
         id: LocationId,
-        /// Whose, and to what.
-        change: Change,
-        /// How many such changes there were, this included.
+        /// The member or share, and its new rights.
+        change: RightsChange,
+        /// The number of such changes of the location so far, this one included.
         grants: u64,
     },
-    /// Somebody has come into a room or gone, or there is another number of them.
-    Presence(presence::Change),
-    /// Users who have connected, gone, or are called otherwise: their rows of the list of all.
-    Active(Vec<Active>),
-    /// What somebody sees in their list of locations has changed.
-    Listed {
-        /// How.
-        change: Listed,
-        /// Whose list, besides admins'.
+    /// A user has entered or left a room, or the number of its sockets has changed.
+    PresenceChanged(PresenceChange),
+    /// Users have connected, disconnected or changed their names: their new rows in the list of active users.
+    ActiveUsersChanged(Vec<ActiveUser>),
+    /// The lists of locations that some users see have changed.
+    ListChanged {
+        /// The change.
+        change: ListChange,
+        /// The users whose lists have changed, admins aside.
         to: Arc<[UserId]>,
-        /// Whether admins', too; not where only the rights of others have changed.
+        /// Whether the lists of admins have changed, too: not where only the rights of others have.
         and_admins: bool,
-        /// The caller on whose account it is sent; `None`: nobody's.
+        /// The caller who pays for sending it; `None`: nobody pays.
         payer: Option<Payer>,
-        /// Whether the payer may send each person only so much of it whole: everybody but admins.
+        /// Whether the payer may send only a limited number of whole locations to each user: everybody but admins.
         is_bounded: bool,
     },
-    /// People are told of something; it is stored.
-    Notified(Told),
-    /// Nothing: somebody wants to know when all before it has been taken in, and is told by its being dropped.
-    Asked(Box<dyn Any + Send + Sync>),
+    /// A notice was stored, and its recipients are to be notified.
+    Notified(AddressedNotice),
+    /// A mark with a number. The gateway reports the number back once it has handled every event sent before.
+    Mark(u64),
+    /// A fault: handling it panics.
+    #[cfg(test)]
+    Panic,
 }
 
 /// A change of a list of locations.
 #[derive(Clone, Debug)]
-pub enum Listed {
-    /// It is new, or new to them.
+pub enum ListChange {
+    /// The location is new, or the recipients have just gained the right to see it.
     Created(Arc<Committed>),
-    /// A PUT without geometry, or of another name: those who want to see it move are in its room.
+    /// A PUT without geometry, or one that renamed the location. Moves alone are sent only into the room.
     Updated(Arc<Committed>),
-    /// It is gone, or they may no longer see it.
-    Deleted(LocationId, Ending),
+    /// The location is gone, or the recipients may no longer see it.
+    Deleted(LocationId, RemovalReason),
 }
 
 /// Why a location is no longer in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// It is gone.
+pub enum RemovalReason {
+    /// The location was deleted.
     Deleted,
-    /// Their right to see it was taken away a moment after it was given, by the same caller: they asked for nothing
-    /// that the list told them of it.
+    /// The right to see it was given and taken away within moments, by the same caller: the recipients asked for
+    /// nothing that the list has told them of it.
     TakenBack,
-    /// Their right to see it has ended: what they have not read of it yet is worth their connection.
+    /// The right to see it has ended. A connection that does not soon read what was sent of it is closed.
     Withdrawn,
 }

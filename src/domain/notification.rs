@@ -1,4 +1,7 @@
-//! What people are told of what others did: the kinds of it, the words, and who is concerned.
+//! Notices: what users are told of what others did, in English and as fields, and who is told.
+//!
+//! An activity makes at most two notices: one for the member it is about, and one for the owner and the others. How
+//! notices are stored, and which of their recipients have read them, is in storage.
 
 use serde::Serialize;
 
@@ -10,119 +13,123 @@ use super::{
     time::Timestamp,
 };
 
-/// Characters of a name in a notice; what is longer is cut.
-const LONGEST: usize = 100;
+/// Characters of a name in a notice; a longer name is cut.
+const MAX_NAME_CHARS: usize = 100;
 
 /// What somebody did to a location.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Deed {
-    /// Made a user a member.
-    Added(UserId, Role),
+pub enum ActivityKind {
+    /// Made a user a member with a role.
+    MemberAdded(UserId, Role),
     /// Gave a member another role.
-    Changed(UserId, Role),
-    /// Ended a membership, others' or their own, which had begun then.
-    Removed(UserId, Timestamp),
-    /// Gave it another name; `None`: took its name away.
-    Renamed(Option<String>),
-    /// Removed it.
-    Deleted,
-    /// Made a share link, which ends then.
-    Shared(Timestamp),
+    RoleChanged(UserId, Role),
+    /// Ended a membership, somebody else's or their own, which began at this time.
+    MemberRemoved(UserId, Timestamp),
+    /// Gave the location another name; `None`: removed its name.
+    LocationRenamed(Option<String>),
+    /// Deleted the location.
+    LocationDeleted,
+    /// Made a share link, which expires at this time.
+    ShareCreated(Timestamp),
 }
 
-/// Something that happened, of which people may have to be told.
+/// What somebody did to a location, with everything its notices say.
 #[derive(Clone, Debug, PartialEq)]
-pub struct News {
-    /// Who did it.
+pub struct Activity {
+    /// The user who did it.
     pub by: UserId,
-    /// To which location.
+    /// The location it was done to.
     pub location: LocationId,
-    /// Whose that is.
+    /// The owner of the location.
     pub owner: UserId,
-    /// What it was called.
+    /// The name of the location before.
     pub name: Option<String>,
-    /// What they did.
-    pub deed: Deed,
-    /// When.
+    /// What was done.
+    pub kind: ActivityKind,
+    /// When it was done.
     pub at: Timestamp,
-    /// The caller whose budget for each person it draws on; `None`: it may be told to everybody it concerns.
+    /// The caller whose budget for each recipient the notices draw on; `None`: there is no such limit.
     pub pair_payer: Option<Payer>,
-    /// Who is not told, because what they were told before has been taken back instead.
+    /// A user who is not told, because an earlier notice to them has been removed instead.
     pub except: Option<UserId>,
 }
 
-/// What some people are told.
+/// The text of an activity for some of those whom it concerns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notice {
-    /// What happened, for programs.
+    /// What happened, for programs: see [`ActivityKind::as_str`].
     pub kind: &'static str,
-    /// Who did it.
+    /// The user who did it.
     pub by: UserId,
     /// The location it happened to, which may be gone.
     pub location: LocationId,
     /// Who did what to which location, in English.
     pub message: String,
-    /// The same as a JSON object, for those who say it in another language.
+    /// The same as a JSON object, for clients that show it in another language.
     pub fields: String,
     /// When it happened.
     pub at: Timestamp,
 }
 
-/// A notice, kept for each of those who are told.
+/// A stored notice and its recipients.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
-    /// What they are told.
+pub struct AddressedNotice {
+    /// The notice.
     pub notice: Notice,
-    /// Who, and the id it has for them.
-    pub to: Vec<(UserId, u64)>,
+    /// Each recipient, and the id of their notification.
+    pub recipients: Vec<(UserId, u64)>,
 }
 
+/// A notice's `fields` on the wire.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Fields<'a> {
+struct Fields {
     user_id: UserId,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user_name: Option<&'a str>,
+    user_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    location_name: Option<&'a str>,
+    location_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    new_name: Option<&'a str>,
+    new_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     member_id: Option<UserId>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    member_name: Option<&'a str>,
+    member_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'a str>,
+    role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
 }
 
-impl News {
-    /// Whose membership it is about.
+impl Activity {
+    /// The user whose membership it is about.
     fn member(&self) -> Option<UserId> {
-        match self.deed {
-            Deed::Added(member, _) | Deed::Changed(member, _) | Deed::Removed(member, _) => Some(member),
-            Deed::Renamed(_) | Deed::Deleted | Deed::Shared(_) => None,
+        use ActivityKind::{MemberAdded, MemberRemoved, RoleChanged};
+        match self.kind {
+            MemberAdded(member, _) | RoleChanged(member, _) | MemberRemoved(member, _) => Some(member),
+            _ => None,
         }
     }
 
-    /// Does it concern all members?
+    /// Whether it concerns all members of the location.
     pub fn is_for_members(&self) -> bool {
         self.member().is_none()
     }
 
-    /// Whether the budget for this person was drawn on before it was done, without which it would not have been.
-    pub fn is_paid_for(&self, person: UserId) -> bool {
-        matches!(self.deed, Deed::Added(member, _) | Deed::Changed(member, _) if member == person)
+    /// Whether the payer's budget for this recipient was drawn on before it was done, as a condition of doing it.
+    pub fn is_prepaid_for(&self, recipient: UserId) -> bool {
+        use ActivityKind::{MemberAdded, RoleChanged};
+        matches!(self.kind, MemberAdded(member, _) | RoleChanged(member, _) if member == recipient)
     }
 
-    /// Whose names it takes to say it.
-    pub fn people(&self) -> impl Iterator<Item = UserId> {
+    /// The users whom its notices name.
+    pub fn named_users(&self) -> impl Iterator<Item = UserId> {
         [Some(self.by), self.member()].into_iter().flatten()
     }
 
-    /// The notices and whom each is for, without those for nobody: a member's concerns them and the owner,
-    /// anything else the owner and all members; nobody is told what they did themselves.
+    /// Writes its notices, each with its recipients; one without recipients is left out. A change of a membership
+    /// concerns the member and the owner, anything else the owner and all members. Nobody is told what they did
+    /// themselves.
     pub fn notices<'a>(
         &self,
         members: &[UserId],
@@ -134,86 +141,96 @@ impl News {
             Some(member) => vec![(true, others(&[member])), (false, others(&[self.owner]))],
             None => vec![(false, others(&[&[self.owner], members].concat()))],
         };
-        let some = groups.into_iter().filter(|(_, to)| !to.is_empty());
-        some.map(|(to_member, to)| (self.notice(to_member, &name), to)).collect()
+        let groups = groups.into_iter().filter(|(_, recipients)| !recipients.is_empty());
+        groups.map(|(to_member, recipients)| (self.notice(to_member, &name), recipients)).collect()
     }
 
     fn notice<'a>(&self, to_member: bool, name: impl Fn(UserId) -> Option<&'a str>) -> Notice {
-        let called = |user: UserId| name(user).map(fit).filter(|name| !name.is_empty());
-        let say = |user: UserId| called(user).unwrap_or_else(|| format!("User {user}"));
-        let (was, id) = (self.name.as_deref().map(fit), self.location);
-        let place = was.as_ref().map_or_else(|| format!("location {id}"), |name| format!("“{name}”"));
-        let by = say(self.by);
-        let whom = |user| if to_member { "you".to_owned() } else { say(user) };
-        let a = |role| if role == Role::Editor { "an editor" } else { "a viewer" };
-        let new_name = match &self.deed {
-            Deed::Renamed(name) => name.as_deref().map(fit),
+        let short_name = |user: UserId| name(user).map(to_short_line).filter(|name| !name.is_empty());
+        let location_name = self.name.as_deref().map(to_short_line);
+        let new_name = match &self.kind {
+            ActivityKind::LocationRenamed(name) => name.as_deref().map(to_short_line),
             _ => None,
         };
-        let message = match &self.deed {
-            Deed::Added(user, role) => format!("{by} added {} to {place} as {}", whom(*user), a(*role)),
-            Deed::Changed(user, role) => format!("{by} made {} {} of {place}", whom(*user), a(*role)),
-            Deed::Removed(user, _) if *user == self.by => format!("{by} left {place}"),
-            Deed::Removed(user, _) => format!("{by} removed {} from {place}", whom(*user)),
-            Deed::Renamed(_) => match &new_name {
-                Some(name) => format!("{by} renamed {place} to “{name}”"),
-                None => format!("{by} took away the name of {place}, now location {id}"),
-            },
-            Deed::Deleted => format!("{by} deleted {place}"),
-            Deed::Shared(_) => format!("{by} made a share link to {place}"),
-        };
-        let member = self.member();
-        let member_name = member.and_then(&called);
-        let (role, expires_at) = match self.deed {
-            Deed::Added(_, role) | Deed::Changed(_, role) => (Some(role.as_str()), None),
-            Deed::Shared(at) => (None, Some(at)),
+        let (role, expires_at) = match self.kind {
+            ActivityKind::MemberAdded(_, role) | ActivityKind::RoleChanged(_, role) => {
+                (Some(role.as_str()), None)
+            }
+            ActivityKind::ShareCreated(at) => (None, Some(at)),
             _ => (None, None),
         };
-        let user_name = called(self.by);
         let fields = Fields {
             user_id: self.by,
-            user_name: user_name.as_deref(),
-            location_name: was.as_deref(),
-            new_name: new_name.as_deref(),
-            member_id: member,
-            member_name: member_name.as_deref(),
+            user_name: short_name(self.by),
+            location_name,
+            new_name,
+            member_id: self.member(),
+            member_name: self.member().and_then(short_name),
             role,
             expires_at,
         };
         Notice {
-            kind: self.deed.kind(),
+            kind: self.kind.as_str(),
             by: self.by,
-            location: id,
-            message,
+            location: self.location,
+            message: self.message(&fields, to_member),
             fields: serde_json::to_string(&fields).expect("fields are strings and numbers"),
             at: self.at,
         }
     }
-}
 
-impl Deed {
-    /// The name on the wire.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Added(..) => "member_added",
-            Self::Changed(..) => "role_changed",
-            Self::Removed(..) => "member_removed",
-            Self::Renamed(_) => "location_renamed",
-            Self::Deleted => "location_deleted",
-            Self::Shared(_) => "share_created",
+    /// Says it in English; `to_member`: to the member it is about.
+    fn message(&self, fields: &Fields, to_member: bool) -> String {
+        use ActivityKind::{
+            LocationDeleted, LocationRenamed, MemberAdded, MemberRemoved, RoleChanged, ShareCreated,
+        };
+        let named = |id: UserId, name: &Option<String>| name.clone().unwrap_or_else(|| format!("User {id}"));
+        let id = self.location;
+        let place = fields
+            .location_name
+            .as_ref()
+            .map_or_else(|| format!("location {id}"), |name| format!("“{name}”"));
+        let by = named(self.by, &fields.user_name);
+        let member = |id| if to_member { "you".to_owned() } else { named(id, &fields.member_name) };
+        let a = |role| if role == Role::Editor { "an editor" } else { "a viewer" };
+        match self.kind {
+            MemberAdded(user, role) => format!("{by} added {} to {place} as {}", member(user), a(role)),
+            RoleChanged(user, role) => format!("{by} made {} {} of {place}", member(user), a(role)),
+            MemberRemoved(user, _) if user == self.by => format!("{by} left {place}"),
+            MemberRemoved(user, _) => format!("{by} removed {} from {place}", member(user)),
+            LocationRenamed(_) => match &fields.new_name {
+                Some(name) => format!("{by} renamed {place} to “{name}”"),
+                None => format!("{by} took away the name of {place}, now location {id}"),
+            },
+            LocationDeleted => format!("{by} deleted {place}"),
+            ShareCreated(_) => format!("{by} made a share link to {place}"),
         }
     }
 }
 
-/// A name in one line, and not too long.
-fn fit(name: &str) -> String {
-    let line = name.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
-    let cut = name.trim().chars().nth(LONGEST).is_some();
-    let kept = if cut { LONGEST - 1 } else { LONGEST };
-    line.take(kept).chain(cut.then_some('…')).collect()
+impl ActivityKind {
+    /// The name on the wire.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::MemberAdded(..) => "member_added",
+            Self::RoleChanged(..) => "role_changed",
+            Self::MemberRemoved(..) => "member_removed",
+            Self::LocationRenamed(_) => "location_renamed",
+            Self::LocationDeleted => "location_deleted",
+            Self::ShareCreated(_) => "share_created",
+        }
+    }
 }
 
-/// Reads `{read: true}`, with which a notification is read; there is no way back.
+/// Writes a name in one line, and cuts one that is too long.
+fn to_short_line(name: &str) -> String {
+    let line = name.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
+    let is_cut = name.trim().chars().nth(MAX_NAME_CHARS).is_some();
+    let kept = if is_cut { MAX_NAME_CHARS - 1 } else { MAX_NAME_CHARS };
+    line.take(kept).chain(is_cut.then_some('…')).collect()
+}
+
+/// Checks that a body is `{read: true}`, which marks a notification as read. Nothing marks it as unread again.
 ///
 /// # Errors
 /// `invalid_json`, `duplicate_member`, `invalid_body`.
@@ -234,45 +251,46 @@ mod tests {
         UserId::new(id).unwrap()
     }
 
-    fn news(by: u64, name: Option<&str>, deed: Deed) -> News {
-        News {
+    fn activity(by: u64, name: Option<&str>, kind: ActivityKind) -> Activity {
+        Activity {
             by: user(by),
             location: LocationId::new(42).unwrap(),
             owner: user(1),
             name: name.map(str::to_owned),
-            deed,
+            kind,
             at: Timestamp::from_millis(0),
             pair_payer: None,
             except: None,
         }
     }
 
-    /// Kind, text and whom, as if 2 and 3 were members, 1 were called Ada and 2 Bob.
-    fn told(news: &News) -> Vec<(&'static str, String, Vec<u64>)> {
+    /// Kinds, messages and recipients, where users 2 and 3 are members, 1 is called Ada and 2 Bob.
+    fn notices(activity: &Activity) -> Vec<(&'static str, String, Vec<u64>)> {
         let name = |id: UserId| [None, Some("Ada"), Some(" Bob\n")].get(id.get() as usize).copied().flatten();
-        let notices = news.notices(&[user(2), user(3)], name).into_iter();
+        let notices = activity.notices(&[user(2), user(3)], name).into_iter();
         let ids = |to: Vec<UserId>| to.into_iter().map(UserId::get).collect();
         notices.map(|(notice, to)| (notice.kind, notice.message, ids(to))).collect()
     }
 
     #[test]
     fn a_change_of_a_member_concerns_them_and_the_owner_and_nobody_who_did_it() {
-        let added = |by| told(&news(by, Some("bike"), Deed::Added(user(2), Role::Viewer)));
+        let added =
+            |by| notices(&activity(by, Some("bike"), ActivityKind::MemberAdded(user(2), Role::Viewer)));
         let to_bob = |by: &str| ("member_added", format!("{by} added you to “bike” as a viewer"), vec![2]);
         assert_eq!(added(1), [to_bob("Ada")]);
         let to_ada = |by: &str| ("member_added", format!("{by} added Bob to “bike” as a viewer"), vec![1]);
         assert_eq!(added(9), [to_bob("User 9"), to_ada("User 9")]);
         assert_eq!(added(2), [to_ada("Bob")]);
         assert_eq!(
-            told(&news(1, None, Deed::Changed(user(3), Role::Editor))),
+            notices(&activity(1, None, ActivityKind::RoleChanged(user(3), Role::Editor))),
             [("role_changed", "Ada made you an editor of location 42".to_owned(), vec![3])]
         );
         assert_eq!(
-            told(&news(3, None, Deed::Removed(user(3), Timestamp::from_millis(0)))),
+            notices(&activity(3, None, ActivityKind::MemberRemoved(user(3), Timestamp::from_millis(0)))),
             [("member_removed", "User 3 left location 42".to_owned(), vec![1])]
         );
         assert_eq!(
-            told(&news(1, None, Deed::Removed(user(3), Timestamp::from_millis(0)))),
+            notices(&activity(1, None, ActivityKind::MemberRemoved(user(3), Timestamp::from_millis(0)))),
             [("member_removed", "Ada removed you from location 42".to_owned(), vec![3])]
         );
     }
@@ -280,41 +298,55 @@ mod tests {
     #[test]
     fn anything_else_concerns_owner_and_members() {
         let (bike, car) = (Some("bike"), Some("car".to_owned()));
-        for (news, kind, message, to) in [
-            (news(1, bike, Deed::Deleted), "location_deleted", "Ada deleted “bike”", vec![2, 3]),
-            (news(2, bike, Deed::Deleted), "location_deleted", "Bob deleted “bike”", vec![1, 3]),
+        for (activity, kind, message, to) in [
             (
-                news(9, bike, Deed::Renamed(car)),
+                activity(1, bike, ActivityKind::LocationDeleted),
+                "location_deleted",
+                "Ada deleted “bike”",
+                vec![2, 3],
+            ),
+            (
+                activity(2, bike, ActivityKind::LocationDeleted),
+                "location_deleted",
+                "Bob deleted “bike”",
+                vec![1, 3],
+            ),
+            (
+                activity(9, bike, ActivityKind::LocationRenamed(car)),
                 "location_renamed",
                 "User 9 renamed “bike” to “car”",
                 vec![1, 2, 3],
             ),
             (
-                news(1, bike, Deed::Renamed(None)),
+                activity(1, bike, ActivityKind::LocationRenamed(None)),
                 "location_renamed",
                 "Ada took away the name of “bike”, now location 42",
                 vec![2, 3],
             ),
             (
-                news(1, None, Deed::Shared(Timestamp::from_millis(5))),
+                activity(1, None, ActivityKind::ShareCreated(Timestamp::from_millis(5))),
                 "share_created",
                 "Ada made a share link to location 42",
                 vec![2, 3],
             ),
         ] {
-            assert_eq!(told(&news), [(kind, message.to_owned(), to)]);
+            assert_eq!(notices(&activity), [(kind, message.to_owned(), to)]);
         }
-        let told_before = News { except: Some(user(2)), ..news(1, bike, Deed::Deleted) };
-        assert_eq!(told(&told_before), [("location_deleted", "Ada deleted “bike”".to_owned(), vec![3])]);
-        let alone = news(1, bike, Deed::Deleted);
+        let with_exception =
+            Activity { except: Some(user(2)), ..activity(1, bike, ActivityKind::LocationDeleted) };
+        assert_eq!(
+            notices(&with_exception),
+            [("location_deleted", "Ada deleted “bike”".to_owned(), vec![3])]
+        );
+        let alone = activity(1, bike, ActivityKind::LocationDeleted);
         assert_eq!(alone.notices(&[], |_| None), []);
     }
 
     #[test]
     fn fields_say_the_same_and_long_names_are_cut() {
         let long = "é\u{7}".repeat(80);
-        let news = news(2, Some(&long), Deed::Added(user(3), Role::Editor));
-        let (notice, _) = news.notices(&[], |id| (id == user(2)).then_some("Bob")).remove(0);
+        let activity = activity(2, Some(&long), ActivityKind::MemberAdded(user(3), Role::Editor));
+        let (notice, _) = activity.notices(&[], |id| (id == user(2)).then_some("Bob")).remove(0);
         let cut = format!("{}é…", "é ".repeat(49));
         let fields: Value = serde_json::from_str(&notice.fields).unwrap();
         assert_eq!(

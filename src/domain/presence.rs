@@ -17,7 +17,7 @@ pub type Name = Arc<str>;
 /// Somebody who is connected, or was a moment ago.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Active {
+pub struct ActiveUser {
     /// Who.
     pub user_id: UserId,
     /// What they are called, if that is known.
@@ -33,7 +33,7 @@ pub struct Active {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ActiveUsers {
     /// At most [`MAX_ROWS`]: those who are connected first, then who was last.
-    pub users: Vec<Active>,
+    pub users: Vec<ActiveUser>,
     /// How many there are.
     pub total: usize,
 }
@@ -42,7 +42,7 @@ impl ActiveUsers {
     /// Leaves out the last rows, as far as it takes for the others to come to so many bytes.
     pub fn fit(&mut self, bytes: usize) {
         let mut left = bytes;
-        let fits = |row: &&Active| {
+        let fits = |row: &&ActiveUser| {
             // And a comma.
             let rest = serde_json::to_string(row).ok().and_then(|row| left.checked_sub(row.len() + 1));
             left = rest.unwrap_or(left);
@@ -67,7 +67,7 @@ pub struct Person {
 /// Everybody in a room.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct InRoom {
+pub struct Occupants {
     /// The location.
     #[serde(rename = "roomName", serialize_with = "as_text")]
     pub room: LocationId,
@@ -80,31 +80,31 @@ pub struct InRoom {
 /// Something to be told in a room: who has come or gone, or in large rooms only how many there are.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Change {
+pub struct PresenceChange {
     /// The location.
     #[serde(rename = "roomName", serialize_with = "as_text")]
     pub room: LocationId,
     /// Who has come or gone.
     #[serde(flatten)]
-    pub who: Option<Moved>,
+    pub who: Option<Movement>,
     /// How many there are now, guests of share links included.
     pub sockets: usize,
 }
 
 /// Somebody has come or gone.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Moved {
+pub struct Movement {
     /// Who.
     #[serde(flatten)]
     pub person: Person,
     /// Which of the two.
-    pub state: State,
+    pub state: PresenceState,
 }
 
 /// Come or gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum PresenceState {
     /// With their first socket.
     Join,
     /// With their last.
@@ -130,8 +130,8 @@ mod tests {
     fn a_change_is_told_with_whoever_it_is_of_or_without_anybody() {
         let room = LocationId::new(7).unwrap();
         let person = Person { user_id: UserId::new(3).unwrap(), user_name: Some("Ada".into()) };
-        let moved = Moved { person, state: State::Join };
-        let told = |who| serde_json::to_string(&Change { room, who, sockets: 2 }).unwrap();
+        let moved = Movement { person, state: PresenceState::Join };
+        let told = |who| serde_json::to_string(&PresenceChange { room, who, sockets: 2 }).unwrap();
         assert_eq!(
             told(Some(moved)),
             r#"{"roomName":"7","userId":3,"userName":"Ada","state":"join","sockets":2}"#
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_list_fits_into_so_many_bytes() {
-        let row = |id| Active {
+        let row = |id| ActiveUser {
             user_id: UserId::new(id).unwrap(),
             user_name: Some("é".into()),
             last_seen: Timestamp::from_millis(0),

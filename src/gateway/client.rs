@@ -185,7 +185,7 @@ impl Client {
                     };
                     withhold();
                     // And what is being sent to all admins just now.
-                    Box::pin(rooms.service.taken_in()).await;
+                    Box::pin(rooms.service.wait_until_settled()).await;
                     withhold();
                 }
                 reply.ack(&Authenticated { exp });

@@ -108,22 +108,24 @@ fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(Result
         }
         send(&mut updated, &mut lacking);
         let id = match &event {
-            Event::Deleted(id) | Event::Granted { id, .. } => Some(*id),
+            Event::Deleted(id) | Event::RightsChanged { id, .. } => Some(*id),
             _ => None,
         };
         let done = watched.catch(|| match event {
             Event::Updated(_) => {}
             Event::Deleted(id) => rooms.deleted(id),
-            Event::Granted { id, change, grants } => rooms.granted(id, change, grants),
-            Event::Presence(change) => rooms.tell(&change),
+            Event::RightsChanged { id, change, grants } => rooms.granted(id, change, grants),
+            Event::PresenceChanged(change) => rooms.tell(&change),
             // Who are here.
-            Event::Active(_) => rooms.people.relist(),
-            Event::Listed { change, to, and_admins, payer, is_bounded } => {
+            Event::ActiveUsersChanged(_) => rooms.people.relist(),
+            Event::ListChanged { change, to, and_admins, payer, is_bounded } => {
                 let account = list_events::Account { payer, is_bounded };
                 list_events::listed(rooms, &change, &rooms.people.who_see(&to, and_admins), account);
             }
             Event::Notified(told) => list_events::notified(&rooms.people, &told),
-            Event::Asked(by) => drop(by),
+            Event::Mark(number) => rooms.service.record_settled(number),
+            #[cfg(test)]
+            Event::Panic => panic!("a fault in an event"),
         });
         if let (None, Some(id)) = (done, id) {
             lacking(Err(Broken { id, version: None }));

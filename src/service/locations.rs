@@ -48,7 +48,7 @@ impl Service {
     pub async fn delete_location(&self, by: Caller, payer: Payer, id: LocationId) -> Result<()> {
         self.pay(&by, payer, id, 0)?;
         self.writer.delete(by, Some(payer), id).await?;
-        self.taken_in().await;
+        self.wait_until_settled().await;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::Service;
 use crate::{
     domain::{
-        access::{Action, Caller, Change, Payer, Role},
+        access::{Action, Caller, Payer, RightsChange, Role},
         error::{Error, Result},
         event::Event,
         id::{LocationId, UserId},
@@ -51,7 +51,7 @@ impl Service {
         let store = self.store.clone();
         self.grant(id, async move {
             let done = store.set_member(&by, Some(payer), id, user, role).await?;
-            Ok((done, Change::Member(user, Some(role))))
+            Ok((done, RightsChange::Member(user, Some(role))))
         })
         .await?;
         let _turn = self.lists.wait(payer).await?;
@@ -69,7 +69,7 @@ impl Service {
         let store = self.store.clone();
         self.grant(id, async move {
             let done = store.remove_member(&by, Some(payer), id, user).await?;
-            Ok((done, Change::Member(user, None)))
+            Ok((done, RightsChange::Member(user, None)))
         })
         .await
     }
@@ -79,12 +79,12 @@ impl Service {
     pub(super) async fn grant<T: Send + 'static>(
         &self,
         id: LocationId,
-        commit: impl Future<Output = Result<(Granted<T>, Change)>> + Send + 'static,
+        commit: impl Future<Output = Result<(Granted<T>, RightsChange)>> + Send + 'static,
     ) -> Result<T> {
         let (events, expiry) = (self.events.clone(), self.expiry.clone());
         let done = tokio::spawn(async move {
             let (Granted { value, grants, news, order: _in_order }, change) = commit.await?;
-            for event in [Event::Granted { id, change, grants }].into_iter().chain(news) {
+            for event in [Event::RightsChanged { id, change, grants }].into_iter().chain(news) {
                 expiry.happened(&event);
                 // Closed at the end, when all sockets are told to go.
                 let _ = events.send(event).await;
@@ -92,7 +92,7 @@ impl Service {
             Ok(value)
         });
         let said = done.await.unwrap_or_else(|e| Err(Error::internal(e)))?;
-        self.taken_in().await;
+        self.wait_until_settled().await;
         Ok(said)
     }
 }

@@ -21,13 +21,16 @@ pub mod shares;
 pub mod turns;
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, watch},
     time::timeout,
 };
 
@@ -56,16 +59,20 @@ const EVENTS: usize = 1_024;
 const LISTS_OF_A_CALLER: usize = 2;
 /// How long it is believed what the database can be used for.
 const PINGED: Duration = Duration::from_millis(200);
-/// How long an answer waits for the rooms.
-const TAKEN_IN: Duration = Duration::from_secs(1);
+/// How long an answer waits for the gateway to handle the events before it.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Everything the doors can ask for.
 #[derive(Debug)]
 pub struct Service {
     store: Store,
     writer: Writer,
-    /// To the rooms; the writer has the same way.
+    /// To the gateway; the writer sends into the same channel.
     events: mpsc::Sender<Event>,
+    /// The number of the next [`Event::Mark`].
+    next_mark: AtomicU64,
+    /// The highest mark that the gateway has reported.
+    settled: watch::Sender<u64>,
     expiry: Expiry,
     /// `None`: open mode.
     keys: Option<Keys>,
@@ -123,6 +130,8 @@ impl Service {
             store,
             writer,
             events,
+            next_mark: AtomicU64::new(1),
+            settled: watch::Sender::default(),
             expiry,
             keys,
             live: OnceLock::new(),
@@ -141,8 +150,8 @@ impl Service {
         (Arc::new(service), happened)
     }
 
-    /// Tells the rooms of something that was seen and not written.
-    pub async fn tell(&self, event: Event) {
+    /// Sends an event that comes from no change in the database to the gateway.
+    pub async fn publish(&self, event: Event) {
         // Closed at the end, when all sockets are told to go.
         let _ = self.events.send(event).await;
     }
@@ -161,17 +170,28 @@ impl Service {
         named.pop().map(|(_, name)| name)
     }
 
-    /// Waits until the rooms have taken in what has happened so far: who is then told that a location or a
-    /// right has ended finds nobody in the room who should not be.
-    pub async fn taken_in(&self) {
-        let (asked, answered) = oneshot::channel::<()>();
+    /// Waits until the gateway has handled every event sent so far, at most [`SETTLE_TIMEOUT`]. Whoever is then told
+    /// that a location or a right has ended finds nobody in the room who should not be there.
+    pub async fn wait_until_settled(&self) {
+        // Taken after the caller's own events were sent: so each mark comes after the events of all lower numbers.
+        let mark = self.next_mark.fetch_add(1, Ordering::Relaxed);
+        let mut settled = self.settled.subscribe();
         let answer = async {
-            // Closed at the end, when all sockets are told to go.
-            if self.events.send(Event::Asked(Box::new(asked))).await.is_ok() {
-                let _ = answered.await;
+            // The channel is closed at the end, when all sockets are disconnected.
+            if self.events.send(Event::Mark(mark)).await.is_ok() {
+                let _ = settled.wait_for(|settled| *settled >= mark).await;
             }
         };
-        let _ = timeout(TAKEN_IN, answer).await;
+        let _ = timeout(SETTLE_TIMEOUT, answer).await;
+    }
+
+    /// Records that the gateway has handled every event before a mark.
+    pub fn record_settled(&self, mark: u64) {
+        self.settled.send_if_modified(|settled| {
+            let is_newer = mark > *settled;
+            *settled = mark.max(*settled);
+            is_newer
+        });
     }
 
     /// Writes what has waited for a quiet moment.

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::Service;
 use crate::{
     domain::{
-        access::{Action, Caller, Change, Payer, ShareId},
+        access::{Action, Caller, Payer, RightsChange, ShareId},
         error::Result,
         id::LocationId,
         share::NewShare,
@@ -48,7 +48,7 @@ impl Service {
         let share = self
             .grant(id, async move {
                 let made = store.create_share(&by, share).await?;
-                let change = Change::Share(made.value, Some(expires_at));
+                let change = RightsChange::Share(made.value, Some(expires_at));
                 Ok((made, change))
             })
             .await?;
@@ -80,10 +80,9 @@ impl Service {
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn revoke_share(&self, by: Caller, id: LocationId, share: ShareId) -> Result<()> {
         let store = self.store.clone();
-        self.grant(
-            id,
-            async move { Ok((store.revoke_share(&by, id, share).await?, Change::Share(share, None))) },
-        )
+        self.grant(id, async move {
+            Ok((store.revoke_share(&by, id, share).await?, RightsChange::Share(share, None)))
+        })
         .await
     }
 }

@@ -532,7 +532,7 @@ async fn steps_broken_off_before_they_were_noted_are_run_again(db: Db) {
 /// Who is told of a change, and by which id.
 fn told(made: Granted<()>) -> Vec<(UserId, u64)> {
     let told = made.news.into_iter().filter_map(|event| match event {
-        Event::Notified(told) => Some(told.to),
+        Event::Notified(told) => Some(told.recipients),
         _ => None,
     });
     told.flatten().collect()

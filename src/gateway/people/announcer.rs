@@ -36,12 +36,12 @@ pub async fn run(rooms: &Rooms) {
                 waiting.insert(id);
             }
             for change in changes {
-                rooms.service.tell(Event::Presence(change)).await;
+                rooms.service.publish(Event::PresenceChanged(change)).await;
             }
         }
         let changed = people.changed();
         if !changed.is_empty() {
-            rooms.service.tell(Event::Active(changed)).await;
+            rooms.service.publish(Event::ActiveUsersChanged(changed)).await;
         }
         let now = Instant::now();
         let is_time = now >= last_list + EVERY;

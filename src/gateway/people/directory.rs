@@ -20,7 +20,7 @@ use crate::{
     domain::{
         access::Caller,
         id::UserId,
-        presence::{Active, ActiveUsers, MAX_ROWS, Name},
+        presence::{ActiveUser, ActiveUsers, MAX_ROWS, Name},
         time::Timestamp,
     },
     gateway::socket::{
@@ -185,7 +185,7 @@ impl People {
     }
 
     /// Rows that are others than when this was last asked.
-    pub fn changed(&self) -> Vec<Active> {
+    pub fn changed(&self) -> Vec<ActiveUser> {
         let (state, now) = (&mut *self.state.lock(), Timestamp::now());
         let changed = std::mem::take(&mut state.changed);
         changed.into_iter().filter_map(|id| Some(state.users.get(&id)?.row(id, now))).collect()
@@ -330,9 +330,9 @@ impl Default for User {
 }
 
 impl User {
-    fn row(&self, id: UserId, now: Timestamp) -> Active {
+    fn row(&self, id: UserId, now: Timestamp) -> ActiveUser {
         let last_seen = if self.ways.is_empty() { self.last_seen.1 } else { now };
-        Active { user_id: id, user_name: self.name.clone(), last_seen, sockets: self.ways.len() }
+        ActiveUser { user_id: id, user_name: self.name.clone(), last_seen, sockets: self.ways.len() }
     }
 }
 

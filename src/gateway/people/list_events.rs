@@ -12,9 +12,9 @@ use super::directory::{People, Way};
 use crate::{
     domain::{
         access::Payer,
-        event::{Ending, Listed},
+        event::{ListChange, RemovalReason},
         id::{LocationId, UserId},
-        notification::Told,
+        notification::AddressedNotice,
         time::Timestamp,
     },
     gateway::{
@@ -50,13 +50,13 @@ struct Notification<'a> {
 
 /// Tells those who are connected that their lists have changed. What is sent is made once for all of them: the
 /// Feature, or where that is too large for a list the location's id and version, which whoever wants more asks for.
-pub fn listed(rooms: &Rooms, change: &Listed, ways: &[Way], Account { payer, is_bounded }: Account) {
+pub fn listed(rooms: &Rooms, change: &ListChange, ways: &[Way], Account { payer, is_bounded }: Account) {
     let limits = &rooms.service.limits;
     let (location, item) = match change {
         _ if ways.is_empty() => return,
-        Listed::Created(location) => (location, Item::Created(location.id, location.version)),
-        Listed::Updated(location) => (location, Item::Updated(location.id, location.version)),
-        Listed::Deleted(id, ending) => {
+        ListChange::Created(location) => (location, Item::Created(location.id, location.version)),
+        ListChange::Updated(location) => (location, Item::Updated(location.id, location.version)),
+        ListChange::Deleted(id, ending) => {
             if let Some(payer) = payer {
                 limits.delivered(payer, paid_sockets(ways), 0);
             }
@@ -104,7 +104,7 @@ fn paid_sockets(ways: &[Way]) -> usize {
 }
 
 /// Tells sockets that a location has left their list, and ends those that do not read soon what they may no longer see.
-fn unlisted(ways: &[Way], id: LocationId, ending: Ending) {
+fn unlisted(ways: &[Way], id: LocationId, ending: RemovalReason) {
     let Some(text) = Item::Deleted(id).named() else { return };
     let told = ways.iter().filter_map(|Way { socket, outlet, .. }| {
         let mark = outlet.unlist(socket, id, LOCATIONS, text.clone(), ending)?;
@@ -114,9 +114,9 @@ fn unlisted(ways: &[Way], id: LocationId, ending: Ending) {
 }
 
 /// Tells those who are connected what was stored for them.
-pub fn notified(people: &People, told: &Told) {
+pub fn notified(people: &People, told: &AddressedNotice) {
     let notice = &told.notice;
-    let here = people.here(&told.to);
+    let here = people.here(&told.recipients);
     if here.is_empty() {
         return;
     }

@@ -112,15 +112,6 @@ mod tests {
         text.lines().find_map(|line| line.strip_prefix(&name)).expect("the counter").to_owned()
     }
 
-    /// Panics where the forwarder drops it.
-    struct Bomb;
-
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("a fault in an event");
-        }
-    }
-
     #[tokio::test(flavor = "multi_thread")]
     async fn an_event_that_panics_is_counted_and_the_next_is_forwarded() {
         let (service, events, config, folder) = service("bomb").await;
@@ -132,10 +123,8 @@ mod tests {
             config.trusted_proxies,
             &config.limits,
         );
-        service.tell(Event::Asked(Box::new(Bomb))).await;
-        let (asked, answered) = tokio::sync::oneshot::channel::<()>();
-        service.tell(Event::Asked(Box::new(asked))).await;
-        assert!(answered.await.is_err(), "it was dropped, as it should be");
+        service.publish(Event::Panic).await;
+        service.wait_until_settled().await;
         assert_eq!(panics_of(&service, "forwarder"), "1");
         assert_eq!(service.tasks.failure(), None);
         service.tasks.stop();

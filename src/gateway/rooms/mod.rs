@@ -51,7 +51,7 @@ use super::{
 };
 use crate::{
     domain::{
-        access::{Access, Action, Caller, Change, Payer, Role, may},
+        access::{Access, Action, Caller, Payer, RightsChange, Role, may},
         error::{Code, Error, Result},
         id::{LocationId, UserId},
         presence::ActiveUsers,
@@ -144,7 +144,7 @@ struct Member {
 struct Door {
     access: Option<Access>,
     /// Changes heard of while rights are being read.
-    heard: Option<Vec<Change>>,
+    heard: Option<Vec<RightsChange>>,
 }
 
 impl Door {

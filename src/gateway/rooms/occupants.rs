@@ -13,7 +13,7 @@ use crate::{
         access::{Action, Caller, Payer, may},
         error::Result,
         id::{LocationId, UserId},
-        presence::{Change, InRoom, Moved, Person},
+        presence::{Movement, Occupants, Person, PresenceChange},
     },
     gateway::socket::{outbox::body, session::Session},
 };
@@ -55,7 +55,7 @@ impl Rooms {
     }
 
     /// What is to be told in a room of who has come and gone; `true`: there will be more.
-    pub fn news(&self, id: LocationId, now: Instant) -> (Vec<Change>, bool) {
+    pub fn news(&self, id: LocationId, now: Instant) -> (Vec<PresenceChange>, bool) {
         let Some(shared) = self.room(id) else { return (Vec::new(), false) };
         let (news, sockets, is_waiting) = shared.presence.lock().news(now);
         let changes = news.into_iter().map(|news| {
@@ -63,16 +63,16 @@ impl Rooms {
                 News::Count => None,
                 News::Moved(user_id, state) => {
                     let user_name = self.people.names(&[user_id]).pop().flatten();
-                    Some(Moved { person: Person { user_id, user_name }, state })
+                    Some(Movement { person: Person { user_id, user_name }, state })
                 }
             };
-            Change { room: id, who, sockets }
+            PresenceChange { room: id, who, sockets }
         });
         (changes.collect(), is_waiting)
     }
 
     /// Tells the members of a room who has come or gone.
-    pub fn tell(&self, change: &Change) {
+    pub fn tell(&self, change: &PresenceChange) {
         let Some(shared) = self.room(change.room) else { return };
         let body = body(change);
         let sender = change.who.as_ref().map(|moved| moved.person.user_id);
@@ -86,7 +86,7 @@ impl Rooms {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn who_is_in(&self, payer: Payer, caller: &Caller, id: LocationId) -> Result<InRoom> {
+    pub async fn who_is_in(&self, payer: Payer, caller: &Caller, id: LocationId) -> Result<Occupants> {
         let known = self.room(id).filter(|shared| shared.room.lock().current().is_some());
         let role = known.and_then(|shared| shared.door.lock().role(caller, id));
         let role = match role {
@@ -102,6 +102,6 @@ impl Rooms {
         let names = self.people.names(&users);
         let users = users.into_iter().zip(names);
         let users = users.map(|(user_id, user_name)| Person { user_id, user_name }).collect();
-        Ok(InRoom { room: id, users, sockets })
+        Ok(Occupants { room: id, users, sockets })
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use crate::domain::{
     id::UserId,
-    presence::{MAX_ROWS, State},
+    presence::{MAX_ROWS, PresenceState},
 };
 
 /// How long a user may be away without a word: a phone that changes networks.
@@ -51,7 +51,7 @@ struct Here {
 /// What is to be told.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum News {
-    Moved(UserId, State),
+    Moved(UserId, PresenceState),
     /// Only how many there are.
     Count,
 }
@@ -110,7 +110,7 @@ impl Presence {
             // Came and went while nobody was told anything.
             Some(_) if !here.is_known => false,
             Some(until) if until <= now => {
-                news.push(News::Moved(*user, State::Leave));
+                news.push(News::Moved(*user, PresenceState::Leave));
                 false
             }
             Some(_) => {
@@ -120,7 +120,7 @@ impl Presence {
         });
         for (user, here) in self.users.iter_mut().filter(|(_, here)| here.until.is_none()) {
             if !std::mem::replace(&mut here.is_known, true) {
-                news.push(News::Moved(*user, State::Join));
+                news.push(News::Moved(*user, PresenceState::Join));
             }
         }
         self.users.shrink_to(2 * self.users.len());
@@ -161,11 +161,11 @@ mod tests {
     }
 
     fn come(id: u64) -> News {
-        News::Moved(user(id), State::Join)
+        News::Moved(user(id), PresenceState::Join)
     }
 
     fn gone(id: u64) -> News {
-        News::Moved(user(id), State::Leave)
+        News::Moved(user(id), PresenceState::Leave)
     }
 
     fn told(room: &mut Presence, now: Instant) -> Vec<News> {

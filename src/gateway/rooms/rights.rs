@@ -9,7 +9,7 @@ use tracing::info;
 use super::{Door, Member, Rooms, Shared, Visit, presence::Leaving};
 use crate::{
     domain::{
-        access::{Caller, Change, Payer, Role},
+        access::{Caller, Payer, RightsChange, Role},
         error::{Code, Result},
         id::LocationId,
         time::Timestamp,
@@ -30,7 +30,7 @@ struct RoomClosed<'a> {
 
 impl Rooms {
     /// Takes over a change of rights: who may no longer be in the room is taken out, then told.
-    pub fn granted(&self, id: LocationId, change: Change, grants: u64) {
+    pub fn granted(&self, id: LocationId, change: RightsChange, grants: u64) {
         let Some(shared) = self.room(id) else { return };
         let mut door = shared.door.lock();
         if let Some(heard) = &mut door.heard {

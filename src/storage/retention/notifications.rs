@@ -66,7 +66,7 @@ impl Expiry {
     pub fn happened(&self, event: &Event) {
         let Event::Notified(told) = event else { return };
         let mut new = self.new.lock();
-        for (user, _) in &told.to {
+        for (user, _) in &told.recipients {
             if new.len() >= COUNTED {
                 new.clear();
             }

@@ -10,10 +10,10 @@ use super::{grant::pair_payer, notices};
 use crate::{
     domain::{
         access::{Caller, Payer},
-        event::{Event, Listed},
+        event::{Event, ListChange},
         id::{LocationId, UserId},
         location::Location,
-        notification::{Deed, News},
+        notification::{Activity, ActivityKind},
         time::Timestamp,
     },
     storage::{error::DbResult, pool::Store},
@@ -37,8 +37,8 @@ impl Account {
 #[derive(Default)]
 pub struct Beside {
     /// By the number of the act: whose it is, the location, its owner, what becomes of it in lists.
-    listed: Vec<(usize, Account, LocationId, UserId, Listed)>,
-    news: Vec<(usize, News)>,
+    listed: Vec<(usize, Account, LocationId, UserId, ListChange)>,
+    news: Vec<(usize, Activity)>,
 }
 
 impl Beside {
@@ -48,7 +48,7 @@ impl Beside {
     }
 
     /// An act changes lists.
-    pub fn listed(&mut self, number: usize, account: Account, location: &Location, change: Listed) {
+    pub fn listed(&mut self, number: usize, account: Account, location: &Location, change: ListChange) {
         self.listed.push((number, account, location.id, location.owner, change));
     }
 
@@ -59,12 +59,13 @@ impl Beside {
         (by, account): (&Caller, Account),
         location: &Location,
         name: Option<String>,
-        deed: Deed,
+        kind: ActivityKind,
         at: Timestamp,
     ) {
         let Location { id, owner, .. } = *location;
         let (by, pair_payer) = (by.user(), account.pair_payer);
-        self.news.push((number, News { by, location: id, owner, name, deed, at, pair_payer, except: None }));
+        self.news
+            .push((number, Activity { by, location: id, owner, name, kind, at, pair_payer, except: None }));
     }
 }
 
@@ -84,7 +85,7 @@ impl Store {
             let members = members.get(&id).into_iter().flatten().copied();
             let to = lists.entry(id).or_insert_with(|| [owner].into_iter().chain(members).collect()).clone();
             let is_bounded = pair_payer.is_some();
-            events.push((number, Event::Listed { change, to, and_admins: true, payer, is_bounded }));
+            events.push((number, Event::ListChanged { change, to, and_admins: true, payer, is_bounded }));
         }
         let (numbers, news): (Vec<_>, Vec<_>) = news.into_iter().unzip();
         let told = self.tell(tx, &news, &members).await?;

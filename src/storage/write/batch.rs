@@ -26,11 +26,11 @@ use crate::{
         access::{Action, Caller, Payer, Role, may},
         area::{covers, roomy},
         error::{Code, Error, Result},
-        event::{Ending, Event, Listed},
+        event::{Event, ListChange, RemovalReason},
         geometry::Geometry,
         id::{LocationId, UserId},
         location::{Committed, Location, NewLocation, Update},
-        notification::Deed,
+        notification::ActivityKind,
         properties::{Properties, renamed},
         time::Timestamp,
     },
@@ -217,10 +217,10 @@ impl Store {
                     let location = version.location.clone();
                     if let Some((name, new)) = renamed {
                         let by = (&update.by, account(&update.by));
-                        beside.happened(number, by, &location, name, Deed::Renamed(new), now);
+                        beside.happened(number, by, &location, name, ActivityKind::LocationRenamed(new), now);
                     }
                     if is_seen_in_lists {
-                        let change = Listed::Updated(location.clone());
+                        let change = ListChange::Updated(location.clone());
                         beside.listed(number, account(&update.by), &location, change);
                     }
                     row.newest = Some(versions.len());
@@ -235,8 +235,15 @@ impl Store {
                     })
                     .inspect(|location| {
                         let name = location.properties.name();
-                        beside.happened(number, (by, account(by)), location, name, Deed::Deleted, now);
-                        let change = Listed::Deleted(*id, Ending::Deleted);
+                        beside.happened(
+                            number,
+                            (by, account(by)),
+                            location,
+                            name,
+                            ActivityKind::LocationDeleted,
+                            now,
+                        );
+                        let change = ListChange::Deleted(*id, RemovalReason::Deleted);
                         beside.listed(number, account(by), location, change);
                         rows.remove(id);
                         removed.insert(*id);
@@ -281,7 +288,7 @@ impl Store {
             return Ok(Fate::Committed);
         };
         let updated = |event: &Event| match event {
-            Event::Listed { change: Listed::Updated(location), .. } => Some(location.id),
+            Event::ListChanged { change: ListChange::Updated(location), .. } => Some(location.id),
             _ => None,
         };
         let listed: BTreeSet<_> = news.iter().filter_map(|(_, event)| updated(event)).collect();
@@ -309,7 +316,9 @@ impl Store {
         if fate == Fate::Committed {
             news.retain(|(_, event)| updated(event).is_none_or(|id| row(id).is_some()));
             for (_, event) in news {
-                let Event::Listed { change: Listed::Updated(location), to, .. } = event else { continue };
+                let Event::ListChanged { change: ListChange::Updated(location), to, .. } = event else {
+                    continue;
+                };
                 let members: HashSet<_> = members.get(&location.id).into_iter().flatten().collect();
                 let is_still = |user: &UserId| *user == location.owner || members.contains(user);
                 *to = to.iter().copied().filter(is_still).collect();

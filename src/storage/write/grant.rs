@@ -11,10 +11,10 @@ use crate::{
     domain::{
         access::{Action, Caller, Payer, Role, may},
         error::{Error, Result},
-        event::{Ending, Event, Listed},
+        event::{Event, ListChange, RemovalReason},
         id::{LocationId, UserId},
         location::{Committed, Location},
-        notification::{Deed, News},
+        notification::{Activity, ActivityKind},
         time::Timestamp,
     },
     storage::{
@@ -63,7 +63,7 @@ pub struct Made<T> {
     /// The location's count of such changes.
     pub grants: u64,
     /// What people are to be told of; `None`: nothing has changed, or nobody is concerned.
-    pub deed: Option<Deed>,
+    pub kind: Option<ActivityKind>,
 }
 
 /// A committed change of members or shares.
@@ -114,15 +114,20 @@ impl Held {
     }
 
     /// Counts a change that was made.
-    pub async fn made<T>(&self, tx: &DatabaseTransaction, value: T, deed: Option<Deed>) -> Worked<Made<T>> {
+    pub async fn made<T>(
+        &self,
+        tx: &DatabaseTransaction,
+        value: T,
+        kind: Option<ActivityKind>,
+    ) -> Worked<Made<T>> {
         let sql = "UPDATE location SET grants = grants + 1 WHERE id = ?";
         tx.execute_raw(statement(tx, sql, [self.id.get()])).await?;
-        Ok(Made { value, grants: self.grants + 1, deed })
+        Ok(Made { value, grants: self.grants + 1, kind })
     }
 
     /// Everything is already as it is to be.
     pub fn unchanged<T: Default>(&self) -> Made<T> {
-        Made { value: T::default(), grants: self.grants, deed: None }
+        Made { value: T::default(), grants: self.grants, kind: None }
     }
 }
 
@@ -145,8 +150,8 @@ impl Store {
                     store.may_tell(payer)?;
                 }
                 let mut made = write(tx, &held).await?;
-                let news = match made.deed.take() {
-                    Some(deed) => store.spread(tx, &held, deed).await?,
+                let news = match made.kind.take() {
+                    Some(kind) => store.spread(tx, &held, kind).await?,
                     None => Vec::new(),
                 };
                 Ok((made, news))
@@ -158,16 +163,23 @@ impl Store {
     }
 
     /// Stores what people are told of a change; returns it, and whose list it changes.
-    async fn spread(&self, tx: &DatabaseTransaction, held: &Held, deed: Deed) -> DbResult<Vec<Event>> {
+    async fn spread(
+        &self,
+        tx: &DatabaseTransaction,
+        held: &Held,
+        kind: ActivityKind,
+    ) -> DbResult<Vec<Event>> {
         let id = held.id;
         let row = Entity::find_by_id(id.get() as i64).one(tx).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotFound(format!("location {id}, which is locked")))?;
         let location = Location::try_from(row).map_err(unreadable)?;
         let name = location.properties.name();
         let (by, mut except) = (held.by.user(), None);
-        let listed = match deed {
-            Deed::Added(user, _) => Some((user, Listed::Created(Arc::new(Committed::from(location))))),
-            Deed::Removed(user, added_at) => {
+        let listed = match kind {
+            ActivityKind::MemberAdded(user, _) => {
+                Some((user, ListChange::Created(Arc::new(Committed::from(location)))))
+            }
+            ActivityKind::MemberRemoved(user, added_at) => {
                 let lasted_ms = held.now.as_millis() - added_at.as_millis();
                 let beginning = match user != by && lasted_ms < TAKEN_BACK_MS {
                     true => notices::take_back(tx, id, (by, held.pair_payer), user, added_at).await?,
@@ -175,12 +187,12 @@ impl Store {
                 };
                 except = beginning.is_taken_back.then_some(user);
                 let is_fresh = beginning.is_by_the_same && lasted_ms < FRESH_MS;
-                let ending = if is_fresh { Ending::TakenBack } else { Ending::Withdrawn };
-                Some((user, Listed::Deleted(id, ending)))
+                let ending = if is_fresh { RemovalReason::TakenBack } else { RemovalReason::Withdrawn };
+                Some((user, ListChange::Deleted(id, ending)))
             }
             _ => None,
         };
-        let listed = listed.map(|(user, change)| Event::Listed {
+        let listed = listed.map(|(user, change)| Event::ListChanged {
             change,
             to: Arc::new([user]),
             // They see all locations.
@@ -189,7 +201,7 @@ impl Store {
             is_bounded: held.pair_payer.is_some(),
         });
         let (owner, at, pair_payer) = (held.owner, held.now, held.pair_payer);
-        let news = News { by, location: id, owner, name, deed, at, pair_payer, except };
+        let news = Activity { by, location: id, owner, name, kind, at, pair_payer, except };
         let concerned = news.is_for_members().then_some(id).into_iter().collect();
         let members = notices::members(tx, &concerned).await?;
         let told = self.tell(tx, &[news], &members).await?;
@@ -285,7 +297,7 @@ impl Store {
 async fn show_as_it_is_now(tx: &DatabaseTransaction, news: &mut Vec<Event>) -> DbResult<()> {
     let mut gone = None;
     for event in news.iter_mut() {
-        let Event::Listed { change: Listed::Created(location), .. } = event else { continue };
+        let Event::ListChanged { change: ListChange::Created(location), .. } = event else { continue };
         let row = Entity::find_by_id(location.id.get() as i64).lock_exclusive().one(tx).await?;
         match row {
             Some(row) => *location = Arc::new(Location::try_from(row).map_err(unreadable)?.into()),
@@ -293,7 +305,7 @@ async fn show_as_it_is_now(tx: &DatabaseTransaction, news: &mut Vec<Event>) -> D
         }
     }
     news.retain(
-        |event| !matches!(event, Event::Listed { change: Listed::Created(is), .. } if Some(is.id) == gone),
+        |event| !matches!(event, Event::ListChanged { change: ListChange::Created(is), .. } if Some(is.id) == gone),
     );
     Ok(())
 }

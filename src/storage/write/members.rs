@@ -13,7 +13,7 @@ use crate::{
         access::{Caller, Payer, Role},
         error::{Code, Error, Result},
         id::{LocationId, UserId},
-        notification::Deed,
+        notification::ActivityKind,
         time::Timestamp,
     },
     storage::{
@@ -88,11 +88,11 @@ async fn set(
         return Ok(held.unchanged());
     }
     pay(held.pair_payer)?;
-    let deed = match was {
+    let kind = match was {
         Some(_) => {
             let sql = "UPDATE member SET role = ? WHERE location_id = ? AND user_id = ?";
             tx.execute_raw(statement(tx, sql, [number, location, user_id])).await?;
-            Deed::Changed(user, role)
+            ActivityKind::RoleChanged(user, role)
         }
         None => {
             let sql = "SELECT COUNT(*) FROM member WHERE location_id = ?";
@@ -102,10 +102,10 @@ async fn set(
             }
             let sql = "INSERT INTO member (location_id, user_id, role, added_at) VALUES (?, ?, ?, ?)";
             tx.execute_raw(statement(tx, sql, [location, user_id, number, now])).await?;
-            Deed::Added(user, role)
+            ActivityKind::MemberAdded(user, role)
         }
     };
-    held.made(tx, (), Some(deed)).await
+    held.made(tx, (), Some(kind)).await
 }
 
 async fn remove(tx: &DatabaseTransaction, held: &Held, user: UserId) -> Worked<Made<()>> {
@@ -124,7 +124,7 @@ async fn remove(tx: &DatabaseTransaction, held: &Held, user: UserId) -> Worked<M
     };
     let sql = "DELETE FROM member WHERE location_id = ? AND user_id = ?";
     tx.execute_raw(statement(tx, sql, key)).await?;
-    held.made(tx, (), Some(Deed::Removed(user, Timestamp::from_millis(added_at)))).await
+    held.made(tx, (), Some(ActivityKind::MemberRemoved(user, Timestamp::from_millis(added_at)))).await
 }
 
 /// A role as a row has it.

@@ -13,7 +13,7 @@ use crate::{
         error::Result,
         event::Event,
         id::{LocationId, UserId},
-        notification::{News, Notice, Told},
+        notification::{Activity, AddressedNotice, Notice},
         time::Timestamp,
     },
     storage::{
@@ -108,8 +108,8 @@ impl Store {
     pub(in crate::storage) fn told(&self, payer: Option<Payer>, event: &Event) {
         let people = match event {
             // Mostly one of them did it.
-            Event::Listed { to, .. } => to.len().saturating_sub(1),
-            Event::Notified(told) => told.to.len(),
+            Event::ListChanged { to, .. } => to.len().saturating_sub(1),
+            Event::Notified(told) => told.recipients.len(),
             _ => return,
         };
         if let (Some(toll), Some(payer)) = (&self.toll, payer) {
@@ -125,28 +125,29 @@ impl Store {
     pub(in crate::storage) async fn tell(
         &self,
         tx: &DatabaseTransaction,
-        news: &[News],
+        news: &[Activity],
         members: &Members,
-    ) -> DbResult<Vec<(usize, Told)>> {
+    ) -> DbResult<Vec<(usize, AddressedNotice)>> {
         if news.is_empty() {
             return Ok(Vec::new());
         }
         let of = |id| members.get(&id).map_or(&[][..], Vec::as_slice);
         // Most change what nobody else has to do with.
-        let concerned = |news: &&News| {
+        let concerned = |news: &&Activity| {
             news.owner != news.by
                 || !news.is_for_members()
                 || of(news.location).iter().any(|user| *user != news.by)
         };
-        let people: BTreeSet<_> = news.iter().filter(concerned).flat_map(News::people).collect();
+        let people: BTreeSet<_> = news.iter().filter(concerned).flat_map(Activity::named_users).collect();
         let (mut names, others) = self.names.of(&people.into_iter().collect::<Vec<_>>());
         names.append(&mut accounts::written(tx, &others).await?);
         let names: HashMap<_, _> = names.into_iter().collect();
         let name = |user: UserId| names.get(&user).map(String::as_str);
         let mut all = Vec::new();
         for (number, news) in news.iter().enumerate() {
-            let may_be_told =
-                |user: &UserId| news.is_paid_for(*user) || self.may_concern(news.pair_payer, *user).is_ok();
+            let may_be_told = |user: &UserId| {
+                news.is_prepaid_for(*user) || self.may_concern(news.pair_payer, *user).is_ok()
+            };
             for (notice, mut to) in news.notices(of(news.location), name) {
                 to.retain(may_be_told);
                 if !to.is_empty() {
@@ -165,7 +166,7 @@ impl Store {
             for (user, id) in &to {
                 rows.push(*user, *id).await?;
             }
-            told.push((number, Told { notice, to }));
+            told.push((number, AddressedNotice { notice, recipients: to }));
         }
         rows.send().await?;
         Ok(told)
@@ -175,7 +176,9 @@ impl Store {
 /// A notice among some news, and its id, whose being there proves that they were committed.
 pub fn proof(news: &[Event]) -> Option<(u64, &Notice)> {
     news.iter().find_map(|event| match event {
-        Event::Notified(Told { notice, to }) => to.first().map(|(_, id)| (id / OF_ONE_NOTICE, notice)),
+        Event::Notified(AddressedNotice { notice, recipients: to }) => {
+            to.first().map(|(_, id)| (id / OF_ONE_NOTICE, notice))
+        }
         _ => None,
     })
 }

@@ -10,7 +10,7 @@ use crate::{
         access::{Caller, Payer, ShareId},
         error::{Code, Error, Result},
         id::LocationId,
-        notification::Deed,
+        notification::ActivityKind,
         time::Timestamp,
     },
     storage::{
@@ -100,7 +100,7 @@ async fn create(tx: &DatabaseTransaction, held: &Held, new: NewShare) -> Worked<
     if held.at == Try::Unsure
         && let Some(made) = by_hash(tx, &new.token_hash).await?
     {
-        return Ok(Made { value: ShareId(made.id as u64), grants: held.grants, deed: None });
+        return Ok(Made { value: ShareId(made.id as u64), grants: held.grants, kind: None });
     }
     held.may_change(None)?;
     let (id, now) = (held.id.get(), held.now.as_millis());
@@ -124,7 +124,7 @@ async fn create(tx: &DatabaseTransaction, held: &Held, new: NewShare) -> Worked<
     ];
     let insert = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
     let share = ShareId(tx.execute_raw(insert).await?.last_insert_id());
-    held.made(tx, share, Some(Deed::Shared(new.expires_at))).await
+    held.made(tx, share, Some(ActivityKind::ShareCreated(new.expires_at))).await
 }
 
 async fn revoke(tx: &DatabaseTransaction, held: &Held, share: ShareId) -> Worked<Made<()>> {

@@ -31,7 +31,7 @@ use crate::{
     domain::{
         access::{Caller, Payer},
         error::{Code, Error, Result},
-        event::{Event, Listed},
+        event::{Event, ListChange},
         id::LocationId,
         location::{Committed, NewLocation, Update},
     },
@@ -368,8 +368,8 @@ impl Committing {
             let Ok(location) = outcome else { continue };
             self.retention.committed(act, location);
             let event = match act {
-                Act::Create(new) => Event::Listed {
-                    change: Listed::Created(location.clone()),
+                Act::Create(new) => Event::ListChanged {
+                    change: ListChange::Created(location.clone()),
                     to: Arc::new([location.owner]),
                     and_admins: true,
                     payer: new.payer,

@@ -17,7 +17,7 @@ pub use self::queue::{Ack, CHAT, Item, body};
 use self::queue::{Event, Queue, TAIL, TooMuch, Topic, Waiting};
 use crate::{
     domain::{
-        event::Ending,
+        event::RemovalReason,
         id::{LocationId, UserId},
     },
     gateway::{
@@ -124,12 +124,12 @@ impl Outlet {
         location: LocationId,
         name: &'static str,
         body: Arc<RawValue>,
-        ending: Ending,
+        ending: RemovalReason,
     ) -> Option<u64> {
         self.event_of(socket, Item::Deleted(location), name, body);
         self.unread_of(|topic| match topic {
-            Topic::Room(id) => id == location && ending != Ending::Deleted,
-            Topic::Listed(id) => id == location && ending == Ending::Withdrawn,
+            Topic::Room(id) => id == location && ending != RemovalReason::Deleted,
+            Topic::Listed(id) => id == location && ending == RemovalReason::Withdrawn,
             Topic::Users => false,
         })
     }
