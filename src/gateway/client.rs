@@ -15,11 +15,11 @@ use super::{
     socket::{
         events::{Authenticate, Heard, Join, JoinRoom, LeaveRoom, Message, Presence, relayed},
         inbox::Inbox,
-        outbox::{Outlet, body},
+        outbox::{Outbox, body},
         reply::{Reply, refusal},
         session::{Session, log_name},
     },
-    wire::connection::{Counted, Link},
+    wire::connection::{Connection, CountedSocket},
 };
 use crate::{
     domain::{
@@ -41,7 +41,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// One socket's side of the conversation: what its handlers share.
 pub struct Client {
     pub session: Arc<Session>,
-    pub outlet: Arc<Outlet>,
+    pub outbox: Arc<Outbox>,
     inbox: Inbox<(Result<Message>, Reply)>,
     /// The caller whose budgets its events draw on, with those of all other sockets of theirs.
     pub payer: Payer,
@@ -49,7 +49,7 @@ pub struct Client {
     events: Option<Events>,
     rooms: Arc<Rooms>,
     /// Given back when it disconnects.
-    seat: Mutex<Option<(Seat, Counted)>>,
+    seat: Mutex<Option<(Seat, CountedSocket)>>,
     /// Ends the socket with its token. Written once it is connected.
     expiry: Mutex<Option<AbortHandle>>,
 }
@@ -60,16 +60,16 @@ impl Client {
         socket: &SocketRef,
         identity: Option<Identity>,
         seat: Seat,
-        link: Arc<Link>,
+        connection: Arc<Connection>,
         rooms: Arc<Rooms>,
     ) -> Arc<Self> {
         let (limits, payer) = (&rooms.service.limits, seat.payer());
-        let seat = (seat, link.counted());
-        let outlet = Arc::new(Outlet::new(link, rooms.blocked.clone()));
+        let seat = (seat, connection.count_socket());
+        let outbox = Arc::new(Outbox::new(connection, rooms.blocked.clone()));
         let session = Arc::new(Session::new(identity, limits.memberships(payer)));
         let (inbox, events) = (Inbox::new(), limits.events());
         let (seat, expiry) = (Mutex::new(Some(seat)), Mutex::default());
-        let client = Arc::new(Self { session, outlet, inbox, payer, events, rooms, seat, expiry });
+        let client = Arc::new(Self { session, outbox, inbox, payer, events, rooms, seat, expiry });
         let this = client.clone();
         // One for all events: each would be kept for each socket. Not an async closure: its body would run in a
         // task of its own, overtaken by the next event's.
@@ -142,7 +142,7 @@ impl Client {
                     let user = session.name();
                     info!(socket = log_name(socket), room = %location_id, user, "leave");
                 }
-                self.outlet.forget(location_id);
+                self.outbox.drop_room_events(location_id);
                 reply.ack(&location_id.to_string());
             }
             Message::Chat(message, room_name) => {
@@ -180,8 +180,8 @@ impl Client {
                 }
                 if is_other && !is_admin {
                     let withhold = || {
-                        let unread = self.outlet.withhold().map(|mark| (self.outlet.clone(), mark));
-                        Outlet::withdraw(Vec::from_iter(unread));
+                        let unread = self.outbox.drop_list_events().map(|mark| (self.outbox.clone(), mark));
+                        Outbox::withdraw(Vec::from_iter(unread));
                     };
                     withhold();
                     // And what is being sent to all admins just now.
@@ -208,13 +208,13 @@ impl Client {
         let (Caller::Anyone(user_id) | Caller::User { id: user_id, .. }) = identity.caller else { return };
         let user_name = self.rooms.people.names(&[user_id]).pop().flatten();
         let registered = Joined { user_id, user_name, socket_id: socket.id.as_str() };
-        self.outlet.event(socket, "registered", body(&registered));
+        self.outbox.send_event(socket, "registered", body(&registered));
     }
 
     /// It is one of the sockets of its user, and an admin's if it is.
     pub fn place(&self, socket: &SocketRef) {
         let said = |user| self.rooms.service.name_said(user);
-        self.rooms.people.place(&self.session, &self.outlet, socket, said);
+        self.rooms.people.place(&self.session, &self.outbox, socket, said);
     }
 
     /// Ends what the socket came with when its time is over.
@@ -238,7 +238,7 @@ impl Client {
     }
 
     async fn expired(&self, socket: &SocketRef) {
-        let Self { session, outlet, rooms, .. } = self;
+        let Self { session, outbox, rooms, .. } = self;
         if let Caller::Guest(guest) = session.caller() {
             // Also one who is about to enter, and is not in any room yet.
             rooms.recheck(guest.location);
@@ -247,12 +247,12 @@ impl Client {
         info!(socket = log_name(socket), user = %session.name(), "its token has ended");
         for room in session.disconnect() {
             rooms.leave(socket.id, session, room, Leaving::Lost);
-            outlet.forget(room);
+            outbox.drop_room_events(room);
         }
         rooms.people.remove(session.user(), socket);
         let error = Error::new(Code::TokenExpired, "the token has ended; connect with a fresh one");
         rooms.counts.refusals.count(error.code);
-        outlet.end(socket, "exception", refusal(&error)).await;
+        outbox.disconnect(socket, "exception", refusal(&error)).await;
     }
 
     /// The socket is gone, for good if it said so; returns the rooms it was in, once.

@@ -16,8 +16,8 @@ use super::{
     rooms::Rooms,
     socket::session::log_name,
     wire::{
-        connection::{Link, Why},
-        connections::Links,
+        connection::{Connection, EndReason},
+        connections::Connections,
         refusal,
     },
 };
@@ -35,37 +35,41 @@ use crate::{
 const LISTED: usize = 20;
 
 /// Takes sockets on the main namespace.
-pub fn install(io: &SocketIo, rooms: Arc<Rooms>, links: Arc<Links>) {
+pub fn install(io: &SocketIo, rooms: Arc<Rooms>, connections: Arc<Connections>) {
     // In the middleware, before the client hears that it is connected: an event it sends the moment
     // after would find no handler.
     let on_connecting = async move |socket: SocketRef, TryData(auth): TryData<Plain>| {
-        let link =
-            socket.req_parts().extensions.get::<Arc<Link>>().cloned().unwrap_or_else(|| links.create());
-        links.insert(socket.id, &link);
+        let connection = socket
+            .req_parts()
+            .extensions
+            .get::<Arc<Connection>>()
+            .cloned()
+            .unwrap_or_else(|| connections.create());
+        connections.insert(socket.id, &connection);
         let admitted = async {
-            if link.is_ending() {
+            if connection.is_closing() {
                 return Err(Error::new(Code::Unauthorized, "this connection is ending"));
             }
             let shown = || credentials(&socket, &auth.unwrap_or_default().0);
             let identity = rooms.service.identify(from(&socket), shown).await?;
             let user = identity.as_ref().and_then(|identity| identity.caller.account());
             let seat = rooms.service.limits.seat(user, from(&socket))?;
-            link.identify(payer(user, from(&socket)));
+            connection.identify(payer(user, from(&socket)));
             Ok((identity, seat))
         };
         let (identity, seat) = admitted.await.map_err(|error: Error| {
             info!(socket = log_name(&socket), client = %from(&socket), code = error.code.as_str(), "refused");
             rooms.counts.refusals.count(error.code);
             // Clients 2.x would stay connected to nothing, and others could.
-            links.end_soon(&link);
+            connections.abort_soon(&connection);
             refusal::text(&error, socket.protocol())
         })?;
-        let client = client::Client::install(&socket, identity, seat, link.clone(), rooms.clone());
+        let client = client::Client::install(&socket, identity, seat, connection.clone(), rooms.clone());
         socket.extensions.insert(client.clone());
-        let links = links.clone();
+        let connections = connections.clone();
         socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
             // A connection without a socket would be nobody's, and count for nobody.
-            links.end_soon(&link);
+            connections.abort_soon(&connection);
             ended(&socket, &client, reason);
         });
         Ok::<(), String>(())
@@ -100,7 +104,7 @@ fn ended(socket: &SocketRef, client: &client::Client, reason: DisconnectReason) 
     info!(
         socket = log_name(socket),
         user = %client.session.name(),
-        reason = client.outlet.link().why().map_or_else(|| reason_code(reason), why_code),
+        reason = client.outbox.connection().why().map_or_else(|| reason_code(reason), why_code),
         client = %from(socket),
         connected_s = client.session.since.elapsed().as_secs(),
         rooms = %listed(&rooms),
@@ -158,15 +162,15 @@ fn listed(rooms: &HashSet<LocationId>) -> String {
 }
 
 /// One word for the log, where the end was our doing.
-fn why_code(why: Why) -> &'static str {
+fn why_code(why: EndReason) -> &'static str {
     match why {
-        Why::Unread => "unread",
-        Why::AnswerLost => "answer_lost",
-        Why::TooMuchWaits => "too_much_waits",
-        Why::StalledInReplay => "stalled_in_replay",
-        Why::Withdrawn => "withdrawn",
-        Why::TokenEnded => "token_ended",
-        Why::Malformed => "parse_error",
+        EndReason::Unread => "unread",
+        EndReason::AnswerLost => "answer_lost",
+        EndReason::TooMuchWaits => "too_much_waits",
+        EndReason::StalledInReplay => "stalled_in_replay",
+        EndReason::Withdrawn => "withdrawn",
+        EndReason::TokenEnded => "token_ended",
+        EndReason::Malformed => "parse_error",
     }
 }
 

@@ -15,10 +15,8 @@ mod wire;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use socketioxide::{ParserConfig, SocketIo};
 use tokio::{
@@ -31,9 +29,13 @@ use tower::{Service as TowerService, ServiceBuilder, service_fn};
 #[doc(hidden)]
 pub use self::socket::events::fuzz;
 use self::{
-    metrics::Sockets,
     rooms::Rooms,
-    wire::{connections::Links, transport::Transport},
+    wire::{
+        connections::Connections,
+        metrics::SocketMetrics,
+        response::{ResponseBody, refused},
+        transport::Transport,
+    },
 };
 use crate::{
     config::{Heartbeat, Limits},
@@ -65,7 +67,7 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Gateway {
     io: SocketIo,
-    links: Arc<Links>,
+    connections: Arc<Connections>,
     /// What goes on by itself until the end.
     chores: [AbortHandle; 3],
     /// Dropped: no more events come.
@@ -100,9 +102,9 @@ impl Gateway {
         let rooms = Arc::new(Rooms::new(service.clone()));
         service.know(Arc::downgrade(&rooms));
         metrics::watch(&rooms, &service.metrics);
-        let sockets = Sockets::start(&service.metrics);
-        let links = Arc::new(Links::new(sockets));
-        connect::install(&io, rooms.clone(), links.clone());
+        let sockets = SocketMetrics::start(&service.metrics);
+        let connections = Arc::new(Connections::new(sockets));
+        connect::install(&io, rooms.clone(), connections.clone());
 
         let (stop_forwarding, stopped) = oneshot::channel();
         let tasks = &service.tasks;
@@ -117,10 +119,10 @@ impl Gateway {
                 .spawn(rooms.clone(), |rooms| people::announcer::name(rooms).boxed())
                 .abort_handle(),
         ];
-        let forwarding = event_loop::run(rooms, events, links.opened(), stopped);
+        let forwarding = event_loop::run(rooms, events, connections.opened(), stopped);
         let forwarder = tasks.task("forwarder").spawn_once(forwarding);
 
-        let transport = Transport::new(socketio, links.clone(), heartbeat.timeout, limits, &service);
+        let transport = Transport::new(socketio, connections.clone(), heartbeat.timeout, limits, &service);
         let (policy, foreign) = (origins.clone(), service.limits.foreign.clone());
         let is_open = service.is_open();
         let checked = service_fn(move |mut request: Request<Incoming>| {
@@ -145,7 +147,7 @@ impl Gateway {
             }
         });
         let served = ServiceBuilder::new().layer(origins.cors()).service(checked);
-        (Self { io, links, chores, stop_forwarding: Some(stop_forwarding), forwarder }, served)
+        (Self { io, connections, chores, stop_forwarding: Some(stop_forwarding), forwarder }, served)
     }
 
     /// Forwards what has happened, and waits a little for those who poll to fetch it.
@@ -155,7 +157,7 @@ impl Gateway {
         if timeout(FLUSH_TIMEOUT, &mut self.forwarder).await.is_err() {
             tracing::warn!("rooms were still behind at the end");
         }
-        let _ = timeout(POLL_TIMEOUT, self.links.wait_until_polled()).await;
+        let _ = timeout(POLL_TIMEOUT, self.connections.wait_until_polled()).await;
     }
 
     /// Tells every socket to come back later, and ends.
@@ -164,14 +166,11 @@ impl Gateway {
         // A socket whose peer reads nothing would be waited for without end.
         if timeout(CLOSE_TIMEOUT, self.io.close()).await.is_err() {
             tracing::warn!("sockets that read nothing were cut off at the end");
-            self.links.cut();
+            self.connections.abort_all();
         }
         connect::closed(&sockets);
     }
 }
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The gateway as a tower service.
 pub trait Served:
@@ -188,13 +187,4 @@ impl<S> Served for S where
         + Send
         + 'static
 {
-}
-
-fn refused(status: StatusCode, why: &'static str) -> Response<ResponseBody> {
-    let mut response = Response::new(Full::from(why).map_err(Into::into).boxed_unsync());
-    *response.status_mut() = status;
-    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
 }

@@ -24,7 +24,7 @@ use crate::{
         time::Timestamp,
     },
     gateway::socket::{
-        outbox::{Item, Outlet, body},
+        outbox::{Item, Outbox, body},
         session::Session,
     },
     service::access::Identity,
@@ -87,7 +87,7 @@ pub struct Way {
     /// Whose it is; `None`: in open mode, and nobody has said so.
     pub user: Option<UserId>,
     pub socket: SocketRef,
-    pub outlet: Arc<Outlet>,
+    pub outbox: Arc<Outbox>,
 }
 
 impl Way {
@@ -102,7 +102,7 @@ impl People {
     pub fn place(
         &self,
         session: &Session,
-        outlet: &Arc<Outlet>,
+        outbox: &Arc<Outbox>,
         socket: &SocketRef,
         said: impl FnOnce(UserId) -> Option<String>,
     ) {
@@ -118,7 +118,7 @@ impl People {
             Some(Caller::User { id, is_admin }) => (Some(*id), *is_admin),
             Some(Caller::Guest(_)) => return,
         };
-        let way = Way { user, socket: socket.clone(), outlet: outlet.clone() };
+        let way = Way { user, socket: socket.clone(), outbox: outbox.clone() };
         if is_admin {
             let admin = state.admins.entry(socket.id).or_insert_with(|| Admin { way: way.clone(), list: 0 });
             admin.way.user = user;
@@ -204,7 +204,7 @@ impl People {
             let owed = state.admins.iter().filter(|(_, admin)| admin.list < state.list);
             (state.list, owed.map(|(id, admin)| (admin.list, *id, admin.way.clone())).collect::<Vec<_>>())
         };
-        owed.retain(|(.., way)| way.outlet.has_room());
+        owed.retain(|(.., way)| way.outbox.has_room());
         if owed.is_empty() {
             return false;
         }
@@ -219,7 +219,7 @@ impl People {
                 // No admin any more.
                 None => continue,
             }
-            way.outlet.event_of(&way.socket, Item::Users, "user_list", body.clone());
+            way.outbox.send_list_event(&way.socket, Item::Users, "user_list", body.clone());
         }
         true
     }

@@ -19,7 +19,7 @@ use crate::{
     },
     gateway::{
         rooms::{Rooms, presence::PAID_SOCKETS},
-        socket::outbox::{Item, Outlet, body},
+        socket::outbox::{Item, Outbox, body},
     },
 };
 
@@ -73,7 +73,7 @@ pub fn listed(rooms: &Rooms, change: &ListChange, ways: &[Way], Account { payer,
     let is_other = |user: &UserId| *user != location.updated_by && payer != Some(Payer::User(*user));
     // A person has several sockets.
     let mut shown: HashMap<UserId, bool> = HashMap::new();
-    for Way { user, socket, outlet } in ways {
+    for Way { user, socket, outbox } in ways {
         let mut is_shown = || match pair_payer.zip(user.filter(is_other)) {
             None => true,
             Some((pair_payer, user)) => {
@@ -84,7 +84,7 @@ pub fn listed(rooms: &Rooms, change: &ListChange, ways: &[Way], Account { payer,
             Some(whole) if is_shown() => whole,
             _ => &named,
         };
-        outlet.event_of(socket, item, LOCATIONS, text.clone());
+        outbox.send_list_event(socket, item, LOCATIONS, text.clone());
     }
     if let Some(payer) = payer {
         limits.delivered(payer, paid_sockets(ways), whole.map_or(0, |whole| whole.get().len()));
@@ -106,11 +106,11 @@ fn paid_sockets(ways: &[Way]) -> usize {
 /// Tells sockets that a location has left their list, and ends those that do not read soon what they may no longer see.
 fn unlisted(ways: &[Way], id: LocationId, ending: RemovalReason) {
     let Some(text) = Item::Deleted(id).named() else { return };
-    let told = ways.iter().filter_map(|Way { socket, outlet, .. }| {
-        let mark = outlet.unlist(socket, id, LOCATIONS, text.clone(), ending)?;
-        Some((outlet.clone(), mark))
+    let told = ways.iter().filter_map(|Way { socket, outbox, .. }| {
+        let mark = outbox.send_removal(socket, id, LOCATIONS, text.clone(), ending)?;
+        Some((outbox.clone(), mark))
     });
-    Outlet::withdraw(told.collect());
+    Outbox::withdraw(told.collect());
 }
 
 /// Tells those who are connected what was stored for them.
@@ -132,8 +132,8 @@ pub fn notified(people: &People, told: &AddressedNotice) {
         // The rest is written once for all.
         let text = [r#"{"id":"#, itoa::Buffer::new().format::<u64>(id), ",", &rest.get()[1..]].concat();
         let Some(text) = json(text) else { return };
-        for Way { socket, outlet, .. } in ways {
-            outlet.event(&socket, NOTIFICATION, text.clone());
+        for Way { socket, outbox, .. } in ways {
+            outbox.send_event(&socket, NOTIFICATION, text.clone());
         }
     }
 }

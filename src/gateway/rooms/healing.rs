@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use super::{Member, Rooms};
 use crate::{
     domain::id::LocationId,
-    gateway::wire::connection::Why,
+    gateway::wire::connection::EndReason,
     supervise::{Supervisor, Task},
 };
 
@@ -50,9 +50,9 @@ impl Rooms {
         let Some(shared) = self.rooms.lock().remove(&id) else { return };
         let members: Vec<_> = shared.room.lock().close().collect();
         warn!(room = %id, members = members.len(), "a room is given up after a panic: its members are to connect again");
-        for (Member { outlet, session, .. }, _) in members {
+        for (Member { outbox, session, .. }, _) in members {
             session.leave(id);
-            outlet.cut(Why::StalledInReplay);
+            outbox.abort(EndReason::StalledInReplay);
         }
     }
 

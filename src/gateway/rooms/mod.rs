@@ -43,11 +43,11 @@ use super::{
     metrics::Counts,
     people::{announcer::Due, directory::People},
     socket::{
-        outbox::{Blocked, CHAT, Outlet},
+        outbox::{Blocked, CHAT, Outbox},
         reply::Reply,
         session::{Session, log_name},
     },
-    wire::connection::Link,
+    wire::connection::Connection,
 };
 use crate::{
     domain::{
@@ -130,10 +130,10 @@ impl Shared {
 }
 
 struct Member {
-    /// The outlet's: all that sending a position to a socket that keeps up looks at.
-    link: Arc<Link>,
+    /// The outbox's: all that sending a position to a socket that keeps up looks at.
+    connection: Arc<Connection>,
     socket: SocketRef,
-    outlet: Arc<Outlet>,
+    outbox: Arc<Outbox>,
     session: Arc<Session>,
     /// Whose it is; a guest sees positions and nothing else.
     user: Option<UserId>,
@@ -216,7 +216,7 @@ impl Rooms {
         since: Option<u64>,
         reply: &mut Reply,
     ) -> Result<()> {
-        let Client { session, outlet, payer, .. } = client;
+        let Client { session, outbox, payer, .. } = client;
         let caller = session.caller();
         session.may_enter(id)?;
         // Of what was before a share link was made its guests learn nothing: that counts as not kept.
@@ -245,9 +245,9 @@ impl Rooms {
             Some(_) => reply.ack(&Recovery { room_name: &name, version, recovered }),
         }
         let member = Member {
-            link: outlet.link().clone(),
+            connection: outbox.connection().clone(),
             socket: socket.clone(),
-            outlet: outlet.clone(),
+            outbox: outbox.clone(),
             session: session.clone(),
             user: session.member(),
         };
@@ -298,7 +298,7 @@ impl Rooms {
         let was_in = shared.room.lock().leave(socket);
         if let Some((member, mark)) = &was_in {
             self.moved(&shared, Some(member.user), None, how);
-            member.outlet.note_unread(id, *mark);
+            member.outbox.record_unread(id, *mark);
         }
         self.drop_if_empty(&shared);
         was_in.is_some()
@@ -327,8 +327,8 @@ impl Rooms {
         // Not before: nobody spends what a room has who is not in it.
         let paid = shared.presence.lock().paid_sockets();
         self.service.limits.chat(payer, id, paid, chat.get().len())?;
-        for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
-            outlet.event_in(socket, id, user, CHAT, chat.clone());
+        for Member { socket, outbox, .. } in room.members().filter(|member| member.user.is_some()) {
+            outbox.send_room_event(socket, id, user, CHAT, chat.clone());
         }
         Ok(())
     }

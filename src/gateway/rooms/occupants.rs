@@ -77,8 +77,8 @@ impl Rooms {
         let body = body(change);
         let sender = change.who.as_ref().map(|moved| moved.person.user_id);
         let room = shared.room.lock();
-        for Member { socket, outlet, .. } in room.members().filter(|member| member.user.is_some()) {
-            outlet.event_in(socket, change.room, sender, "presence", body.clone());
+        for Member { socket, outbox, .. } in room.members().filter(|member| member.user.is_some()) {
+            outbox.send_room_event(socket, change.room, sender, "presence", body.clone());
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
         time::Timestamp,
     },
     gateway::socket::{
-        outbox::{Outlet, body},
+        outbox::{Outbox, body},
         session::log_name,
     },
 };
@@ -138,7 +138,7 @@ impl Rooms {
             Caller::Guest(guest) if guest.expires_at <= Timestamp::now() => "expired",
             _ => "revoked",
         });
-        Outlet::withdraw(withdrawn);
+        Outbox::withdraw(withdrawn);
         drop(door);
         self.drop_if_empty(shared);
     }
@@ -151,22 +151,22 @@ impl Rooms {
 }
 
 /// Those who were taken out of a room learn it, and nothing more of the room. Each comes with a mark behind the last
-/// position it was sent. Returns who has not read all of it, for [`Outlet::withdraw`].
+/// position it was sent. Returns who has not read all of it, for [`Outbox::withdraw`].
 #[must_use]
 pub(super) fn tell_closed(
     id: LocationId,
     gone: Vec<(Member, u64)>,
     reason: impl Fn(&Caller) -> &'static str,
-) -> Vec<(Arc<Outlet>, u64)> {
+) -> Vec<(Arc<Outbox>, u64)> {
     let name = id.to_string();
-    let unread = gone.into_iter().filter_map(|(Member { link, socket, outlet, session, .. }, mark)| {
+    let unread = gone.into_iter().filter_map(|(Member { connection, socket, outbox, session, .. }, mark)| {
         let reason = reason(&session.caller());
         info!(socket = log_name(&socket), room = %id, user = %session.name(), reason, "room closed");
         session.leave(id);
         // Of this room alone: what else is unread is still theirs.
-        let mark = outlet.forget(id).unwrap_or_default().max(mark);
-        outlet.event(&socket, "room_closed", body(&RoomClosed { room_name: &name, reason }));
-        (!link.has_read_to(mark)).then_some((outlet, mark))
+        let mark = outbox.drop_room_events(id).unwrap_or_default().max(mark);
+        outbox.send_event(&socket, "room_closed", body(&RoomClosed { room_name: &name, reason }));
+        (!connection.has_read_to(mark)).then_some((outbox, mark))
     });
     unread.collect()
 }

@@ -24,7 +24,7 @@ use crate::{
     },
     gateway::{
         socket::{outbox, session::log_name},
-        wire::connection::{Sent, Why},
+        wire::connection::{EndReason, SendOutcome},
     },
 };
 
@@ -32,21 +32,21 @@ impl Sink for Member {
     fn send(&self, updates: &[Update], now: Instant) -> Option<u64> {
         let rest = |number: usize, from: usize| updates[number].frame().slice(from..);
         let sent = match updates {
-            [update] => self.link.send(&[IoSlice::new(update.frame())], rest, now),
+            [update] => self.connection.send(&[IoSlice::new(update.frame())], rest, now),
             updates => {
                 let frames: Vec<_> = updates.iter().map(|update| IoSlice::new(update.frame())).collect();
-                self.link.send(&frames, rest, now)
+                self.connection.send(&frames, rest, now)
             }
         };
         match sent {
-            Sent::Yes(mark) => Some(mark),
-            Sent::Closed => None,
-            Sent::Library => self.outlet.send_positions(&self.socket, updates),
+            SendOutcome::Sent(mark) => Some(mark),
+            SendOutcome::Closed => None,
+            SendOutcome::ByLibrary => self.outbox.send_positions(&self.socket, updates),
         }
     }
 
     fn has_room(&self) -> bool {
-        self.outlet.has_room()
+        self.outbox.has_room()
     }
 }
 
@@ -76,11 +76,11 @@ impl Rooms {
         self.counts.sent(room.tally());
         let now = Instant::now();
         came_at.into_iter().for_each(|came_at| self.counts.sent_after(now - came_at));
-        for Member { socket, outlet, session, user, .. } in stalled {
+        for Member { socket, outbox, session, user, .. } in stalled {
             self.moved(shared, Some(user), None, Leaving::Lost);
             let (socket, room, user) = (log_name(&socket), shared.id, session.name());
             info!(socket, %room, %user, "too slow for what it missed: it is to connect again");
-            outlet.cut(Why::StalledInReplay);
+            outbox.abort(EndReason::StalledInReplay);
         }
         if !is_done {
             if !shared.has_turn.swap(true, Ordering::Relaxed) {

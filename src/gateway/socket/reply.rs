@@ -13,7 +13,7 @@ use socketioxide::{
 use tracing::error;
 
 use super::{
-    outbox::{Ack, Outlet, body},
+    outbox::{Ack, Outbox, body},
     session::log_name,
 };
 use crate::{domain::error::Error, gateway::client::Client};
@@ -29,7 +29,7 @@ struct Refusal<'a> {
 /// The way back to the sender of one event: its ack, if it asked for one. Used once.
 pub struct Reply {
     socket: SocketRef,
-    outlet: Arc<Outlet>,
+    outbox: Arc<Outbox>,
     ack: Option<Ack>,
 }
 
@@ -37,7 +37,7 @@ impl Reply {
     /// Answers an event that has taken effect.
     pub fn ack<T: Serialize + ?Sized>(&mut self, answer: &T) {
         if let Some(ack) = self.ack.take() {
-            self.outlet.ack(&self.socket, ack, body(answer));
+            self.outbox.ack(&self.socket, ack, body(answer));
         }
     }
 
@@ -49,8 +49,8 @@ impl Reply {
         }
         let refusal = refusal(error);
         match self.ack.take() {
-            Some(ack) => self.outlet.ack(&self.socket, ack, refusal),
-            None => self.outlet.event(&self.socket, "exception", refusal),
+            Some(ack) => self.outbox.ack(&self.socket, ack, refusal),
+            None => self.outbox.send_event(&self.socket, "exception", refusal),
         }
     }
 }
@@ -71,7 +71,7 @@ impl FromMessageParts<LocalAdapter> for Reply {
         // The stack's `AckSender` cannot say whether anybody waits for it.
         let sender = AckSender::from_message_parts(socket, value, ack)?;
         let client = socket.extensions.get::<Arc<Client>>().expect("given before its first event");
-        let outlet = client.outlet.clone();
-        Ok(Self { socket: socket.clone().into(), outlet, ack: ack.map(|id| Ack { id, sender }) })
+        let outbox = client.outbox.clone();
+        Ok(Self { socket: socket.clone().into(), outbox, ack: ack.map(|id| Ack { id, sender }) })
     }
 }

@@ -1,4 +1,4 @@
-//! All links, by the ids of their sessions, for requests that name one; and the end of sessions.
+//! All connections, by the ids of their sessions, for requests that name one; and the end of sessions.
 
 use std::{
     collections::HashMap,
@@ -13,10 +13,9 @@ use tokio::{
     time::sleep,
 };
 
-use super::{connection::Link, polling::Session, readers::Readers};
+use super::{connection::Connection, metrics::SocketMetrics, polling::PollingSession, readers::Readers};
 use crate::{
     domain::access::Payer,
-    gateway::metrics::Sockets,
     net::byte_budget::ByteBudget,
     service::{memory::fair, turns::PerCaller},
 };
@@ -25,7 +24,7 @@ use crate::{
 /// user or address, which shrink as it fills.
 pub const WAITING_BYTES: usize = 64 * 1024 * 1024;
 const WAITING_SHARE: usize = 16 * 1024 * 1024;
-/// Links that are created at once, and so mostly lie side by side: a room goes through those of all its members, and
+/// Connections that are created at once, and so mostly lie side by side: a room goes through those of all its members, and
 /// memory that is scattered costs more than all that is done with it.
 const AT_ONCE: usize = 64;
 /// How long what was said last may take to be read.
@@ -33,54 +32,54 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often it is looked whether those who poll have fetched everything.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// What all links share.
+/// What all connections share.
 #[derive(Debug)]
 pub struct Common {
     /// Told when a socket that was sent nothing more, or nothing of what it has missed, has read.
     pub opened: Arc<Notify>,
     /// The sockets that are connected.
-    pub sockets: Sockets,
+    pub sockets: SocketMetrics,
     /// Bytes that wait for sockets.
     pub waiting: ByteBudget<Payer>,
     /// Turns of WebSockets to take in what has come.
     pub readers: PerCaller<Readers>,
     /// Sessions without a connection that are to be ended; holds each session once.
-    ending: OnceLock<mpsc::UnboundedSender<Session>>,
+    ending: OnceLock<mpsc::UnboundedSender<PollingSession>>,
 }
 
 impl Default for Common {
     fn default() -> Self {
-        Self::new(Sockets::default())
+        Self::new(SocketMetrics::default())
     }
 }
 
 impl Common {
-    fn new(sockets: Sockets) -> Self {
+    fn new(sockets: SocketMetrics) -> Self {
         let waiting = fair(WAITING_BYTES, WAITING_SHARE);
         let readers = PerCaller::default();
         Self { opened: Arc::default(), sockets, waiting, readers, ending: OnceLock::new() }
     }
 
     /// Has a session ended that has no connection.
-    pub fn end_session(&self, session: Session) {
+    pub fn end_session(&self, session: PollingSession) {
         // Closed at the end of the server, when all sessions end.
         let _ = self.ending.get().map(|ending| ending.send(session));
     }
 }
 
-/// The links by the ids of their sessions.
+/// The connections by the ids of their sessions.
 #[derive(Debug)]
-pub struct Links {
+pub struct Connections {
     common: Arc<Common>,
     /// Written when a session begins and when its requests look for it.
-    by_session: Mutex<HashMap<Sid, Weak<Link>>>,
+    by_session: Mutex<HashMap<Sid, Weak<Connection>>>,
     /// Created, and nobody's yet.
-    spare: Mutex<Vec<Arc<Link>>>,
+    spare: Mutex<Vec<Arc<Connection>>>,
 }
 
-impl Links {
+impl Connections {
     /// Creates an empty registry.
-    pub fn new(sockets: Sockets) -> Self {
+    pub fn new(sockets: SocketMetrics) -> Self {
         Self { common: Arc::new(Common::new(sockets)), by_session: Mutex::default(), spare: Mutex::default() }
     }
 
@@ -95,56 +94,58 @@ impl Links {
     }
 
     /// Says who ends sessions that have no connection. Once.
-    pub fn end_sessions_with(&self, ending: mpsc::UnboundedSender<Session>) {
+    pub fn end_sessions_with(&self, ending: mpsc::UnboundedSender<PollingSession>) {
         let _ = self.common.ending.set(ending);
     }
 
     /// Ends a connection a moment later: what was said last is to be read.
-    pub fn end_soon(&self, link: &Arc<Link>) {
-        if link.is_ending.swap(true, Ordering::Relaxed) {
+    pub fn abort_soon(&self, connection: &Arc<Connection>) {
+        if connection.is_closing.swap(true, Ordering::Relaxed) {
             return;
         }
-        let link = link.clone();
+        let connection = connection.clone();
         tokio::spawn(async move {
             sleep(LAST_WORDS).await;
-            link.cut();
+            connection.abort();
         });
     }
 
-    /// Creates a link whose session is not known yet.
-    pub fn create(&self) -> Arc<Link> {
+    /// Creates a connection whose session is not known yet.
+    pub fn create(&self) -> Arc<Connection> {
         let mut spare = self.spare.lock();
         if spare.is_empty() {
-            spare.extend(std::iter::repeat_with(|| Arc::new(Link::new(&self.common))).take(AT_ONCE));
+            spare.extend(std::iter::repeat_with(|| Arc::new(Connection::new(&self.common))).take(AT_ONCE));
         }
         spare.pop().expect("made above")
     }
 
     /// Waits until those who poll have everything.
     pub async fn wait_until_polled(&self) {
-        let is_waiting = |link: Arc<Link>| !link.has_websocket() && !link.has_read() && !link.is_cut();
+        let is_waiting = |connection: Arc<Connection>| {
+            !connection.has_websocket() && !connection.has_read() && !connection.is_aborted()
+        };
         while self.by_session.lock().values().filter_map(Weak::upgrade).any(is_waiting) {
             sleep(LOOK_AGAIN).await;
         }
     }
 
-    /// The link of a session that has one.
-    pub fn find(&self, session: &str) -> Option<Arc<Link>> {
+    /// The connection of a session that has one.
+    pub fn find(&self, session: &str) -> Option<Arc<Connection>> {
         self.by_session.lock().get(&session.parse().ok()?)?.upgrade()
     }
 
-    /// Names the link of a session.
-    pub fn insert(&self, session: Sid, link: &Arc<Link>) {
-        let mut links = self.by_session.lock();
-        if links.len() == links.capacity() {
+    /// Names the connection of a session.
+    pub fn insert(&self, session: Sid, connection: &Arc<Connection>) {
+        let mut connections = self.by_session.lock();
+        if connections.len() == connections.capacity() {
             // Before it would grow.
-            links.retain(|_, link| link.strong_count() > 0);
+            connections.retain(|_, connection| connection.strong_count() > 0);
         }
-        links.insert(session, Arc::downgrade(link));
+        connections.insert(session, Arc::downgrade(connection));
     }
 
     /// Ends every connection at once.
-    pub fn cut(&self) {
-        self.by_session.lock().values().filter_map(Weak::upgrade).for_each(|link| link.cut());
+    pub fn abort_all(&self) {
+        self.by_session.lock().values().filter_map(Weak::upgrade).for_each(|connection| connection.abort());
     }
 }

@@ -18,7 +18,7 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// The bytes one socket was sent, and those it has read.
 #[derive(Debug, Default)]
-pub struct Account {
+pub struct Flow {
     /// All that were ever sent.
     sent: u64,
     /// All that were proved to be read.
@@ -37,7 +37,7 @@ struct Question {
     nonce: [u8; NONCE_BYTES],
 }
 
-impl Account {
+impl Flow {
     /// May more be sent?
     pub fn is_open(&self, now: Instant) -> bool {
         self.unread() < WINDOW && self.asked.as_ref().is_none_or(|asked| now - asked.at < PATIENCE)
@@ -48,7 +48,7 @@ impl Account {
         self.unread() < WINDOW / 2 && self.is_open(now)
     }
 
-    /// A mark behind all that was sent, for [`Account::has_read_to`].
+    /// A mark behind all that was sent, for [`Flow::has_read_to`].
     pub fn sent(&self) -> u64 {
         self.sent
     }
@@ -128,44 +128,44 @@ mod tests {
 
     #[test]
     fn only_what_repeats_the_question_confirms_and_only_what_was_sent_before_it() {
-        let (mut account, now) = (Account::default(), Instant::now());
-        account.record_sent(1_000);
-        assert!(account.is_due(now));
-        let nonce = account.ask(now);
-        account.record_sent(500);
+        let (mut flow, now) = (Flow::default(), Instant::now());
+        flow.record_sent(1_000);
+        assert!(flow.is_due(now));
+        let nonce = flow.ask(now);
+        flow.record_sent(500);
         for forged in [&[][..], &[0; NONCE_BYTES], &nonce[..7]] {
-            assert!(!account.confirm(forged));
-            assert_eq!(account.unread(), 1_500);
+            assert!(!flow.confirm(forged));
+            assert_eq!(flow.unread(), 1_500);
         }
-        assert!(account.confirm(&nonce));
-        assert_eq!(account.unread(), 500, "what came after the question is not confirmed");
-        assert!(account.has_read_to(1_000) && !account.has_read_to(1_001));
-        assert!(!account.confirm(&nonce), "an answer counts once");
+        assert!(flow.confirm(&nonce));
+        assert_eq!(flow.unread(), 500, "what came after the question is not confirmed");
+        assert!(flow.has_read_to(1_000) && !flow.has_read_to(1_001));
+        assert!(!flow.confirm(&nonce), "an answer counts once");
     }
 
     #[test]
     fn whoever_confirms_nothing_is_sent_a_window_and_for_so_long() {
-        let (mut account, now) = (Account::default(), Instant::now());
-        account.record_sent(WINDOW as usize - 1);
-        assert!(account.is_open(now) && !account.has_room(now));
-        account.record_sent(1);
-        assert!(!account.is_open(now));
-        let mut account = Account::default();
-        account.record_sent(1);
-        account.ask(now);
-        assert!(account.is_open(now) && !account.is_open(now + PATIENCE));
+        let (mut flow, now) = (Flow::default(), Instant::now());
+        flow.record_sent(WINDOW as usize - 1);
+        assert!(flow.is_open(now) && !flow.has_room(now));
+        flow.record_sent(1);
+        assert!(!flow.is_open(now));
+        let mut flow = Flow::default();
+        flow.record_sent(1);
+        flow.ask(now);
+        assert!(flow.is_open(now) && !flow.is_open(now + PATIENCE));
     }
 
     #[test]
     fn a_poll_confirms_what_the_last_answer_held() {
-        let (mut account, now) = (Account::default(), Instant::now());
-        account.record_sent(100);
-        account.expect_poll(now);
-        account.record_poll(60, now);
-        assert_eq!(account.unread(), 40);
-        assert!(!account.is_open(now + PATIENCE), "there is more to be fetched");
-        account.record_poll(200, now);
-        assert_eq!(account.unread(), 0, "never more than was sent");
-        assert!(account.is_open(now + PATIENCE));
+        let (mut flow, now) = (Flow::default(), Instant::now());
+        flow.record_sent(100);
+        flow.expect_poll(now);
+        flow.record_poll(60, now);
+        assert_eq!(flow.unread(), 40);
+        assert!(!flow.is_open(now + PATIENCE), "there is more to be fetched");
+        flow.record_poll(200, now);
+        assert_eq!(flow.unread(), 0, "never more than was sent");
+        assert!(flow.is_open(now + PATIENCE));
     }
 }

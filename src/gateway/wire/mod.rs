@@ -11,6 +11,8 @@ mod upgrade;
 pub mod connection;
 pub mod connections;
 pub mod frames;
+pub mod metrics;
 pub mod pages;
 pub mod refusal;
+pub mod response;
 pub mod transport;

@@ -31,7 +31,7 @@ use crate::{domain::access::Payer, net::byte_budget::Reservation};
 const UPGRADE_MESSAGES: u8 = 2;
 
 #[derive(Debug, Default)]
-pub struct Road {
+pub struct Outbound {
     /// While there is a WebSocket. Here and not behind a pointer, because each delivery comes by.
     stream: Option<TcpStream>,
     /// There was one.
@@ -101,7 +101,7 @@ impl Packets {
     }
 }
 
-impl Road {
+impl Outbound {
     /// There is a WebSocket.
     ///
     /// # Errors
@@ -167,14 +167,14 @@ impl Road {
         self.was_opened && self.packets.waiting.as_ref().is_some_and(|given| given.at.elapsed() > time)
     }
 
-    /// Gives back room that [`Road::hold`] has reserved.
+    /// Gives back room that [`Outbound::hold`] has reserved.
     pub fn release(&mut self, bytes: usize) {
         if let Some(held) = &mut self.packets.held {
             held.shrink(bytes);
         }
     }
 
-    /// The library is about to be given an event or an ack of so many bytes, for which [`Road::may_give`] found room.
+    /// The library is about to be given an event or an ack of so many bytes, for which [`Outbound::may_give`] found room.
     pub fn give(&mut self, bytes: usize) {
         let new = || Box::new(Given { sizes: VecDeque::new(), at: Instant::now() });
         self.packets.waiting.get_or_insert_with(new).sizes.push_back(bytes as u32);
@@ -255,7 +255,7 @@ impl Road {
     }
 
     /// Puts frames of ours on the way, which may come in several parts. `rest` gives what follows a byte of a part,
-    /// where the kernel did not take it. Only while [`Road::is_clear`], or where the library would begin a frame.
+    /// where the kernel did not take it. Only while [`Outbound::is_clear`], or where the library would begin a frame.
     pub fn put(&mut self, parts: &[IoSlice<'_>], rest: impl Fn(usize, usize) -> Bytes) {
         let Some(stream) = &self.stream else { return };
         let mut written = 0;

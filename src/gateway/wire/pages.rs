@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 
-use crate::gateway::ResponseBody;
+use super::response::ResponseBody;
 
 /// The client as its makers build it for a `<script>`: `dist/socket.io.min.js` of the npm package `socket.io-client`.
 const CLIENT: &[u8] = include_bytes!("socket.io-4.8.4.min.js");

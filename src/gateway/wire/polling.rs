@@ -18,7 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::connection::{Link, State, Why};
+use super::connection::{Connection, EndReason, State};
 use crate::{
     domain::access::Payer,
     net::{
@@ -35,7 +35,7 @@ const NOOP_AFTER: Duration = Duration::from_millis(100);
 
 /// Which session, and how its packets are framed.
 #[derive(Clone, Copy, Debug)]
-pub struct Session {
+pub struct PollingSession {
     /// Also the key to it: never logged whole.
     pub id: Sid,
     /// Version 3 of Engine.IO gives before each packet its length.
@@ -45,7 +45,7 @@ pub struct Session {
 /// The state of a session that began by long-polling.
 #[derive(Debug)]
 pub struct Polling {
-    session: Session,
+    session: PollingSession,
     /// A mark behind what the last answer held, for the account.
     answered: u64,
     /// A poll is being answered.
@@ -68,7 +68,7 @@ enum Upgrade {
 }
 
 impl Polling {
-    pub fn session(&self) -> Session {
+    pub fn session(&self) -> PollingSession {
         self.session
     }
 
@@ -81,38 +81,39 @@ impl Polling {
 }
 
 /// A poll that is being answered. Ends its session when dropped: what the library had ready for it may be lost.
-pub struct PollGuard(Option<Arc<Link>>);
+pub struct PollGuard(Option<Arc<Connection>>);
 
 impl PollGuard {
     /// Begins a poll. `None`: another one is being answered, and what that is answered may be lost; the session is ended.
-    pub fn begin(link: &Arc<Link>) -> Option<Self> {
-        let is_second = link.polling(|polling| std::mem::replace(&mut polling.is_polled, true)) == Some(true);
+    pub fn begin(connection: &Arc<Connection>) -> Option<Self> {
+        let is_second =
+            connection.polling(|polling| std::mem::replace(&mut polling.is_polled, true)) == Some(true);
         if is_second {
-            link.cut_for(Why::AnswerLost);
+            connection.abort_for(EndReason::AnswerLost);
         }
-        (!is_second).then(|| Self(Some(link.clone())))
+        (!is_second).then(|| Self(Some(connection.clone())))
     }
 
     /// The poll has its answer, which is followed.
     pub fn disarm(mut self) {
-        if let Some(link) = self.0.take() {
-            link.polling(|polling| polling.is_polled = false);
+        if let Some(connection) = self.0.take() {
+            connection.polling(|polling| polling.is_polled = false);
         }
     }
 }
 
 impl Drop for PollGuard {
     fn drop(&mut self) {
-        if let Some(link) = self.0.take().filter(|link| !link.has_websocket()) {
+        if let Some(connection) = self.0.take().filter(|connection| !connection.has_websocket()) {
             // Its connection has ended; the log says so.
-            link.cut();
+            connection.abort();
         }
     }
 }
 
-impl Link {
+impl Connection {
     /// Notes which session it is, that begins by long-polling.
-    pub(super) fn set_polling(&self, session: Session) {
+    pub(super) fn set_polling(&self, session: PollingSession) {
         self.state.lock().polling = Some(Box::new(Polling {
             session,
             answered: 0,
@@ -136,18 +137,18 @@ impl Link {
             match timeout(DELIVERY_TIMEOUT, answer.done()).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.cut_for(Why::AnswerLost);
+                    self.abort_for(EndReason::AnswerLost);
                     return false;
                 }
                 Err(_) => {
-                    self.give_up(Why::Unread);
+                    self.abort_unread(EndReason::Unread);
                     return false;
                 }
             }
         }
-        self.change(|State { account, road, polling, .. }| {
-            if let Some(polling) = polling.as_deref().filter(|_| !road.was_opened()) {
-                account.record_poll(polling.answered, Instant::now());
+        self.change(|State { flow, outbound, polling, .. }| {
+            if let Some(polling) = polling.as_deref().filter(|_| !outbound.was_opened()) {
+                flow.record_poll(polling.answered, Instant::now());
             }
         });
         true
@@ -156,17 +157,17 @@ impl Link {
     /// A poll is answered with these packets. Returns what they hold of the budget until they have left: they were
     /// held before, as packets that wait, so they are not refused here.
     pub(super) fn record_answer(&self, body: &[u8]) -> Option<Reservation<Payer>> {
-        let State { account, road, polling, .. } = &mut *self.state.lock();
+        let State { flow, outbound, polling, .. } = &mut *self.state.lock();
         let polling = polling.as_deref_mut()?;
-        road.record_answer(body, polling.session.has_lengths);
-        polling.answered = account.sent() - road.given_bytes() as u64;
-        Some(self.common.waiting.record(road.payer()?, body.len()))
+        outbound.record_answer(body, polling.session.has_lengths);
+        polling.answered = flow.sent() - outbound.given_bytes() as u64;
+        Some(self.common.waiting.record(outbound.payer()?, body.len()))
     }
 
     /// `delivery` tells when the last answer has left the process, by this connection.
     pub(super) fn follow_answer(&self, delivery: Delivery, answers: Answers) {
         let is_cut =
-            self.polling(|polling| polling.answer = Some((delivery, answers))).is_some() && self.is_cut();
+            self.polling(|polling| polling.answer = Some((delivery, answers))).is_some() && self.is_aborted();
         if is_cut {
             // The session was cut meanwhile, so nothing of the answer may be handed out any more.
             self.polling(|polling| polling.abort_answer());
@@ -194,9 +195,9 @@ impl Link {
 
     /// Begins a change of transport. `None`: one is under way or done, or there is no session that polls.
     pub(super) fn begin_upgrade(self: &Arc<Self>) -> Option<UpgradeGuard> {
-        let State { road, polling, .. } = &mut *self.state.lock();
+        let State { outbound, polling, .. } = &mut *self.state.lock();
         let polling = polling.as_deref_mut().filter(|polling| polling.upgrade == Upgrade::None)?;
-        if road.was_opened() {
+        if outbound.was_opened() {
             return None;
         }
         polling.upgrade = Upgrade::Open;
@@ -205,7 +206,7 @@ impl Link {
 }
 
 /// A change of transport under way, until this is dropped.
-pub struct UpgradeGuard(Arc<Link>);
+pub struct UpgradeGuard(Arc<Connection>);
 
 impl UpgradeGuard {
     /// The client waits for its last poll to end.

@@ -25,12 +25,12 @@ struct Round {
     /// Sockets that wait for the next round, each once for each time it asked.
     waiting: VecDeque<Waker>,
     /// A task is waiting to begin the next round.
-    is_ending: bool,
+    is_closing: bool,
 }
 
 impl Default for Readers {
     fn default() -> Self {
-        Self(Mutex::new(Round { left: FRAMES, waiting: VecDeque::new(), is_ending: false }))
+        Self(Mutex::new(Round { left: FRAMES, waiting: VecDeque::new(), is_closing: false }))
     }
 }
 
@@ -42,7 +42,7 @@ impl Readers {
             return true;
         }
         round.waiting.push_back(socket.clone());
-        if !std::mem::replace(&mut round.is_ending, true) {
+        if !std::mem::replace(&mut round.is_closing, true) {
             tokio::spawn(end_rounds(self.clone()));
         }
         false
@@ -63,7 +63,7 @@ async fn end_rounds(readers: Arc<Readers>) {
             let round = &mut *readers.0.lock();
             round.left = FRAMES;
             if round.waiting.is_empty() {
-                round.is_ending = false;
+                round.is_closing = false;
                 return;
             }
             let next = round.waiting.len().min(WOKEN);

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    connection::{Link, Why},
+    connection::{Connection, EndReason},
     frames::{BINARY, Ended, Frames, PONG, TEXT, is_begun, is_control, opcode},
     payload::{DECISIVE_BYTES, ELSEWHERE, MESSAGE, NOOP, announces_attachments},
     readers::Readers,
@@ -39,7 +39,7 @@ const FREE_BYTES: usize = 16 * 1024;
 
 pub struct Stream {
     /// Has the TCP stream itself.
-    link: Arc<Link>,
+    connection: Arc<Connection>,
     /// Read by the HTTP side already.
     first: Bytes,
     inbound: Frames,
@@ -47,9 +47,9 @@ pub struct Stream {
     begun: u64,
     /// The library keeps the message that has begun until its event is whole: a binary attachment, or the text before it.
     is_kept: bool,
-    /// The client's link may hold room for attachments.
+    /// The client's connection may hold room for attachments.
     has_attachments: bool,
-    /// What the client's link holds for a message that has not come to its end.
+    /// What the client's connection holds for a message that has not come to its end.
     held: usize,
     /// Bytes of the library's that are not to be written: its answer to a probe, which has been answered.
     left_out: usize,
@@ -68,22 +68,22 @@ impl Stream {
     pub fn new(
         stream: TcpStream,
         first: Bytes,
-        link: Arc<Link>,
+        connection: Arc<Connection>,
         is_upgrade: bool,
         patience: Duration,
     ) -> Self {
         // A second WebSocket of a session comes to nothing, without harm to the first.
-        let link = match link.set_stream(stream, is_upgrade) {
-            Ok(()) => link,
-            Err(stream) => Link::of_its_own(stream),
+        let connection = match connection.set_stream(stream, is_upgrade) {
+            Ok(()) => connection,
+            Err(stream) => Connection::of_its_own(stream),
         };
-        if link.is_cut() {
+        if connection.is_aborted() {
             // Before there was anything to cut.
-            link.cut();
+            connection.abort();
         }
         let left_out = if is_upgrade { LIBRARY_ANSWER_BYTES } else { 0 };
         Self {
-            link,
+            connection,
             first,
             inbound: Frames::default(),
             begun: 0,
@@ -101,7 +101,7 @@ impl Stream {
 
     /// Writes what can be written, as soon as that is something.
     fn put(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.link.poll_write(cx, bytes) {
+        match self.connection.poll_write(cx, bytes) {
             Poll::Ready(done) => {
                 self.deadline = None;
                 Poll::Ready(done)
@@ -112,7 +112,7 @@ impl Stream {
 
     /// Writes what is left of frames that are not the library's: it may have none to come after them.
     fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.link.is_drained(cx.waker()) {
+        match self.connection.is_drained(cx.waker()) {
             true => Poll::Ready(Ok(())),
             false => self.put(cx, &[]).map_ok(drop),
         }
@@ -121,7 +121,7 @@ impl Stream {
     /// Checks whether the sockets of this caller may read now.
     fn may_read(&mut self, cx: &Context<'_>) -> bool {
         if self.readers.is_none() {
-            self.readers = self.link.readers();
+            self.readers = self.connection.readers();
         }
         self.readers.as_ref().is_none_or(|readers| readers.may_read(cx.waker()))
     }
@@ -132,13 +132,13 @@ impl Stream {
         let unfinished = self.begun.saturating_add(self.inbound.unfinished()) as usize;
         let wanted = if unfinished > FREE_BYTES { unfinished } else { 0 };
         if wanted > self.held {
-            let is_too_long = wanted > UNIDENTIFIED_BYTES && self.link.is_unidentified();
-            if is_too_long || !self.link.hold(wanted - self.held) {
-                self.link.cut_for(Why::TooMuchWaits);
+            let is_too_long = wanted > UNIDENTIFIED_BYTES && self.connection.is_unidentified();
+            if is_too_long || !self.connection.hold(wanted - self.held) {
+                self.connection.abort_for(EndReason::TooMuchWaits);
                 return;
             }
         } else if wanted < self.held {
-            self.link.release(self.held - wanted);
+            self.connection.release(self.held - wanted);
         }
         self.held = wanted;
     }
@@ -147,25 +147,25 @@ impl Stream {
     /// wants another namespace too often. A packet that means nothing becomes a heartbeat.
     fn follow(&mut self, bytes: &mut [u8]) {
         let (mut frames, mut messages, mut is_elsewhere) = (0, 0, false);
-        let Self { link, inbound, begun, is_kept, has_attachments, .. } = self;
+        let Self { connection, inbound, begun, is_kept, has_attachments, .. } = self;
         let mut noops = Vec::new();
         inbound.pass(bytes, |Ended { first, start, length, end }| {
             frames += 1;
             let is_whole = !is_begun(first) && *begun == 0;
             match opcode(first) {
-                PONG => link.record_pong(start),
+                PONG => connection.record_pong(start),
                 BINARY => *is_kept = true,
                 TEXT => {
                     messages += 1;
                     let is_cut = is_begun(first) && start.len() < DECISIVE_BYTES;
                     *is_kept = is_cut || announces_attachments(start);
                     if start.starts_with(MESSAGE.as_bytes()) && std::mem::take(has_attachments) {
-                        link.release_attachments();
+                        connection.release_attachments();
                     }
                     // In pieces so small that it cannot be seen what it is, counts too.
                     let is_hidden = is_begun(first) && start.len() < ELSEWHERE.len();
                     let is_other = start.starts_with(ELSEWHERE.as_bytes()) || is_hidden;
-                    is_elsewhere |= is_other && !link.may_wander();
+                    is_elsewhere |= is_other && !connection.may_wander();
                     if is_whole && length == 1 && start == NOOP.as_bytes() {
                         noops.push(end - 1);
                     }
@@ -178,7 +178,7 @@ impl Stream {
                     let whole = std::mem::take(begun);
                     if *is_kept {
                         *has_attachments = true;
-                        link.record_attachment(whole as usize);
+                        connection.record_attachment(whole as usize);
                     }
                 }
             }
@@ -191,11 +191,11 @@ impl Stream {
             readers.record(frames);
         }
         if is_elsewhere {
-            self.link.cut_for(Why::Malformed);
+            self.connection.abort_for(EndReason::Malformed);
         }
         self.hold_unfinished();
         if messages > 0 {
-            self.link.record_messages(messages);
+            self.connection.record_messages(messages);
         }
     }
 
@@ -208,7 +208,7 @@ impl Stream {
 
     /// An error alone would go unnoticed until the next read.
     fn end(&self) -> Poll<io::Result<usize>> {
-        self.link.give_up(Why::Unread);
+        self.connection.abort_unread(EndReason::Unread);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -217,7 +217,7 @@ impl Stream {
 /// between its transports, and answer every poll that there is nothing new.
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.link.lose_stream();
+        self.connection.lose_stream();
     }
 }
 
@@ -237,7 +237,7 @@ impl AsyncRead for Stream {
         }
         let before = buffer.filled().len();
         if this.first.is_empty() {
-            ready!(this.link.poll_read(cx, buffer))?;
+            ready!(this.connection.poll_read(cx, buffer))?;
         } else {
             let length = this.first.len().min(buffer.remaining());
             // Of the last, nothing is kept.
@@ -255,7 +255,7 @@ impl AsyncWrite for Stream {
         mut bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         // The kernel or a proxy may go on taking heartbeats. Each is a look at whether anybody reads them.
-        if self.link.is_unanswered_for(2 * self.patience) {
+        if self.connection.is_unanswered_for(2 * self.patience) {
             return self.end();
         }
         if self.left_out > 0 {
@@ -263,11 +263,11 @@ impl AsyncWrite for Stream {
             self.left_out -= left_out;
             return Poll::Ready(Ok(left_out));
         }
-        if self.link.is_ending()
+        if self.connection.is_closing()
             && let Some(replaced) = refusal::find(bytes)
         {
             if replaced.start == 0 {
-                self.link.put(replaced.frame);
+                self.connection.put(replaced.frame);
                 return Poll::Ready(Ok(replaced.length));
             }
             bytes = &bytes[..replaced.start];
@@ -288,7 +288,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.link.shut_down())
+        Poll::Ready(self.connection.shut_down())
     }
 }
 
@@ -310,17 +310,15 @@ mod tests {
     };
 
     use super::super::{
-        connection::Sent,
-        connections::Links,
+        connection::SendOutcome,
+        connections::Connections,
         frames::{self, NONCE_BYTES, PING},
+        metrics::SocketMetrics,
     };
     use super::*;
-    use crate::{
-        domain::{access::Payer, id::UserId},
-        gateway::metrics::Sockets,
-    };
+    use crate::domain::{access::Payer, id::UserId};
 
-    /// Fills the road, so that a ping does not fit; returns how much was put on it.
+    /// Fills the outbound, so that a ping does not fit; returns how much was put on it.
     fn fill(stream: &TcpStream) -> usize {
         let mut filled = 0;
         while let Ok(written) = stream.try_write(&[0; 4096]) {
@@ -337,18 +335,19 @@ mod tests {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (server, _) = listener.accept().await.unwrap();
             server.writable().await.unwrap();
-            let (link, patience) = (Arc::<Link>::default(), Duration::from_secs(60));
+            let (connection, patience) = (Arc::<Connection>::default(), Duration::from_secs(60));
             let connected = text("40{}");
             let filled = fill(&server);
-            let mut stream = Stream::new(server, Bytes::new(), link.clone(), false, patience);
+            let mut stream = Stream::new(server, Bytes::new(), connection.clone(), false, patience);
             let mut bytes = vec![0; filled];
             client.read_exact(&mut bytes).await.unwrap();
             stream.write_all(&connected).await.unwrap();
             client.read_exact(&mut bytes[..connected.len()]).await.unwrap();
-            let filled = fill(link.state.lock().road.stream().unwrap());
+            let filled = fill(connection.state.lock().outbound.stream().unwrap());
             let frame = Bytes::from(text("42[]"));
-            let sent = link.send(&[IoSlice::new(&frame)], |_, from| frame.slice(from..), Instant::now());
-            assert!(matches!(sent, Sent::Yes(_)), "{sent:?}");
+            let sent =
+                connection.send(&[IoSlice::new(&frame)], |_, from| frame.slice(from..), Instant::now());
+            assert!(matches!(sent, SendOutcome::Sent(_)), "{sent:?}");
             let used = tokio::spawn(async move {
                 if is_flushed {
                     stream.flush().await.unwrap();
@@ -362,7 +361,7 @@ mod tests {
             assert_eq!((own, ping[0], ping[1]), (&*frame, 0x80 | PING, NONCE_BYTES as u8));
             client.write_all(&[&[0x80 | PONG, 0x88, 0, 0, 0, 0], &ping[2..]].concat()).await.unwrap();
             timeout(Duration::from_secs(5), async {
-                while !link.has_read() {
+                while !connection.has_read() {
                     tokio::task::yield_now().await;
                 }
             })
@@ -377,16 +376,16 @@ mod tests {
     #[tokio::test]
     async fn sockets_of_one_caller_take_turns() {
         const SOCKETS: usize = 200;
-        let links = Links::new(Sockets::default());
+        let connections = Connections::new(SocketMetrics::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let speaking = async |user| {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (server, _) = listener.accept().await.unwrap();
             client.write_all(&text("42[]")).await.unwrap();
             server.readable().await.unwrap();
-            let link = links.create();
-            link.identify(Payer::User(UserId::new(user).unwrap()));
-            (client, Stream::new(server, Bytes::new(), link, false, Duration::from_secs(60)))
+            let connection = connections.create();
+            connection.identify(Payer::User(UserId::new(user).unwrap()));
+            (client, Stream::new(server, Bytes::new(), connection, false, Duration::from_secs(60)))
         };
         let mut one = Vec::new();
         for _ in 0..SOCKETS {
@@ -409,16 +408,16 @@ mod tests {
         timeout(Duration::from_secs(10), join_all(all)).await.expect("all have their turn");
     }
 
-    /// A connection whose road is narrow.
-    async fn pair(patience: Duration) -> (TcpStream, Stream, Arc<Link>) {
+    /// A connection whose outbound is narrow.
+    async fn pair(patience: Duration) -> (TcpStream, Stream, Arc<Connection>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpSocket::new_v4().unwrap();
         client.set_recv_buffer_size(4096).unwrap();
         let client = client.connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         SockRef::from(&server).set_send_buffer_size(4096).unwrap();
-        let link = Arc::<Link>::default();
-        (client, Stream::new(server, Bytes::new(), link.clone(), false, patience), link)
+        let connection = Arc::<Connection>::default();
+        (client, Stream::new(server, Bytes::new(), connection.clone(), false, patience), connection)
     }
 
     fn text(payload: &str) -> Vec<u8> {
@@ -430,17 +429,17 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn frames_of_both_kinds_stay_whole_and_in_order() {
         const EACH: usize = 3_000;
-        let (client, stream, link) = pair(Duration::from_secs(60)).await;
+        let (client, stream, connection) = pair(Duration::from_secs(60)).await;
         let (mut read, mut write) = tokio::io::split(stream);
         let given = Arc::<AtomicU64>::default();
         let counted = given.clone();
         let library = {
-            let link = link.clone();
+            let connection = connection.clone();
             let writing = async move {
                 write.write_all(&text("40{}")).await.unwrap();
                 for n in 0..EACH {
-                    assert!(link.hold(100));
-                    link.give(100);
+                    assert!(connection.hold(100));
+                    connection.give(100);
                     given.fetch_add(1, Ordering::SeqCst);
                     let frame = text(&format!("42[\"library\",{n},\"{}\"]", "x".repeat(n * 7 % 900)));
                     for piece in frame.chunks(1 + n % 400) {
@@ -466,10 +465,10 @@ mod tests {
                     Bytes::from(text(&format!("42[\"own\",{},{given},\"{pad}\"]", n + more)))
                 });
                 let slices = [IoSlice::new(&frames[0]), IoSlice::new(&frames[1])];
-                match link.send(&slices, |part, from| frames[part].slice(from..), Instant::now()) {
-                    Sent::Yes(_) => n += 2,
-                    Sent::Closed => tokio::task::yield_now().await,
-                    Sent::Library => {
+                match connection.send(&slices, |part, from| frames[part].slice(from..), Instant::now()) {
+                    SendOutcome::Sent(_) => n += 2,
+                    SendOutcome::Closed => tokio::task::yield_now().await,
+                    SendOutcome::ByLibrary => {
                         by_library += 1;
                         tokio::task::yield_now().await;
                     }

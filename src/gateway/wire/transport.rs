@@ -18,14 +18,15 @@ use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 
 use super::{
-    connection::{Link, Why},
-    connections::Links,
+    connection::{Connection, EndReason},
+    connections::Connections,
     payload::{
         ATTACHMENT, ELSEWHERE, MESSAGE, NOOP, announces_attachments, each_packet, from_version_3,
         without_noops,
     },
-    polling::{self, PollGuard, Session},
+    polling::{self, PollGuard, PollingSession},
     refusal,
+    response::{BoxError, ResponseBody, refused},
     stream::Stream,
     upgrade::wait,
 };
@@ -35,7 +36,6 @@ use crate::{
         access::Payer,
         error::{Code, Error},
     },
-    gateway::{BoxError, ResponseBody, refused},
     metrics::{Counter, Metrics},
     net::{
         accept::{Peer, freed},
@@ -54,7 +54,7 @@ const BODY_STEP: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct Transport<L> {
     library: L,
-    links: Arc<Links>,
+    connections: Arc<Connections>,
     /// How long a WebSocket may take nothing, and half of how long a client may read nothing.
     patience: Duration,
     bodies: Bodies,
@@ -94,7 +94,7 @@ where
     /// Puts a transport in front of the library, and ends sessions that have no connection.
     pub fn new(
         library: L,
-        links: Arc<Links>,
+        connections: Arc<Connections>,
         patience: Duration,
         limits: &config::Limits,
         service: &Arc<Service>,
@@ -108,13 +108,13 @@ where
         };
         let handshakes = Handshakes::new(limits, metrics);
         let (ending, ended) = mpsc::unbounded_channel();
-        links.end_sessions_with(ending);
+        connections.end_sessions_with(ending);
         let state = (library.clone(), ended);
         tasks.task("session_ends").spawn(state, |(library, ended)| end_sessions(library, ended).boxed());
-        let waiting = links.waiting();
+        let waiting = connections.waiting();
         let help = "What waits for sockets in the process, and messages of theirs that have not come whole";
         metrics.watch_bytes("sockets_waiting", help, move || waiting.used());
-        Self { library, links, patience, bodies, handshakes }
+        Self { library, connections, patience, bodies, handshakes }
     }
 
     /// Answers one request.
@@ -122,22 +122,22 @@ where
         let session = parameter(&request, "sid").map(str::to_owned);
         let accept = accepted(&request);
         let Some(session) = session else { return self.open(request, accept).await };
-        let Some(link) = self.links.find(&session) else {
+        let Some(connection) = self.connections.find(&session) else {
             // Before anything of a body is read.
             return Ok(refused(StatusCode::BAD_REQUEST, UNKNOWN_SESSION));
         };
-        if request.method() == Method::POST && link.is_unanswered_for(2 * self.patience) {
+        if request.method() == Method::POST && connection.is_unanswered_for(2 * self.patience) {
             // It is heard of, and polls no more.
-            link.give_up(Why::Unread);
+            connection.abort_unread(EndReason::Unread);
         }
-        if link.is_cut() {
+        if connection.is_aborted() {
             // The client takes the session for lost, and connects again.
             return Ok(refused(StatusCode::BAD_REQUEST, "this session has ended"));
         }
         match (accept, request.method()) {
-            (Some(accept), _) => Ok(self.upgrade(request, link, accept)),
-            (None, &Method::GET) => self.poll(request, link).await,
-            (None, &Method::POST) => self.receive(request, link).await,
+            (Some(accept), _) => Ok(self.upgrade(request, connection, accept)),
+            (None, &Method::GET) => self.poll(request, connection).await,
+            (None, &Method::POST) => self.receive(request, connection).await,
             (None, _) => self.ask(small(&request).map(|()| Full::default())).await,
         }
     }
@@ -156,14 +156,14 @@ where
             Ok(place) => place,
             Err(refusal) => return Ok(*refusal),
         };
-        let link = self.links.create();
-        link.set_unidentified(payer(None, from), place);
+        let connection = self.connections.create();
+        connection.set_unidentified(payer(None, from), place);
         if let Some(accept) = accept {
-            return Ok(self.take_over(request, link, accept));
+            return Ok(self.take_over(request, connection, accept));
         }
         // Not as it came: the library keeps it for as long as the session lasts.
         let mut small = small(&request);
-        small.extensions_mut().insert(link.clone());
+        small.extensions_mut().insert(connection.clone());
         let has_lengths = has_lengths(&small);
         let response = self.library.clone().oneshot(small.map(|()| Full::default())).await?;
         if response.status() != StatusCode::OK {
@@ -173,8 +173,8 @@ where
         let Ok(body) = body.collect().await else { return Ok(refused(StatusCode::BAD_REQUEST, "cut off")) };
         let body = body.to_bytes();
         if let Some(id) = opened_session(&body) {
-            link.set_polling(Session { id, has_lengths });
-            self.links.insert(id, &link);
+            connection.set_polling(PollingSession { id, has_lengths });
+            self.connections.insert(id, &connection);
         }
         Ok(Response::from_parts(parts, Full::from(body).map_err(Into::into).boxed_unsync()))
     }
@@ -188,10 +188,10 @@ where
     async fn receive(
         self,
         request: Request<Incoming>,
-        link: Arc<Link>,
+        connection: Arc<Connection>,
     ) -> Result<Response<ResponseBody>, Infallible> {
         let (mut small, body) = (small(&request), request.into_body());
-        match self.bodies.read(&small, &link, body).await {
+        match self.bodies.read(&small, &connection, body).await {
             Ok(body) => {
                 let sid = parameter(&small, "sid").unwrap_or_default();
                 let uri = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
@@ -200,7 +200,7 @@ where
             }
             Err((status, why)) => {
                 if status == StatusCode::BAD_REQUEST {
-                    link.cut_for(Why::Malformed);
+                    connection.abort_for(EndReason::Malformed);
                 }
                 Ok(refused(status, why))
             }
@@ -211,12 +211,12 @@ where
     async fn poll(
         self,
         request: Request<Incoming>,
-        link: Arc<Link>,
+        connection: Arc<Connection>,
     ) -> Result<Response<ResponseBody>, Infallible> {
-        let Some(guard) = PollGuard::begin(&link) else {
+        let Some(guard) = PollGuard::begin(&connection) else {
             return Ok(refused(StatusCode::BAD_REQUEST, "another poll of this session waits for its answer"));
         };
-        if !link.record_poll().await {
+        if !connection.record_poll().await {
             return Ok(refused(StatusCode::BAD_REQUEST, "the last answer was not read"));
         }
         let has_lengths = has_lengths(&request);
@@ -235,7 +235,7 @@ where
                 (parts, body.to_bytes())
             }
             // Nothing is taken from the library before there is an answer, so it may be left.
-            () = link.wait_for_noop() => (noop_parts(), polling::noop(has_lengths)),
+            () = connection.wait_for_noop() => (noop_parts(), polling::noop(has_lengths)),
         };
         if parts.status != StatusCode::OK {
             guard.disarm();
@@ -244,7 +244,7 @@ where
         let Some(answers) = answers else {
             return Ok(refused(StatusCode::INTERNAL_SERVER_ERROR, "no connection"));
         };
-        let body = match link.is_ending() {
+        let body = match connection.is_closing() {
             true => {
                 // The refusal has another length than the library's.
                 parts.headers.remove(header::CONTENT_LENGTH);
@@ -253,9 +253,9 @@ where
             false => body,
         };
         // It was held as long as it waited; from here on until it has left.
-        let held = link.record_answer(&body);
+        let held = connection.record_answer(&body);
         let (followed, delivery) = answers.follow(Bytes::from_owner(Held(body, held)), keeps_alive);
-        link.follow_answer(delivery, answers);
+        connection.follow_answer(delivery, answers);
         guard.disarm();
         Ok(Response::from_parts(parts, followed.map_err(Into::into).boxed_unsync()))
     }
@@ -264,10 +264,10 @@ where
     fn upgrade(
         self,
         mut request: Request<Incoming>,
-        link: Arc<Link>,
+        connection: Arc<Connection>,
         accept: Accept,
     ) -> Response<ResponseBody> {
-        let Some(guard) = link.begin_upgrade() else {
+        let Some(guard) = connection.begin_upgrade() else {
             return refused(StatusCode::BAD_REQUEST, "another WebSocket of this session is open");
         };
         let Self { library, patience, .. } = self;
@@ -280,12 +280,12 @@ where
                 return;
             };
             // A client changes over when it has read the answer to its last poll, as it polls again only then.
-            let Some(poll) = PollGuard::begin(&link) else { return };
-            if !link.record_poll().await {
+            let Some(poll) = PollGuard::begin(&connection) else { return };
+            if !connection.record_poll().await {
                 return;
             }
             poll.disarm();
-            let stream = Box::new(Stream::new(stream, said, link, true, patience));
+            let stream = Box::new(Stream::new(stream, said, connection, true, patience));
             if let Err(error) = library.oneshot((stream, request)).await {
                 debug!(%error, "WebSocket");
             }
@@ -298,17 +298,17 @@ where
     fn take_over(
         self,
         mut request: Request<Incoming>,
-        link: Arc<Link>,
+        connection: Arc<Connection>,
         accept: Accept,
     ) -> Response<ResponseBody> {
         let Self { library, patience, .. } = self;
         let upgrading = upgrade::on(&mut request);
         let mut request = small(&request);
-        request.extensions_mut().insert(link.clone());
+        request.extensions_mut().insert(connection.clone());
         tokio::spawn(async move {
             let Some((stream, first)) = freed(upgrading).await else { return };
             // Boxed: the library's tasks have room for it at several places.
-            let stream = Box::new(Stream::new(stream, first, link, false, patience));
+            let stream = Box::new(Stream::new(stream, first, connection, false, patience));
             if let Err(error) = library.oneshot((stream, request)).await {
                 debug!(%error, "WebSocket");
             }
@@ -318,11 +318,11 @@ where
 }
 
 /// Ends sessions that have no connection, as their clients would.
-async fn end_sessions<L, B>(library: &mut L, ended: &mut mpsc::UnboundedReceiver<Session>)
+async fn end_sessions<L, B>(library: &mut L, ended: &mut mpsc::UnboundedReceiver<PollingSession>)
 where
     L: TowerService<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible, Future: Send> + Clone,
 {
-    while let Some(Session { id, has_lengths }) = ended.recv().await {
+    while let Some(PollingSession { id, has_lengths }) = ended.recv().await {
         let version = if has_lengths { 3 } else { 4 };
         let uri = format!("/socket.io/?EIO={version}&transport=polling&sid={}", id.as_str());
         let request = Request::post(uri).body(polling::close(has_lengths)).expect("of plain text");
@@ -361,10 +361,16 @@ type Refusal = (StatusCode, &'static str);
 
 impl Bodies {
     /// The body of a request that sends something, framed as version 4 of Engine.IO has it.
-    async fn read(&self, request: &Request<()>, link: &Link, body: Incoming) -> Result<Bytes, Refusal> {
-        let payer = link.payer().unwrap_or_else(|| payer(None, Client::address(request.extensions().get())));
+    async fn read(
+        &self,
+        request: &Request<()>,
+        connection: &Connection,
+        body: Incoming,
+    ) -> Result<Bytes, Refusal> {
+        let payer =
+            connection.payer().unwrap_or_else(|| payer(None, Client::address(request.extensions().get())));
         let limits = &self.service.limits;
-        let (most, time) = match link.is_unidentified() {
+        let (most, time) = match connection.is_unidentified() {
             true => (self.body.min(UNIDENTIFIED_BYTES), limits.body_timeout.min(self.handshake_timeout)),
             false => (self.body, limits.body_timeout),
         };
@@ -380,7 +386,7 @@ impl Bodies {
             }
             Ok(Err(Unread::BrokenOff)) => {
                 // Its network did, and nothing it has sent is at fault.
-                link.cut();
+                connection.abort();
                 return Err((StatusCode::BAD_REQUEST, "the body ended before its end"));
             }
             Err(_) => {
@@ -402,12 +408,12 @@ impl Bodies {
             }
             has_noop |= packet == NOOP;
             if packet.starts_with(MESSAGE) {
-                link.release_attachments();
+                connection.release_attachments();
             }
             if packet.starts_with(ATTACHMENT) || announces_attachments(packet.as_bytes()) {
-                link.record_attachment(packet.len());
+                connection.record_attachment(packet.len());
             }
-            match packet.starts_with(ELSEWHERE) && !link.may_wander() {
+            match packet.starts_with(ELSEWHERE) && !connection.may_wander() {
                 true => Err((StatusCode::BAD_REQUEST, "there is no such namespace")),
                 false => Ok(()),
             }

@@ -1,7 +1,7 @@
 //! Everything but positions on its way to one socket: at once while the socket keeps up, else it waits here, in
 //! order.
 //!
-//! Positions never wait: a room sends the newest one as soon as the outlet takes it (`rooms/room`).
+//! Positions never wait: a room sends the newest one as soon as the outbox takes it (`rooms/room`).
 
 mod queue;
 
@@ -14,7 +14,7 @@ use socketioxide::{SendError, SocketError, extract::SocketRef};
 use tokio::time::{Instant, sleep};
 
 pub use self::queue::{Ack, CHAT, Item, body};
-use self::queue::{Event, Queue, TAIL, TooMuch, Topic, Waiting};
+use self::queue::{Event, Queue, Queued, TAIL, TooMuch, Topic};
 use crate::{
     domain::{
         event::RemovalReason,
@@ -22,7 +22,7 @@ use crate::{
     },
     gateway::{
         rooms::room::Update,
-        wire::connection::{Link, Sent, Why},
+        wire::connection::{Connection, EndReason, SendOutcome},
     },
 };
 
@@ -34,8 +34,8 @@ const WITHDRAWN: Duration = Duration::from_millis(800);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The way to one socket. Kept by the socket, so it never holds that.
-pub struct Outlet {
-    link: Arc<Link>,
+pub struct Outbox {
+    connection: Arc<Connection>,
     /// Written by whoever has something for the socket; emptied when it reads again.
     state: Mutex<State>,
     blocked: Arc<Blocked>,
@@ -44,39 +44,39 @@ pub struct Outlet {
 #[derive(Default)]
 struct State {
     waiting: Queue,
-    /// The outlet is among those of [`Blocked`].
+    /// The outbox is among those of [`Blocked`].
     is_blocked: bool,
-    /// Topics of which the socket may not have read everything yet, each once, with the link's mark behind the last
-    /// event. Whenever one is added those that were read go, so the link's window bounds the list.
+    /// Topics of which the socket may not have read everything yet, each once, with the connection's mark behind the last
+    /// event. Whenever one is added those that were read go, so the connection's window bounds the list.
     unread: Vec<(Topic, u64)>,
 }
 
 /// Sockets for which something waits. Written when something begins to, emptied by [`flush`].
-pub type Blocked = Mutex<Vec<(SocketRef, Arc<Outlet>)>>;
+pub type Blocked = Mutex<Vec<(SocketRef, Arc<Outbox>)>>;
 
-impl Outlet {
-    /// Creates the outlet of a socket that is connecting.
-    pub fn new(link: Arc<Link>, blocked: Arc<Blocked>) -> Self {
-        Self { link, state: Mutex::default(), blocked }
+impl Outbox {
+    /// Creates the outbox of a socket that is connecting.
+    pub fn new(connection: Arc<Connection>, blocked: Arc<Blocked>) -> Self {
+        Self { connection, state: Mutex::default(), blocked }
     }
 
     /// Where positions go at once, while nothing waits here.
-    pub fn link(&self) -> &Arc<Link> {
-        &self.link
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
     }
 
-    /// Sends positions by the library, as the link has said; all or none. Returns a mark behind them.
+    /// Sends positions by the library, as the connection has said; all or none. Returns a mark behind them.
     pub fn send_positions(&self, socket: &SocketRef, updates: &[Update]) -> Option<u64> {
         let bytes = |update: &Update| update.chat().get().len() + ENVELOPE;
-        if !self.link.may_give(updates.iter().map(bytes).sum()) {
+        if !self.connection.may_give(updates.iter().map(bytes).sum()) {
             return None;
         }
         let mut mark = 0;
         for update in updates {
-            mark = self.link.give(bytes(update));
+            mark = self.connection.give(bytes(update));
             if self.emit(socket, CHAT, update.chat()).is_err() {
                 // Far more than the window: some may have been taken, so none can be sent again.
-                self.cut(Why::TooMuchWaits);
+                self.abort(EndReason::TooMuchWaits);
             }
         }
         Some(mark)
@@ -84,17 +84,17 @@ impl Outlet {
 
     /// Has the socket read so much that it may be sent what it has missed?
     pub fn has_room(&self) -> bool {
-        !self.link.is_owed() && self.link.has_room()
+        !self.connection.is_owed() && self.connection.has_room()
     }
 
     /// Sends an event, now or in its turn.
-    pub fn event(self: &Arc<Self>, socket: &SocketRef, name: &'static str, body: Arc<RawValue>) {
-        self.send(socket, Waiting::Event(Event { name, body }));
+    pub fn send_event(self: &Arc<Self>, socket: &SocketRef, name: &'static str, body: Arc<RawValue>) {
+        self.send(socket, Queued::Event(Event { name, body }));
     }
 
     /// Sends an event of a room, now or in its turn, as long as the socket is in the room. `of`: who speaks, or who
     /// has come or gone.
-    pub fn event_in(
+    pub fn send_room_event(
         self: &Arc<Self>,
         socket: &SocketRef,
         room: LocationId,
@@ -102,23 +102,23 @@ impl Outlet {
         name: &'static str,
         body: Arc<RawValue>,
     ) {
-        self.send(socket, Waiting::InRoom(room, of, Event { name, body }));
+        self.send(socket, Queued::InRoom(room, of, Event { name, body }));
     }
 
     /// Sends an event of a list, now or in its turn, as long as that may be seen.
-    pub fn event_of(
+    pub fn send_list_event(
         self: &Arc<Self>,
         socket: &SocketRef,
         item: Item,
         name: &'static str,
         body: Arc<RawValue>,
     ) {
-        self.send(socket, Waiting::OfList(item, Event { name, body }));
+        self.send(socket, Queued::OfList(item, Event { name, body }));
     }
 
     /// Tells that a location is no longer in the list, and drops what else waits of the list about it. Returns a mark
-    /// behind what was sent of it that may no longer be seen, for [`Outlet::withdraw`], unless it was read.
-    pub fn unlist(
+    /// behind what was sent of it that may no longer be seen, for [`Outbox::withdraw`], unless it was read.
+    pub fn send_removal(
         self: &Arc<Self>,
         socket: &SocketRef,
         location: LocationId,
@@ -126,7 +126,7 @@ impl Outlet {
         body: Arc<RawValue>,
         ending: RemovalReason,
     ) -> Option<u64> {
-        self.event_of(socket, Item::Deleted(location), name, body);
+        self.send_list_event(socket, Item::Deleted(location), name, body);
         self.unread_of(|topic| match topic {
             Topic::Room(id) => id == location && ending != RemovalReason::Deleted,
             Topic::Listed(id) => id == location && ending == RemovalReason::Withdrawn,
@@ -134,52 +134,52 @@ impl Outlet {
         })
     }
 
-    /// Drops what waits of all lists, which may no longer be seen; what is of rooms, see [`Outlet::forget`]. Returns a
-    /// mark behind what was sent of them, for [`Outlet::withdraw`], unless it was read.
+    /// Drops what waits of all lists, which may no longer be seen; what is of rooms, see [`Outbox::drop_room_events`]. Returns a
+    /// mark behind what was sent of them, for [`Outbox::withdraw`], unless it was read.
     #[must_use]
-    pub fn withhold(&self) -> Option<u64> {
+    pub fn drop_list_events(&self) -> Option<u64> {
         self.drop_waiting(|waiting| waiting.is_of_list() && waiting.topic().is_some());
         self.unread_of(|_| true)
     }
 
     /// Drops what waits of a room that the socket may no longer see. A mark behind what was sent of it besides
     /// positions, unless it was read.
-    pub fn forget(&self, room: LocationId) -> Option<u64> {
-        self.drop_waiting(|waiting| matches!(waiting, Waiting::InRoom(of, ..) if *of == room));
+    pub fn drop_room_events(&self, room: LocationId) -> Option<u64> {
+        self.drop_waiting(|waiting| matches!(waiting, Queued::InRoom(of, ..) if *of == room));
         self.unread_of(|topic| topic == Topic::Room(room))
     }
 
-    fn drop_waiting(&self, is_dropped: impl Fn(&Waiting) -> bool) {
+    fn drop_waiting(&self, is_dropped: impl Fn(&Queued) -> bool) {
         let State { waiting, .. } = &mut *self.state.lock();
         let before = waiting.bytes();
         waiting.retain(|waiting| !is_dropped(waiting));
-        self.link.release(before - waiting.bytes());
-        self.link.owe(!waiting.is_empty());
+        self.connection.release(before - waiting.bytes());
+        self.connection.owe(!waiting.is_empty());
     }
 
     /// A mark behind what was last sent of some topics, unless it was read.
     fn unread_of(&self, is_of: impl Fn(Topic) -> bool) -> Option<u64> {
         let state = self.state.lock();
         let mark = state.unread.iter().filter(|(topic, _)| is_of(*topic)).map(|(_, mark)| *mark).max()?;
-        (!self.link.has_read_to(mark)).then_some(mark)
+        (!self.connection.has_read_to(mark)).then_some(mark)
     }
 
     /// Notes that positions of a location were sent up to this mark, to a socket that is no longer in its room.
-    pub fn note_unread(&self, location: LocationId, mark: u64) {
-        if !self.link.has_read_to(mark) {
+    pub fn record_unread(&self, location: LocationId, mark: u64) {
+        if !self.connection.has_read_to(mark) {
             self.note(&mut self.state.lock().unread, Topic::Room(location), mark);
         }
     }
 
     fn note(&self, unread: &mut Vec<(Topic, u64)>, topic: Topic, mark: u64) {
         let before = unread.iter().find(|(of, _)| *of == topic).map_or(0, |(_, mark)| *mark);
-        unread.retain(|(of, mark)| *of != topic && !self.link.has_read_to(*mark));
+        unread.retain(|(of, mark)| *of != topic && !self.connection.has_read_to(*mark));
         unread.push((topic, mark.max(before)));
     }
 
-    /// A mark behind all that was sent, for [`Outlet::withdraw`].
+    /// A mark behind all that was sent, for [`Outbox::withdraw`].
     pub fn mark(&self) -> u64 {
-        self.link.mark()
+        self.connection.mark()
     }
 
     /// Ends connections that have not read within [`WITHDRAWN`] what they were sent before a mark: it may still
@@ -189,12 +189,12 @@ impl Outlet {
             return;
         }
         // Asked for now, or a socket that reads would have no occasion to say so in time.
-        marked.iter().for_each(|(outlet, _)| _ = outlet.link.mark());
+        marked.iter().for_each(|(outbox, _)| _ = outbox.connection.mark());
         tokio::spawn(async move {
             sleep(WITHDRAWN).await;
-            for (outlet, mark) in marked {
-                if !outlet.link.has_read_to(mark) {
-                    outlet.cut(Why::Withdrawn);
+            for (outbox, mark) in marked {
+                if !outbox.connection.has_read_to(mark) {
+                    outbox.abort(EndReason::Withdrawn);
                 }
             }
         });
@@ -202,10 +202,10 @@ impl Outlet {
 
     /// Sends an ack, now or in its turn.
     pub fn ack(self: &Arc<Self>, socket: &SocketRef, ack: Ack, body: Arc<RawValue>) {
-        self.send(socket, Waiting::Ack(ack, body));
+        self.send(socket, Queued::Ack(ack, body));
     }
 
-    fn send(self: &Arc<Self>, socket: &SocketRef, next: Waiting) {
+    fn send(self: &Arc<Self>, socket: &SocketRef, next: Queued) {
         let State { waiting, is_blocked, unread } = &mut *self.state.lock();
         let next = match waiting.is_empty() {
             true => match self.hand_out(socket, next, unread) {
@@ -216,10 +216,10 @@ impl Outlet {
         };
         if self.add(waiting, next).is_err() {
             self.clear(waiting);
-            self.cut(Why::TooMuchWaits);
+            self.abort(EndReason::TooMuchWaits);
             return;
         }
-        self.link.owe(!waiting.is_empty());
+        self.connection.owe(!waiting.is_empty());
         if !waiting.is_empty() && !std::mem::replace(is_blocked, true) {
             self.blocked.lock().push((socket.clone(), self.clone()));
         }
@@ -230,31 +230,31 @@ impl Outlet {
     ///
     /// # Errors
     /// [`TooMuch`].
-    fn add(&self, waiting: &mut Queue, next: Waiting) -> Result<(), TooMuch> {
+    fn add(&self, waiting: &mut Queue, next: Queued) -> Result<(), TooMuch> {
         let (before, is_of_list) = (waiting.bytes(), next.is_of_list());
         waiting.push(next)?;
         let is_held = self.hold_instead(before, waiting.bytes());
         if !is_held {
             waiting.drop_last();
-            self.link.release(before - waiting.bytes());
+            self.connection.release(before - waiting.bytes());
         }
         match waiting.take_dropped() {
             0 => {}
-            dropped => self.link.record_unlisted(dropped),
+            dropped => self.connection.record_unlisted(dropped),
         }
         if is_held || is_of_list { Ok(()) } else { Err(TooMuch) }
     }
 
     /// Holds so many bytes instead of those before. `false`: there is no room for them, and nothing has changed.
     fn hold_instead(&self, before: usize, now: usize) -> bool {
-        self.link.release(before.saturating_sub(now));
-        self.link.hold(now.saturating_sub(before))
+        self.connection.release(before.saturating_sub(now));
+        self.connection.hold(now.saturating_sub(before))
     }
 
     /// Sends what waits, as far as the socket takes it; `true` if nothing is left.
     pub fn flush(&self, socket: &SocketRef) -> bool {
         let State { waiting, is_blocked, unread } = &mut *self.state.lock();
-        if !socket.connected() || self.link.is_cut() {
+        if !socket.connected() || self.connection.is_aborted() {
             self.clear(waiting);
         }
         let mut before = waiting.bytes();
@@ -263,18 +263,18 @@ impl Outlet {
                 waiting.put_back(number, next);
                 break;
             }
-            self.link.release(before - waiting.bytes());
+            self.connection.release(before - waiting.bytes());
             before = waiting.bytes();
         }
         *is_blocked = !waiting.is_empty();
-        self.link.owe(*is_blocked);
+        self.connection.owe(*is_blocked);
         !*is_blocked
     }
 
     fn clear(&self, waiting: &mut Queue) {
-        self.link.release(waiting.bytes());
+        self.connection.release(waiting.bytes());
         waiting.clear();
-        self.link.owe(false);
+        self.connection.owe(false);
     }
 
     /// Sends what is next, and notes a mark behind what it tells of a location.
@@ -284,9 +284,9 @@ impl Outlet {
     fn hand_out(
         &self,
         socket: &SocketRef,
-        next: Waiting,
+        next: Queued,
         unread: &mut Vec<(Topic, u64)>,
-    ) -> Result<(), Waiting> {
+    ) -> Result<(), Queued> {
         let (topic, body, head) = (next.topic(), next.body(), next.head());
         let parts = [&head, body.get().as_bytes(), TAIL].map(IoSlice::new);
         let rest = |part: usize, from: usize| match part {
@@ -294,10 +294,10 @@ impl Outlet {
             1 => Bytes::from_owner(Shared(body.clone())).slice(from..),
             _ => Bytes::from_static(TAIL),
         };
-        let mark = match self.link.send_next(&parts, rest, std::time::Instant::now()) {
-            Sent::Yes(mark) => mark,
-            Sent::Closed => return Err(next),
-            Sent::Library => self.give(socket, next)?,
+        let mark = match self.connection.send_next(&parts, rest, std::time::Instant::now()) {
+            SendOutcome::Sent(mark) => mark,
+            SendOutcome::Closed => return Err(next),
+            SendOutcome::ByLibrary => self.give(socket, next)?,
         };
         if let Some(topic) = topic {
             self.note(unread, topic, mark);
@@ -309,21 +309,21 @@ impl Outlet {
     ///
     /// # Errors
     /// What was to be sent: there is no room for it.
-    fn give(&self, socket: &SocketRef, next: Waiting) -> Result<u64, Waiting> {
+    fn give(&self, socket: &SocketRef, next: Queued) -> Result<u64, Queued> {
         let bytes = next.body().get().len() + ENVELOPE;
-        if !self.link.may_give(bytes) {
+        if !self.connection.may_give(bytes) {
             return Err(next);
         }
         // Before it goes: it may be fetched, and the next poll be there, before this returns.
-        let mark = self.link.give(bytes);
+        let mark = self.connection.give(bytes);
         match next {
-            Waiting::Event(event) | Waiting::InRoom(_, _, event) | Waiting::OfList(_, event) => {
+            Queued::Event(event) | Queued::InRoom(_, _, event) | Queued::OfList(_, event) => {
                 let _ = self.emit(socket, event.name, &event.body);
             }
-            Waiting::Ack(ack, body) => {
+            Queued::Ack(ack, body) => {
                 if ack.sender.send(&body).is_err() {
                     // Gone, or so far behind that it is about to be cut.
-                    self.link.take_back();
+                    self.connection.take_back();
                 }
             }
         }
@@ -335,7 +335,7 @@ impl Outlet {
     fn emit(&self, socket: &SocketRef, name: &'static str, body: &RawValue) -> Result<(), ()> {
         let sent = socket.emit(name, body);
         if sent.is_err() {
-            self.link.take_back();
+            self.connection.take_back();
         }
         match sent {
             Err(SendError::Socket(SocketError::InternalChannelFull)) => Err(()),
@@ -344,25 +344,28 @@ impl Outlet {
     }
 
     /// Sends a last event and disconnects the socket, once it has read what it was sent before. One that has not
-    /// within [`WITHDRAWN`] is cut, for the same reason as in [`Outlet::withdraw`]: the library's disconnect
+    /// within [`WITHDRAWN`] is cut, for the same reason as in [`Outbox::withdraw`]: the library's disconnect
     /// would hand all of it out first.
-    pub async fn end(self: &Arc<Self>, socket: &SocketRef, event: &'static str, body: Arc<RawValue>) {
+    pub async fn disconnect(self: &Arc<Self>, socket: &SocketRef, event: &'static str, body: Arc<RawValue>) {
         let mark = self.mark();
-        self.event(socket, event, body);
+        self.send_event(socket, event, body);
         let deadline = Instant::now() + WITHDRAWN;
-        while !self.link.has_read_to(mark) && Instant::now() < deadline {
+        while !self.connection.has_read_to(mark) && Instant::now() < deadline {
             sleep(LOOK_AGAIN).await;
         }
-        if self.link.has_read_to(mark) && self.state.lock().waiting.is_empty() && self.link.is_open() {
+        if self.connection.has_read_to(mark)
+            && self.state.lock().waiting.is_empty()
+            && self.connection.is_open()
+        {
             let _ = socket.clone().disconnect();
         } else {
-            self.cut(Why::TokenEnded);
+            self.abort(EndReason::TokenEnded);
         }
     }
 
     /// Ends the connection, of which too much is unread; the client connects again.
-    pub fn cut(&self, why: Why) {
-        self.link.give_up(why);
+    pub fn abort(&self, why: EndReason) {
+        self.connection.abort_unread(why);
     }
 }
 
@@ -378,6 +381,6 @@ impl AsRef<[u8]> for Shared {
 /// Sends what waits for sockets that have read again.
 pub fn flush(blocked: &Blocked) {
     let sockets = std::mem::take(&mut *blocked.lock());
-    let mut still = sockets.into_iter().filter(|(socket, outlet)| !outlet.flush(socket)).collect();
+    let mut still = sockets.into_iter().filter(|(socket, outbox)| !outbox.flush(socket)).collect();
     blocked.lock().append(&mut still);
 }

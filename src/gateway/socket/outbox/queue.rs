@@ -39,7 +39,7 @@ pub const CHAT: &str = "chat";
 #[derive(Default)]
 pub struct Queue {
     /// By a number that grows: in the order in which they are to be sent.
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, Queued>,
     next_number: u64,
     /// The number of the event of a list that waits about a location; there is one at most.
     listed: HashMap<LocationId, u64>,
@@ -55,7 +55,7 @@ pub struct Queue {
 pub struct TooMuch;
 
 /// An event or an ack.
-pub enum Waiting {
+pub enum Queued {
     Event(Event),
     /// Nothing to be sent once the socket is out of the room. Of whom it is.
     InRoom(LocationId, Option<UserId>, Event),
@@ -137,7 +137,7 @@ impl Item {
     }
 }
 
-impl Waiting {
+impl Queued {
     /// Does it make what waits unnecessary? What is about locations in lists, see [`Queue::replace_listed`].
     fn replaces(&self, earlier: &Self) -> bool {
         match (self, earlier) {
@@ -218,12 +218,12 @@ impl Queue {
     ///
     /// # Errors
     /// [`TooMuch`]: it was not added. Never for an event of a list.
-    pub fn push(&mut self, next: Waiting) -> Result<(), TooMuch> {
-        if matches!(&next, Waiting::InRoom(..) | Waiting::OfList(Item::Users, _)) {
+    pub fn push(&mut self, next: Queued) -> Result<(), TooMuch> {
+        if matches!(&next, Queued::InRoom(..) | Queued::OfList(Item::Users, _)) {
             self.retain(|earlier| !next.replaces(earlier));
         }
         match next {
-            Waiting::OfList(item, event) => self.push_listed(item, event),
+            Queued::OfList(item, event) => self.push_listed(item, event),
             next => {
                 self.drop_old_chats(&next);
                 let others = self.waiting.len() - self.listed.len();
@@ -251,14 +251,14 @@ impl Queue {
     }
 
     /// Takes what is to be sent next, with its number.
-    pub fn pop(&mut self) -> Option<(u64, Waiting)> {
+    pub fn pop(&mut self) -> Option<(u64, Queued)> {
         let number = *self.waiting.first_key_value()?.0;
         Some((number, self.remove(number)?))
     }
 
     /// Puts back what [`Queue::pop`] has returned.
-    pub fn put_back(&mut self, number: u64, waiting: Waiting) {
-        if let Waiting::OfList(item, _) = &waiting
+    pub fn put_back(&mut self, number: u64, waiting: Queued) {
+        if let Queued::OfList(item, _) = &waiting
             && let Some(id) = item.location()
         {
             self.listed.insert(id, number);
@@ -268,7 +268,7 @@ impl Queue {
     }
 
     /// Drops what is not to be kept.
-    pub fn retain(&mut self, is_kept: impl Fn(&Waiting) -> bool) {
+    pub fn retain(&mut self, is_kept: impl Fn(&Queued) -> bool) {
         let dropped = self.waiting.iter().filter(|(_, waiting)| !is_kept(waiting)).map(|(number, _)| *number);
         for number in Vec::from_iter(dropped) {
             self.remove(number);
@@ -290,14 +290,14 @@ impl Queue {
             event.body = named;
         }
         if self.listed.len() >= LISTED && item != Item::Users {
-            let is_listed = |waiting: &Waiting| waiting.is_of_list() && waiting.topic() != Some(Topic::Users);
+            let is_listed = |waiting: &Queued| waiting.is_of_list() && waiting.topic() != Some(Topic::Users);
             let oldest = self.waiting.iter().find(|(_, waiting)| is_listed(waiting));
             if let Some(oldest) = oldest.map(|(number, _)| *number) {
                 self.remove(oldest);
                 self.dropped += 1;
             }
         }
-        self.insert(Waiting::OfList(item, event));
+        self.insert(Queued::OfList(item, event));
     }
 
     /// Drops the event of a list that waits about a location, of which now something newer is to be told. Returns
@@ -307,7 +307,7 @@ impl Queue {
         let waiting = item.location().and_then(|id| self.listed.get(&id).copied());
         let earlier = waiting.and_then(|number| self.remove(number));
         match (earlier, item) {
-            (Some(Waiting::OfList(Item::Created(..), _)), Item::Updated(id, version)) => {
+            (Some(Queued::OfList(Item::Created(..), _)), Item::Updated(id, version)) => {
                 event.body = as_created(&event.body);
                 Item::Created(id, version)
             }
@@ -316,7 +316,7 @@ impl Queue {
     }
 
     /// Drops the oldest of chats, if the next is one and too many wait.
-    fn drop_old_chats(&mut self, next: &Waiting) {
+    fn drop_old_chats(&mut self, next: &Queued) {
         let Some(sender) = next.is_chat_of() else { return };
         let chats = |of: Option<Option<UserId>>| {
             let chats = self.waiting.iter().filter_map(|(at, waiting)| Some((*at, waiting.is_chat_of()?)));
@@ -332,15 +332,15 @@ impl Queue {
         }
     }
 
-    fn insert(&mut self, waiting: Waiting) {
+    fn insert(&mut self, waiting: Queued) {
         self.next_number += 1;
         self.put_back(self.next_number, waiting);
     }
 
-    fn remove(&mut self, number: u64) -> Option<Waiting> {
+    fn remove(&mut self, number: u64) -> Option<Queued> {
         let waiting = self.waiting.remove(&number)?;
         *self.bytes_beside(&waiting) -= waiting.bytes();
-        if let Waiting::OfList(item, _) = &waiting
+        if let Queued::OfList(item, _) = &waiting
             && let Some(id) = item.location()
         {
             self.listed.remove(&id);
@@ -353,7 +353,7 @@ impl Queue {
     }
 
     /// The sum that the bytes of this belong to.
-    fn bytes_beside(&mut self, waiting: &Waiting) -> &mut usize {
+    fn bytes_beside(&mut self, waiting: &Queued) -> &mut usize {
         if waiting.is_of_list() { &mut self.listed_bytes } else { &mut self.other_bytes }
     }
 }
@@ -379,17 +379,17 @@ mod tests {
         LocationId::new(number).unwrap()
     }
 
-    fn listed(item: Item, padding: usize) -> Waiting {
+    fn listed(item: Item, padding: usize) -> Queued {
         let shown = json!({"action": item.action(), "location": "x".repeat(padding)});
         let event = match item {
             Item::Deleted(_) => item.named().unwrap(),
             _ => body(&shown),
         };
-        Waiting::OfList(item, Event { name: "locations", body: event })
+        Queued::OfList(item, Event { name: "locations", body: event })
     }
 
-    fn other() -> Waiting {
-        Waiting::Event(Event { name: "notification", body: body("x") })
+    fn other() -> Queued {
+        Queued::Event(Event { name: "notification", body: body("x") })
     }
 
     /// What is sent, in its order.
