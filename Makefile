@@ -1,8 +1,8 @@
-# The same words at home and in CI.
+# The same commands at home and in CI.
 
 .PHONY: run release test soak fuzz lint bench
 
-# Builds what is quickly built and starts it: SQLite in ./data, loopback, open mode.
+# Builds without optimisation, which is quick, and starts the server: SQLite in ./data, loopback, open mode.
 run:
 	cargo run --profile quick --locked
 
@@ -10,16 +10,17 @@ run:
 release:
 	cargo build --release --locked
 
-# Installs what is missing, starts MySQL, runs everything on both databases, stops what it started.
+# Installs what is missing, starts MySQL, runs all tests on both databases, and stops what it started.
 test:
 	tests/services/install
 	tests/services/run cargo test --workspace --locked
 
-# The tests of crashes, restarts and stampedes (tests/api/crash.rs) with 20 kills a database instead of 5, and
-# those of outages (tests/api/outages.rs) ten times as often, with 10,000 slow connections; those of readers
-# that stall (tests/api/stalls.rs) with 1,000 in a crowd instead of 200; crowds that come and go (tests/api/crowd.rs) are
-# ten times as large. Before them ten minutes of hostile strangers of every kind beside an honest fleet, on a release
-# build (tests/api/hostile.rs).
+# Breaks the server more often than `make test` does, for half an hour on two cores:
+# - strangers of every hostile kind beside an honest fleet, for ten minutes on a release build (tests/api/hostile.rs);
+# - crashes, restarts and stampedes with 20 kills for each database instead of 5 (tests/api/crash.rs);
+# - outages ten times as often, with 10,000 slow connections (tests/api/outages.rs);
+# - stalled readers, 1,000 in a crowd instead of 200 (tests/api/stalls.rs);
+# - crowds that come and go, ten times as large (tests/api/crowd.rs).
 soak:
 	tests/services/install
 	$(MAKE) release
@@ -28,7 +29,7 @@ soak:
 	GEOROOM_KILLS=20 GEOROOM_OUTAGES=10 GEOROOM_SLOW=10000 GEOROOM_STALLED=1000 GEOROOM_STALL_SECONDS=60 \
 		GEOROOM_CROWD=1000 tests/services/run cargo test --locked --test api -- crash:: outages:: stalls:: crowd:: --show-output
 
-# Throws bytes at what reads bodies, events and tokens (tests/fuzz): FUZZ_SECONDS each.
+# Sends random bytes to the parsers of bodies, events and tokens (tests/fuzz), FUZZ_SECONDS to each.
 fuzz:
 	tests/fuzz/run
 
@@ -38,7 +39,7 @@ lint:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 	tests/dependencies
 
-# Measures georoom against peers in turns and prints one table (bench/README.md): about 20 minutes on two cores.
-# One row or a few: make bench ROWS="fanout1 put256". Quick and rough: BENCH_ROUNDS=1 BENCH_SECONDS=2 make bench
+# Measures georoom against peers in turns and prints one table (bench/README.md), for about 20 minutes on two cores.
+# A row or a few: make bench ROWS="fanout1 put256". Quick and rough: BENCH_ROUNDS=1 BENCH_SECONDS=2 make bench
 bench:
 	bench/run $(ROWS)

@@ -1,9 +1,9 @@
-# Sourced by install and run: where the services are.
+# Finds the services and tools of the tests. install and run source this file.
 
 cache=${GEOROOM_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/georoom-tests}
 [[ $cache = /* ]] || cache=$PWD/$cache
 clients=$(cd "$(dirname "${BASH_SOURCE[0]}")/../clients" && pwd)
-# Debian keeps servers where an ordinary user's PATH does not look.
+# Debian installs servers in folders that are not in the PATH of an ordinary user.
 PATH=$PATH:/usr/local/sbin:/usr/sbin
 
 die() {
@@ -11,7 +11,7 @@ die() {
     exit 1
 }
 
-# MariaDB calls itself mysqld too, but has other spatial types.
+# is_mysql PROGRAM: it is MySQL 8.4 or later. MariaDB calls its server mysqld too, but has other spatial types.
 is_mysql() {
     local version
     version=$("$1" --version 2>/dev/null) || return 1
@@ -59,7 +59,7 @@ has_python() {
     python3 -m pip --version >/dev/null 2>&1
 }
 
-# has_python_clients GENERATION: the folder of the cache has what is pinned.
+# has_python_clients GENERATION: the cache has the pinned versions.
 has_python_clients() {
     cmp -s "$clients/python-$1.txt" "$cache/python-$1/.installed.txt"
 }
