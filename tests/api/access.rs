@@ -520,8 +520,8 @@ async fn steps_broken_off_before_they_were_noted_are_run_again(db: Db) {
     let before = floor.access(id).await;
     floor.store.close().await;
     let raw = database.open().await;
-    let forget = "DELETE FROM seaql_migrations WHERE version >= 'm0007'";
-    assert!(raw.execute_unprepared(forget).await.expect("forgotten").rows_affected() > 7);
+    let forget = "DELETE FROM seaql_migrations";
+    assert!(raw.execute_unprepared(forget).await.expect("forgotten").rows_affected() > 0);
     raw.close().await.expect("close");
     let floor = Floor::on(&database.url).await;
     assert_eq!(floor.access(id).await, before);

@@ -37,6 +37,7 @@ on_both_databases!(
     a_row_that_cannot_be_read_breaks_its_own_location_only,
     processes_that_start_at_the_same_time_all_come_up,
     every_step_of_the_migrations_can_be_repeated,
+    a_database_of_another_version_is_refused_in_one_line,
 );
 
 const ON: (&str, &str) = ("RATE_LIMITS", "on");
@@ -245,22 +246,37 @@ async fn every_step_of_the_migrations_can_be_repeated(db: Db) {
     let store = Store::connect(&database.url).await.expect("a store");
     store.migrate().await.expect("the first time");
     let by_hand = database.open().await;
-    let backend = by_hand.get_database_backend();
-    let notes = Statement::from_string(backend, "SELECT version FROM seaql_migrations ORDER BY version");
-    let notes = by_hand.query_all_raw(notes).await.expect("notes");
-    let notes: Vec<String> = notes.iter().map(|row| row.try_get_by_index(0).expect("a name")).collect();
-    assert!(notes.len() >= 13, "{notes:?}");
-    for note in &notes {
-        let forget = format!("DELETE FROM seaql_migrations WHERE version = '{note}'");
-        by_hand.execute_unprepared(&forget).await.expect("forgotten");
-        store.migrate().await.unwrap_or_else(|error| panic!("{note} again: {error}"));
-    }
+    let count = "SELECT COUNT(*) FROM seaql_migrations";
+    let noted = numbers(&by_hand, by_hand.get_database_backend(), count).await;
     by_hand.execute_unprepared("DELETE FROM seaql_migrations").await.expect("forgotten");
     store.migrate().await.expect("all again");
-    let noted = numbers(&by_hand, backend, "SELECT COUNT(*) FROM seaql_migrations").await;
-    assert_eq!(noted, [notes.len() as i64]);
+    assert_eq!(numbers(&by_hand, by_hand.get_database_backend(), count).await, noted);
     by_hand.close().await.expect("close");
     store.close().await;
+    database.drop().await;
+}
+
+/// A database that was made by another version has steps that this one does not know.
+async fn a_database_of_another_version_is_refused_in_one_line(db: Db) {
+    let database = TestDatabase::create(db).await;
+    let settings = [("DATABASE_URL", database.url.as_str())];
+    assert_eq!(run(&settings, &["migrate"]).await.code, Some(0));
+    let by_hand = database.open().await;
+    for step in ["m0001_create_location", "m0099_something_later"] {
+        let note = format!("INSERT INTO seaql_migrations (version, applied_at) VALUES ('{step}', 0)");
+        by_hand.execute_unprepared(&note).await.expect("noted");
+    }
+    by_hand.close().await.expect("close");
+    for args in [&[][..], &["migrate"]] {
+        let ended = run(&settings, args).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{}", ended.stderr);
+        for words in
+            ["georoom: DATABASE_URL: ", "another version of georoom", "m0099_something_later", "empty"]
+        {
+            assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
+        }
+    }
     database.drop().await;
 }
 

@@ -19,7 +19,6 @@ use sea_orm::{
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
-use sea_orm_migration::MigratorTrait;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep, timeout},
@@ -35,7 +34,7 @@ use crate::{
     storage::{
         error::{
             DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, in_time, is_broken, is_deadlock,
-            is_out_of_connections, is_read_only, is_silence, is_sqlite_busy, may_come_back, no_answer,
+            is_out_of_connections, is_read_only, is_silence, may_come_back, no_answer,
         },
         read::{accounts::Names, totals::Totals},
         sql::Dialect,
@@ -66,13 +65,6 @@ const LEAST_MAX_PACKET: usize = 1024 * 1024;
 /// How long a connection may take to show that the next caller can have it.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// MySQL's name of the lock that migrations take; such names are the whole server's.
-const MIGRATING: &str = "SHA2(CONCAT('georoom.migrate.', DATABASE()), 224)";
-/// How many seconds one try waits for that lock.
-const MIGRATING_WAIT_S: u32 = 3;
-/// What is said when somebody else has it for longer.
-const BEING_MIGRATED: &str = "another process migrates the database";
-
 /// Why the database could not be opened or migrated.
 pub type ConnectError = DbErr;
 
@@ -80,7 +72,7 @@ pub type ConnectError = DbErr;
 #[derive(Clone, Debug)]
 pub struct Store {
     /// The connection that writes.
-    write: Writing,
+    pub(super) write: Writing,
     /// The connection for what takes longer than small changes of locations, which do not wait for it: see
     /// [`Store::apart`].
     write_apart: Writing,
@@ -106,14 +98,14 @@ pub struct Store {
     /// What it costs to tell people; `None`: nothing.
     pub(in crate::storage) toll: Option<Arc<dyn Toll>>,
     /// Whether the tables are there. Until then nobody gets a connection.
-    is_migrated: Arc<AtomicBool>,
+    pub(super) is_migrated: Arc<AtomicBool>,
 }
 
 /// A connection that writes.
 #[derive(Clone, Debug)]
-struct Writing {
+pub(super) struct Writing {
     /// Of one connection.
-    pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
     /// Facts about that connection, or about the one before it.
     facts: Arc<SessionFacts>,
     /// Marks of connections that may have left a transaction open: written when one is given up, emptied by the
@@ -238,45 +230,9 @@ impl Store {
         Self { write: self.write_apart.clone(), ..self.clone() }
     }
 
-    /// Runs the migrations this database has not seen.
-    ///
-    /// # Errors
-    /// What the driver says.
-    pub async fn migrate(&self) -> std::result::Result<(), ConnectError> {
-        self.write.pool.changed(self.migrated()).await?;
-        self.is_migrated.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Runs the migrations while no other process does: on SQLite the transaction keeps the others out, on MySQL,
-    /// where each step commits by itself, a named lock of the transaction's connection.
-    async fn migrated(&self) -> DbResult<()> {
-        let tx = self.write.pool.now().begin_with_options(immediate()).await?;
-        if self.backend() != DatabaseBackend::MySql {
-            migrations::Migrator::up(&tx, None).await?;
-            return tx.commit().await;
-        }
-        let ask = Statement::from_string(
-            self.backend(),
-            format!("SELECT GET_LOCK({MIGRATING}, {MIGRATING_WAIT_S})"),
-        );
-        let answer = tx.query_one_raw(ask).await?;
-        // 0: its time is up; NULL: an error, such as the server's being short of memory.
-        let is_locked = answer.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()?.flatten();
-        if is_locked != Some(1) {
-            return Err(DbErr::Custom(BEING_MIGRATED.to_owned()));
-        }
-        let done = migrations::Migrator::up(&tx, None).await;
-        // The connection lives on, and would keep the lock as long.
-        let released = tx.execute_unprepared(&format!("SELECT RELEASE_LOCK({MIGRATING})")).await;
-        done?;
-        released?;
-        tx.commit().await
-    }
-
     /// May this come right by itself? A server may not be up yet; a file will not appear.
     pub fn is_away(&self, error: &ConnectError) -> bool {
-        is_in_use(error) || self.backend() == DatabaseBackend::MySql && may_come_back(error)
+        super::migrate::is_in_use(error) || self.backend() == DatabaseBackend::MySql && may_come_back(error)
     }
 
     /// Waits until the database says anything at all.
@@ -496,11 +452,6 @@ pub(in crate::storage) fn immediate() -> TransactionOptions {
     }
 }
 
-/// Is somebody else at the database, who will soon be done? Several processes may start at once.
-pub fn is_in_use(error: &ConnectError) -> bool {
-    matches!(error, DbErr::Custom(text) if text == BEING_MIGRATED) || is_sqlite_busy(error)
-}
-
 /// The name of the MySQL lock that a writing connection holds as long as it lives. By that an abandoned
 /// connection is recognised: MySQL's own number may be somebody else's after MySQL was started again.
 fn mark_name(mark: u64) -> String {
@@ -538,7 +489,7 @@ impl Pool {
         Ok(Arc::new(Self { options, now }))
     }
 
-    fn now(&self) -> DatabaseConnection {
+    pub(super) fn now(&self) -> DatabaseConnection {
         self.now.read().1.clone()
     }
 
@@ -561,7 +512,7 @@ impl Pool {
     }
 
     /// What its connections say to a change.
-    async fn changed<T>(&self, change: impl Future<Output = DbResult<T>>) -> DbResult<T> {
+    pub(super) async fn changed<T>(&self, change: impl Future<Output = DbResult<T>>) -> DbResult<T> {
         let age = self.age();
         let changed = change.await;
         if changed.as_ref().is_err_and(is_read_only) {
