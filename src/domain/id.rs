@@ -60,10 +60,14 @@ impl FromStr for LocationId {
     type Err = ();
 
     fn from_str(text: &str) -> std::result::Result<Self, ()> {
-        let canonical = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
-        let id = canonical.then(|| text.parse().ok()).flatten();
-        id.and_then(Self::new).ok_or(())
+        parse_canonical(text).and_then(Self::new).ok_or(())
     }
+}
+
+/// Parses a positive integer without sign, leading zero or space: in this form one number has one text.
+pub fn parse_canonical(text: &str) -> Option<u64> {
+    let is_canonical = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+    is_canonical.then(|| text.parse().ok()).flatten()
 }
 
 impl<'de> Deserialize<'de> for LocationId {

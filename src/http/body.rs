@@ -1,16 +1,17 @@
-//! Request bodies: JSON, at most 1 MiB, whatever their length header says.
+//! Request bodies: JSON of at most 1 MiB, whatever the length header says.
 //!
-//! A body that comes whole with its headers, as nearly all do, is taken as it is. Of any other the bytes that have
-//! come are counted in [`crate::service::memory`], and it must come at a lowest rate. What is left of a body that
-//! nobody wants is taken and dropped for a moment after the answer: a client that is still sending would else find
+//! Nearly all bodies come whole together with their headers and are used without a copy. The bytes of any other body
+//! are counted in [`crate::service::memory`] as they come, and they must come at a lowest rate. When a body is refused,
+//! the rest of it is read and dropped for a moment ([`discard`]): otherwise a client that is still sending would find
 //! its connection reset and the answer gone.
 
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use futures_util::{FutureExt, Stream, StreamExt};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream::BoxStream};
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::{Instant, timeout, timeout_at};
+use warp::{Filter, Rejection};
 
 use crate::{
     domain::{
@@ -21,57 +22,135 @@ use crate::{
 };
 
 const MAX_BYTES: usize = 1024 * 1024;
-/// Bytes a second that a body must come with, after some time to begin.
-const LOWEST_RATE: usize = 1024;
-const GRACE: Duration = Duration::from_secs(5);
-/// How much of a body that nobody wants is taken after its answer, and for how long.
-const DRAIN_BYTES: usize = 8 * MAX_BYTES;
-const DRAIN_TIME: Duration = Duration::from_secs(2);
-/// A buffer begins with so many bytes where no length is given.
-const FIRST_BYTES: usize = 16 * 1024;
+/// The lowest rate of a body that comes in parts, counted after [`START_GRACE`].
+const MIN_BYTES_PER_SECOND: usize = 1024;
+const START_GRACE: Duration = Duration::from_secs(5);
+/// Bounds of what is read and dropped of a refused body.
+const DISCARD_BYTES: usize = 8 * MAX_BYTES;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+/// Capacity of the buffer for a body of unknown length.
+const INITIAL_CAPACITY: usize = 16 * 1024;
 
 /// A body on its way in.
-pub trait Body: Stream<Item = std::result::Result<Self::Part, warp::Error>> + Send + Unpin + 'static {
-    type Part: Buf + Send;
+pub type Body = BoxStream<'static, Part>;
+
+type Part = std::result::Result<Bytes, warp::Error>;
+
+/// Extracts the body of a request.
+pub fn body() -> impl Filter<Extract = (Body,), Error = Rejection> + Copy {
+    warp::body::stream().map(|parts| StreamExt::boxed(TryStreamExt::map_ok(parts, to_bytes)))
 }
 
-impl<B, S> Body for S
-where
-    B: Buf + Send,
-    S: Stream<Item = std::result::Result<B, warp::Error>> + Send + Unpin + 'static,
-{
-    type Part = B;
+/// Copies nothing where the buffer is made of [`Bytes`], as warp's are.
+fn to_bytes(mut buffer: impl Buf) -> Bytes {
+    buffer.copy_to_bytes(buffer.remaining())
 }
 
-/// How bodies may come.
-pub struct Terms<'a> {
-    /// Counts the bytes of those that are not whole yet.
+/// The bounds within which a body is read.
+pub struct ReadLimits<'a> {
+    /// Counts the bytes of bodies that are not whole yet.
     pub budget: &'a Budget,
-    /// For whom they are counted.
+    /// The caller whom they are counted for.
     pub payer: Payer,
-    /// How long one may take.
+    /// How long one body may take.
     pub time: Duration,
 }
 
-/// The body, which must say that it is JSON.
+/// Reads a body payer headers say that it is JSON. Does not parse it.
 ///
 /// # Errors
 /// `unsupported_media_type`, `payload_too_large`, `request_timeout`, `invalid_json`; `rate_limited` and
-/// `storage_unavailable` where too much of other bodies has come already.
-pub async fn json(headers: &HeaderMap, mut body: impl Body, terms: Terms<'_>) -> Result<Bytes> {
-    let bytes = match read(headers, &mut body, &terms).await {
-        Ok(bytes) => bytes,
+/// `storage_unavailable` if too much of other bodies has come already.
+pub async fn read_json(headers: &HeaderMap, mut body: Body, limits: ReadLimits<'_>) -> Result<Bytes> {
+    match read(headers, &mut body, &limits).await {
+        Ok(bytes) => check_type(headers).map(|()| bytes),
         Err(error) => {
             discard(body);
-            return Err(error);
+            Err(error)
         }
+    }
+}
+
+/// Reads and drops what still comes of a body that is refused, for a short time in the background.
+pub fn discard(mut body: Body) {
+    let mut dropped = 0;
+    let mut goes_on = move |part: Option<Part>| {
+        dropped += part.as_ref().and_then(|part| Some(part.as_ref().ok()?.len())).unwrap_or_default();
+        matches!(part, Some(Ok(_))) && dropped <= DISCARD_BYTES
     };
-    let named_json = match headers.get(header::CONTENT_TYPE) {
+    // Most bodies are short and have come already.
+    while let Some(part) = body.next().now_or_never() {
+        if !goes_on(part) {
+            return;
+        }
+    }
+    tokio::spawn(timeout(DISCARD_TIME, async move { while goes_on(body.next().await) {} }));
+}
+
+async fn read(headers: &HeaderMap, body: &mut Body, limits: &ReadLimits<'_>) -> Result<Bytes> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length| length > MAX_BYTES) {
+        return Err(too_large());
+    }
+    let started = Instant::now();
+    let Some(first) = read_part(body, started + START_GRACE.min(limits.time)).await? else {
+        return Ok(Bytes::new());
+    };
+    if length == Some(first.len()) {
+        return Ok(first);
+    }
+    // The end of a body without a length may have come together with the first part.
+    let mut second = match body.next().now_or_never() {
+        Some(None) if first.len() > MAX_BYTES => return Err(too_large()),
+        Some(None) => return Ok(first),
+        second => second.flatten(),
+    };
+
+    let mut reservation = limits.budget.reserve(limits.payer, 0)?;
+    let mut bytes = Vec::with_capacity(length.unwrap_or(INITIAL_CAPACITY));
+    let mut part = Some(first);
+    while let Some(more) = part {
+        if bytes.len() + more.len() > MAX_BYTES {
+            return Err(too_large());
+        }
+        limits.budget.grow(limits.payer, &mut reservation, more.len())?;
+        if bytes.capacity() - bytes.len() < more.len() {
+            // Doubles, but never beyond the size that a body may have.
+            bytes.reserve_exact(bytes.len().min(MAX_BYTES - bytes.len()).max(more.len()));
+        }
+        // Copied, because a part keeps the whole buffer that it was read into.
+        bytes.extend_from_slice(&more);
+        let time = START_GRACE + Duration::from_secs((bytes.len() / MIN_BYTES_PER_SECOND) as u64);
+        part = match second.take() {
+            Some(second) => Some(check_part(second)?),
+            None => read_part(body, started + time.min(limits.time)).await?,
+        };
+    }
+    Ok(bytes.into())
+}
+
+/// Waits for the next part of a body, until `deadline`; returns `None` at the end of the body.
+async fn read_part(body: &mut Body, deadline: Instant) -> Result<Option<Bytes>> {
+    let late = |_| Error::new(Code::RequestTimeout, "the body took too long to come");
+    timeout_at(deadline, body.next()).await.map_err(late)?.map(check_part).transpose()
+}
+
+fn check_part(part: Part) -> Result<Bytes> {
+    part.map_err(|_| Error::new(Code::InvalidJson, "the body ended before its end"))
+}
+
+fn too_large() -> Error {
+    Error::new(Code::PayloadTooLarge, format!("a body has at most {MAX_BYTES} bytes"))
+}
+
+fn check_type(headers: &HeaderMap) -> Result<()> {
+    let is_declared_json = match headers.get(header::CONTENT_TYPE) {
         Some(content_type) => content_type.to_str().is_ok_and(is_json),
-        // A page may send this to any server without a preflight; apps and curl name no origin.
+        // A page may send a body without a type to any server without a preflight. Apps and curl, which have no
+        // `Origin`, harm nobody by it.
         None => !headers.contains_key(header::ORIGIN),
     };
-    if !named_json {
+    if !is_declared_json {
         let detail = "send JSON, with Content-Type: application/json or application/geo+json";
         return Err(Error::new(Code::UnsupportedMediaType, detail));
     }
@@ -79,104 +158,64 @@ pub async fn json(headers: &HeaderMap, mut body: impl Body, terms: Terms<'_>) ->
         let detail = "send the body as it is: a Content-Encoding such as gzip is not taken here";
         return Err(Error::new(Code::UnsupportedMediaType, detail));
     }
-    Ok(bytes)
-}
-
-/// Takes what still comes of a body that nobody wants, while its answer is on the way; not for long.
-pub fn discard(mut body: impl Body) {
-    let mut taken = 0;
-    let mut is_wanted = move |next: Option<std::result::Result<_, warp::Error>>| match next {
-        Some(Ok(part)) => {
-            taken += Buf::remaining(&part);
-            taken <= DRAIN_BYTES
-        }
-        _ => false,
-    };
-    // Most are short, and there.
-    while let Some(next) = body.next().now_or_never() {
-        if !is_wanted(next) {
-            return;
-        }
-    }
-    tokio::spawn(timeout(DRAIN_TIME, async move { while is_wanted(body.next().await) {} }));
-}
-
-async fn read(headers: &HeaderMap, body: &mut impl Body, terms: &Terms<'_>) -> Result<Bytes> {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length| length > MAX_BYTES) {
-        return Err(too_large());
-    }
-    let started = Instant::now();
-    let Some(first) = next(body, started + GRACE.min(terms.time)).await? else { return Ok(Bytes::new()) };
-    if length == Some(first.len()) {
-        return Ok(first);
-    }
-    // Without a length, its end may have come with it.
-    let mut following = body.next().now_or_never();
-    if let Some(None) = following {
-        return if first.len() > MAX_BYTES { Err(too_large()) } else { Ok(first) };
-    }
-
-    let mut held = terms.budget.reserve(terms.payer, 0)?;
-    let mut bytes = Vec::with_capacity(length.unwrap_or(FIRST_BYTES));
-    let mut part = first;
-    loop {
-        if bytes.len() + part.len() > MAX_BYTES {
-            return Err(too_large());
-        }
-        terms.budget.grow(terms.payer, &mut held, part.len())?;
-        if bytes.capacity() - bytes.len() < part.len() {
-            // Twice as much each time, but never more than a body may have.
-            let more = bytes.len().min(MAX_BYTES - bytes.len()).max(part.len());
-            bytes.reserve_exact(more);
-        }
-        // A copy: the part keeps the whole buffer that it was read into.
-        bytes.extend_from_slice(&part);
-        part = match following.take() {
-            Some(said) => match said {
-                Some(said) => whole(said)?,
-                None => break,
-            },
-            None => {
-                let rate = Duration::from_secs((bytes.len() / LOWEST_RATE) as u64);
-                match next(body, started + (GRACE + rate).min(terms.time)).await? {
-                    Some(part) => part,
-                    None => break,
-                }
-            }
-        };
-    }
-    Ok(bytes.into())
-}
-
-/// The next part of a body, in time; `None` at its end.
-async fn next(body: &mut impl Body, deadline: Instant) -> Result<Option<Bytes>> {
-    let late = |_| Error::new(Code::RequestTimeout, "the body took too long to come");
-    timeout_at(deadline, body.next()).await.map_err(late)?.map(whole).transpose()
-}
-
-fn whole(part: std::result::Result<impl Buf, warp::Error>) -> Result<Bytes> {
-    let mut part = part.map_err(|_| Error::new(Code::InvalidJson, "the body ended before its end"))?;
-    Ok(part.copy_to_bytes(part.remaining()))
-}
-
-fn too_large() -> Error {
-    Error::new(Code::PayloadTooLarge, format!("a body has at most {MAX_BYTES} bytes"))
+    Ok(())
 }
 
 /// Is the body sent without an encoding? `identity` is the name for that (RFC 9110 §12.5.3).
 fn is_identity(content_encoding: &HeaderValue) -> bool {
-    content_encoding.to_str().is_ok_and(|codings| {
-        codings
-            .split(',')
-            .map(str::trim)
-            .all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case("identity"))
-    })
+    let is_none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    content_encoding.to_str().is_ok_and(|codings| codings.split(',').map(str::trim).all(is_none))
 }
 
-/// `application/json`, `text/json`, `application/geo+json` and other `+json`, with any parameters.
+/// Is a media type `application/json`, `text/json`, or any `application/…+json`, with whatever parameters?
+///
+/// `headers::ContentType` cannot be asked for its parts, and refuses types payer parameters are malformed.
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(essence.as_str(), "application/json" | "text/json")
         || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_known_by_its_media_type_whatever_its_parameters() {
+        for (content_type, expected) in [
+            ("application/json", true),
+            ("Application/JSON", true),
+            ("application/json; charset=utf-8", true),
+            ("application/json;charset", true),
+            ("text/json", true),
+            ("application/geo+json", true),
+            ("application/vnd.geo+json ; charset=UTF-8", true),
+            ("application/jsonp", false),
+            ("application/geo", false),
+            ("text/plain", false),
+            ("text/html, application/json", false),
+            ("image/x+json", false),
+            ("json", false),
+            ("*/*", false),
+            ("", false),
+        ] {
+            assert_eq!(is_json(content_type), expected, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn a_body_needs_a_type_from_pages_and_no_encoding_from_anybody() {
+        let code = |headers: &[(http::HeaderName, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+            check_type(&headers.collect()).err().map(|error| error.code)
+        };
+        let (json, encoding) = ((header::CONTENT_TYPE, "application/json"), header::CONTENT_ENCODING);
+        let refused = Some(Code::UnsupportedMediaType);
+        assert_eq!(code(&[]), None);
+        assert_eq!(code(&[(header::ORIGIN, "http://localhost")]), refused);
+        assert_eq!(code(&[(header::ORIGIN, "http://localhost"), json.clone()]), None);
+        assert_eq!(code(&[(header::CONTENT_TYPE, "text/plain")]), refused);
+        assert_eq!(code(&[json.clone(), (encoding.clone(), "Identity, identity")]), None);
+        assert_eq!(code(&[json, (encoding, "identity, gzip")]), refused);
+    }
 }

@@ -1,4 +1,7 @@
-//! One request: who sends it, and what its URL asks. Looked at once path and method are known to be there.
+//! One request of a caller: who sends it, and what its headers and query say.
+//!
+//! Extracting it reads nothing and refuses nothing. A handler asks for the caller first, so that nobody learns anything
+//! before they are known.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
@@ -23,17 +26,17 @@ use crate::{
 const SHARE: &str = "x-share-token";
 const SHARE_PASSWORD: &str = "x-share-password";
 
-/// A request on its way to an act.
+/// A request payer path and method are known, without its body.
 #[derive(Debug)]
 pub struct Call {
     pub service: Arc<Service>,
     pub query: String,
     headers: HeaderMap,
-    /// Its sender's address.
+    /// The client's address.
     from: IpAddr,
 }
 
-/// Extracts it.
+/// Extracts a call.
 pub fn call(service: Arc<Service>) -> impl Filter<Extract = (Call,), Error = Infallible> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let client = warp::ext::optional::<Client>();
@@ -52,20 +55,20 @@ impl Call {
         &self.headers
     }
 
-    /// Who sends it.
+    /// Identifies the caller; in open mode that is the default one.
     ///
     /// # Errors
-    /// As [`Service::identify`]; `invalid_parameter`.
+    /// Those of [`Service::identify`]; `invalid_parameter`.
     pub async fn caller(&self) -> Result<Caller> {
-        Ok(self.known().await?.unwrap_or_default())
+        Ok(self.identify().await?.unwrap_or_default())
     }
 
-    /// Who sends it and the body, in which open mode looks for a user.
+    /// Identifies the caller, then reads the body. In open mode there is no caller yet: the body may name a user.
     ///
     /// # Errors
-    /// As [`Service::identify`]; those of bodies.
-    pub async fn with_body(&self, body: impl Body) -> Result<(Option<Caller>, Bytes)> {
-        let caller = match self.known().await {
+    /// Those of [`Service::identify`] and of [`body::read_json`].
+    pub async fn read_body(&self, body: Body) -> Result<(Option<Caller>, Bytes)> {
+        let caller = match self.identify().await {
             Ok(caller) => caller,
             Err(error) => {
                 body::discard(body);
@@ -74,8 +77,8 @@ impl Call {
         };
         let (limits, budget) = (&self.service.limits, &self.service.memory.bodies);
         let payer = limits::payer(caller.as_ref().and_then(Caller::account), self.from);
-        let terms = body::Terms { budget, payer, time: limits.body_timeout };
-        let body = body::json(&self.headers, body, terms).await.inspect_err(|error| match error.code {
+        let bounds = body::ReadLimits { budget, payer, time: limits.body_timeout };
+        let body = body::read_json(&self.headers, body, bounds).await.inspect_err(|error| match error.code {
             Code::PayloadTooLarge => _ = limits.too_large.inc(),
             Code::RequestTimeout => _ = limits.too_slow.inc(),
             _ => {}
@@ -83,13 +86,13 @@ impl Call {
         Ok((caller, body?))
     }
 
-    /// The user or the address that a caller's requests count for.
+    /// Returns the user or address payer budgets the requests of a caller draw on.
     pub fn payer(&self, by: &Caller) -> Payer {
         limits::payer(by.account(), self.from)
     }
 
-    /// `None`: open mode.
-    async fn known(&self) -> Result<Option<Caller>> {
+    /// Identifies the caller. Returns `None` in open mode, where each request counts for its address.
+    async fn identify(&self) -> Result<Option<Caller>> {
         match self.service.identify(self.from, || self.credentials()).await? {
             Some(identity) => Ok(Some(identity.caller)),
             None => self.service.limits.address(self.from).map(|()| None),
@@ -99,9 +102,8 @@ impl Call {
     fn credentials(&self) -> Result<Credentials> {
         let share = match self.header(SHARE, Code::InvalidShare)? {
             Some(share) => {
-                let text =
-                    share.to_str().map_err(|_| Error::new(Code::InvalidShare, "x-share-token is not ASCII"));
-                Some(text?.to_owned())
+                let not_ascii = |_| Error::new(Code::InvalidShare, "x-share-token is not ASCII");
+                Some(share.to_str().map_err(not_ascii)?.to_owned())
             }
             None => query::share(&self.query)?,
         };
@@ -109,8 +111,8 @@ impl Call {
         Ok(Credentials { token, share, password: self.password()? })
     }
 
-    /// The password of a share link, which may have any letters: percent-encoded UTF-8 (RFC 3986 §2.1), because a header
-    /// carries ASCII alone and loses spaces at its ends. A `%` that is no escape is itself.
+    /// Reads the password of a share link. It may have any letters, so it comes as percent-encoded UTF-8 (RFC 3986 §2.1):
+    /// a header carries ASCII alone and loses spaces at its ends. A `%` that begins no escape stands for itself.
     fn password(&self) -> Result<Option<String>> {
         let Some(value) = self.header(SHARE_PASSWORD, Code::InvalidSharePassword)? else { return Ok(None) };
         let text = percent_decode(value.as_bytes()).decode_utf8().map_err(|_| {
@@ -120,7 +122,7 @@ impl Call {
         Ok(Some(text.into_owned()))
     }
 
-    /// A header that may be given once.
+    /// Reads a header that may be given once.
     fn header(&self, name: &str, code: Code) -> Result<Option<&HeaderValue>> {
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {

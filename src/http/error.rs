@@ -1,4 +1,7 @@
-//! Errors as RFC 9457 problem details: the only place that gives a code its HTTP status.
+//! Errors as problem details (RFC 9457).
+//!
+//! This is the only place that gives a code its HTTP status. Failures of the server are logged here with their cause,
+//! and the answer says nothing of it.
 
 use std::{any::Any, convert::Infallible, error::Error as _, sync::Arc};
 
@@ -66,7 +69,7 @@ fn status(code: Code) -> StatusCode {
 
 #[derive(Serialize)]
 struct Problem<'a> {
-    /// RFC 9457 §4.2.1: the status says the class, `code` the rest.
+    /// `about:blank`: the status names the class of the error, and `code` the rest (RFC 9457 §4.2.1).
     r#type: &'static str,
     title: &'static str,
     status: u16,
@@ -81,7 +84,7 @@ fn problem(error: &Error) -> Response<Bytes> {
     if error.is_failure() {
         tracing::error!(code = error.code.as_str(), detail = %error.detail, cause = error.source(), "failed");
     } else if status.is_server_error() {
-        // A line for each would let callers fill the log; the counters say how many there are.
+        // At a higher level callers could fill the log. Counters say how many there are.
         tracing::debug!(code = error.code.as_str(), detail = %error.detail, "refused");
     }
     let problem = Problem {
@@ -95,18 +98,18 @@ fn problem(error: &Error) -> Response<Bytes> {
     let body = serde_json::to_vec(&problem).expect("a problem has only strings and a number");
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
-    // It is counted by it where the answer leaves.
+    // The code is counted where the answer leaves.
     response.extensions_mut().insert(error.code);
     let headers = response.headers_mut();
-    // A cache might keep a 404 (RFC 9111 §4.2.2).
+    // Without this a cache might keep a 404 (RFC 9111 §4.2.2).
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if status == StatusCode::UNAUTHORIZED {
-        // RFC 6750 §3; browsers ask nobody for a password because of it.
+        // Required by RFC 6750 §3. Browsers ask for no password because of this scheme.
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-        // Whole seconds, and none would be at once.
+        // The header has whole seconds, and 0 would mean at once.
         let seconds = error.retry_after.map_or(1, |after| after.as_secs_f64().ceil().max(1.0) as u64);
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
@@ -119,25 +122,23 @@ impl Reply for Error {
     }
 }
 
-/// Takes what no route before it has taken: 404. Who asks for too many such paths is refused as somebody who shows
-/// nothing valid: each costs an answer and a line of the log.
-pub fn nothing_here(
-    service: Arc<Service>,
-) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
+/// Answers 404 to whatever no route has answered. Each such request costs an answer and a line of the log, so an address
+/// that sends many is refused like one that shows no valid token.
+pub fn not_found(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     warp::ext::optional::<Client>().map(move |client: Option<Client>| {
-        let nothing = Error::new(Code::NotFound, "there is nothing at this path");
-        service.limits.refused(Client::address(client.as_ref())).err().unwrap_or(nothing)
+        let error = Error::new(Code::NotFound, "there is nothing at this path");
+        service.limits.refused(Client::address(client.as_ref())).err().unwrap_or(error)
     })
 }
 
-/// A path that exists, asked with a method it does not have (RFC 9110 §15.5.6 wants `Allow`).
-pub fn method_not_allowed(method: &Method, allow: &'static str) -> impl Reply {
+/// Answers a request whose path exists but has no such method, with `Allow` (RFC 9110 §15.5.6).
+pub fn method_not_allowed(method: &Method, allow: &str) -> impl Reply {
     let detail = format!("{method} is not possible here; allowed: {allow}");
     warp::reply::with_header(Error::new(Code::MethodNotAllowed, detail), header::ALLOW, allow)
 }
 
-/// A handler panicked: the caller gets an answer all the same.
-pub fn panicked(panic: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
+/// Answers 500 after a handler has panicked.
+pub fn after_panic(panic: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
     let cause = panic
         .downcast_ref::<String>()
         .cloned()

@@ -1,4 +1,6 @@
-//! Is the process up, is the database reachable, what is counted: for load balancers, scrapes and people.
+//! Probes: `/healthz` (is the process up?), `/readyz` (is the database reachable?) and `/metrics`.
+//!
+//! Load balancers, scrapes and people ask for them without a token, so these routes are not in `routes.rs`.
 
 use std::{future, sync::Arc, time::Duration};
 
@@ -6,54 +8,54 @@ use http::{Method, header};
 use tokio::{task::spawn_blocking, time::timeout};
 use warp::{Filter, Rejection, Reply, path, reply::Response};
 
-use super::{error::method_not_allowed, locations::respond, reply};
+use super::{error::method_not_allowed, reply};
 use crate::{
-    domain::error::{Code, Error},
+    domain::error::{Code, Error, Result},
     metrics::{CONTENT_TYPE, Gauge},
     service::Service,
     storage::Readiness,
     supervise::Supervisor,
 };
 
-/// How long a scrape waits to hear of the database. Prometheus waits ten seconds for the whole.
-const SCRAPED: Duration = Duration::from_secs(1);
+/// How long a scrape waits for the database. Prometheus waits ten seconds for the whole scrape.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// `GET /healthz`, `GET /readyz`, `GET /metrics`.
+/// Routes the three probes.
 pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
     let tasks = service.tasks.clone();
-    let health = move |method| to_reads(method, future::ready(healthy(&tasks)));
+    let health = move |method| answer_reads(method, future::ready(health(&tasks)));
     let healthz = path!("healthz").and(warp::method()).then(health).boxed();
-    let asked = service.clone();
-    let ready = move |method| to_reads(method, ready(asked.clone()));
-    let readyz = path!("readyz").and(warp::method()).then(ready).boxed();
-    let database = service.metrics.gauge("database_up", "1 if the database answers, as for GET /readyz");
-    let scrape = move |method| to_reads(method, counted(service.clone(), database.clone()));
+    let database = service.clone();
+    let readiness = move |method| answer_reads(method, readiness(database.clone()));
+    let readyz = path!("readyz").and(warp::method()).then(readiness).boxed();
+    let database_up = service.metrics.gauge("database_up", "1 if the database answers, as for GET /readyz");
+    let scrape = move |method| answer_reads(method, scrape(service.clone(), database_up.clone()));
     let metrics = path!("metrics").and(warp::method()).then(scrape).boxed();
     healthz.or(readyz).unify().or(metrics).unify().boxed()
 }
 
-async fn to_reads(method: Method, answer: impl Future<Output = Response>) -> Response {
+async fn answer_reads(method: Method, answer: impl Future<Output = Result<impl Reply>>) -> Response {
     match method {
-        Method::GET | Method::HEAD => answer.await,
+        Method::GET | Method::HEAD => answer.await.into_response(),
         method => method_not_allowed(&method, "GET, HEAD").into_response(),
     }
 }
 
-/// 500 once a task that everybody lives by cannot go on.
-fn healthy(tasks: &Supervisor) -> Response {
-    respond(match tasks.failure() {
+/// Answers 500 once a task that the server depends on cannot go on.
+fn health(tasks: &Supervisor) -> Result<impl Reply + use<>> {
+    match tasks.failure() {
         None => Ok(reply::ok()),
         Some(task) => {
             let detail = format!("the task `{task}` cannot go on; the server is about to be started again");
             Err(Error::new(Code::Unhealthy, detail))
         }
-    })
+    }
 }
 
 /// Answers 503 while no connection for changes can be had, because every change would fail. A database that only refuses
 /// changes can still be read, so the answer is 200 and says so.
-async fn ready(service: Arc<Service>) -> Response {
-    respond(match service.readiness().await {
+async fn readiness(service: Arc<Service>) -> Result<impl Reply> {
+    match service.readiness().await {
         Readiness::Ready => Ok(reply::ok()),
         Readiness::ReadsOnly => Ok(reply::reads_only()),
         Readiness::NoWriter => {
@@ -61,22 +63,21 @@ async fn ready(service: Arc<Service>) -> Response {
             Err(Error::new(Code::StorageUnavailable, detail))
         }
         Readiness::Away => Err(Error::database_away()),
-    })
+    }
 }
 
-async fn counted(service: Arc<Service>, database_up: Gauge) -> Response {
-    let asked = service.clone();
-    // In a task: an answer that comes after the scrape is there for the next.
-    let ask = tokio::spawn(async move {
-        let is_up = matches!(asked.readiness().await, Readiness::Ready | Readiness::ReadsOnly);
+/// Answers with all metrics.
+async fn scrape(service: Arc<Service>, database_up: Gauge) -> Result<impl Reply> {
+    let database = service.clone();
+    // A task of its own, so that an answer that comes too late for this scrape is there for the next.
+    let check = tokio::spawn(async move {
+        let is_up = matches!(database.readiness().await, Readiness::Ready | Readiness::ReadsOnly);
         database_up.set(is_up.into());
     });
-    let _ = timeout(SCRAPED, ask).await;
-    // Some of it is read from /proc, which may take a while.
-    match spawn_blocking(move || service.metrics.text()).await {
-        Ok(text) => warp::reply::with_header(text, header::CONTENT_TYPE, CONTENT_TYPE).into_response(),
-        Err(error) => Error::internal(error).into_response(),
-    }
+    let _ = timeout(DATABASE_TIMEOUT, check).await;
+    // Some of the numbers are read from /proc, which may take a while.
+    let text = spawn_blocking(move || service.metrics.text()).await.map_err(Error::internal)?;
+    Ok(warp::reply::with_header(text, header::CONTENT_TYPE, CONTENT_TYPE))
 }
 
 #[cfg(test)]
@@ -85,12 +86,12 @@ mod tests {
     use crate::metrics::Metrics;
 
     #[tokio::test]
-    async fn a_task_that_cannot_go_on_is_told_by_the_health_check() {
+    async fn a_task_that_cannot_go_on_fails_the_health_check() {
         let tasks = Supervisor::start(&Metrics::default());
-        assert_eq!(healthy(&tasks).status(), 200);
+        let status = || health(&tasks).into_response().status();
+        assert_eq!(status(), 200);
         tasks.task("test").fail("a test says so");
-        let answer = healthy(&tasks);
-        assert_eq!(answer.status(), 500);
-        assert_eq!(answer.extensions().get::<Code>(), Some(&Code::Unhealthy));
+        assert_eq!(status(), 500);
+        assert_eq!(health(&tasks).err().map(|error| error.code), Some(Code::Unhealthy));
     }
 }

@@ -1,17 +1,11 @@
-//! The `/location` routes.
-
-use std::sync::Arc;
+//! The handlers of `/location`, `/location/{id}` and `/location/{id}/history`.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
-use warp::{Filter, Rejection, Reply, path, reply::Response};
+use headers::{ETag, HeaderMapExt, IfNoneMatch};
+use http::{StatusCode, header};
+use warp::{Reply, reply::Response};
 
-use super::{
-    body::Body,
-    call::{Call, call},
-    error::method_not_allowed,
-    query, reply,
-};
+use super::{body::Body, call::Call, query, reply};
 use crate::{
     domain::{
         error::{Error, Result},
@@ -19,161 +13,96 @@ use crate::{
         location::{LARGE_BODY, NewLocation, Update},
     },
     heavy,
-    service::Service,
 };
 
-/// `GET`, `POST`, `PUT /location`; `GET`, `PUT`, `DELETE /location/{id}`; `GET /location/{id}/history`.
-pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
-    let call = call(service);
-    let read = warp::get().or(warp::head()).unify();
+/// Characters of an impossible id that an error repeats.
+const MAX_SHOWN_ID: usize = 40;
 
-    let all = path!("location");
-    let create = all.and(warp::post()).and(call.clone()).and(warp::body::stream()).then(create).boxed();
-    let update_by_body = all
-        .and(warp::put())
-        .and(call.clone())
-        .and(warp::body::stream())
-        .then(async |call, body| update(call, None, body).await)
-        .boxed();
-    let list = all.and(read).and(call.clone()).then(list).boxed();
-    let other_on_all = all
-        .and(warp::method())
-        .map(|method: Method| method_not_allowed(&method, "GET, HEAD, POST, PUT, OPTIONS").into_response());
-
-    // An id that cannot be is an unknown one.
-    let one = path!("location" / String);
-    let get = one.and(read).and(call.clone()).then(get).boxed();
-    let update_by_path = one
-        .and(warp::put())
-        .and(call.clone())
-        .and(warp::body::stream())
-        .then(async |id, call, body| update(call, Some(id), body).await)
-        .boxed();
-    let delete = one.and(warp::delete()).and(call.clone()).then(delete).boxed();
-    let other_on_one = one.and(warp::method()).map(|_, method: Method| {
-        method_not_allowed(&method, "GET, HEAD, PUT, DELETE, OPTIONS").into_response()
-    });
-
-    let past = path!("location" / String / "history");
-    let history = past.and(read).and(call).then(history).boxed();
-    let other_on_past = past
-        .and(warp::method())
-        .map(|_, method: Method| method_not_allowed(&method, "GET, HEAD, OPTIONS").into_response());
-
-    // The hot path first. Each boxed: a tree of filters carries the futures of all its routes, by value.
-    update_by_body
-        .or(update_by_path)
-        .unify()
-        .or(create)
-        .unify()
-        .or(get)
-        .unify()
-        .or(list)
-        .unify()
-        .or(delete)
-        .unify()
-        .or(other_on_all)
-        .unify()
-        .or(other_on_one)
-        .unify()
-        .or(history)
-        .unify()
-        .or(other_on_past)
-        .unify()
-        .boxed()
+/// `POST /location`
+pub async fn create(call: Call, (): (), body: Body) -> Result<impl Reply> {
+    let (caller, body) = call.read_body(body).await?;
+    let by = caller.clone();
+    let mut new = parse(body, move |body| NewLocation::from_body(body, by.as_ref())).await?;
+    let payer = call.payer(&caller.unwrap_or_default());
+    new.payer = Some(payer);
+    let answers = &call.service.memory.answers;
+    answers.check(payer)?;
+    let location = call.service.create_location(new).await?;
+    let text = reply::data_text(StatusCode::CREATED, "location", location.feature());
+    let reply = reply::data(StatusCode::CREATED, answers.hold_anyway(payer, text));
+    Ok(warp::reply::with_header(reply, header::LOCATION, format!("/location/{}", location.id)))
 }
 
-async fn create(call: Call, body: impl Body) -> Response {
-    let act = async {
-        let (caller, body) = call.with_body(body).await?;
-        let by = caller.clone();
-        let mut new = parsed(body, move |body| NewLocation::from_body(body, by.as_ref())).await?;
-        let payer = call.payer(&caller.unwrap_or_default());
-        new.payer = Some(payer);
-        let answers = &call.service.memory.answers;
-        answers.check(payer)?;
-        let location = call.service.create_location(new).await?;
-        let text = reply::data_text(StatusCode::CREATED, "location", location.feature());
-        let reply = reply::data(StatusCode::CREATED, answers.hold_anyway(payer, text));
-        Ok(warp::reply::with_header(reply, header::LOCATION, format!("/location/{}", location.id)))
-    };
-    respond(act.await)
+/// `PUT /location`
+pub async fn update(call: Call, (): (), body: Body) -> Result<impl Reply> {
+    apply_update(call, None, body).await
 }
 
-async fn update(call: Call, id: Option<String>, body: impl Body) -> Response {
-    let act = async {
-        let (caller, body) = call.with_body(body).await?;
-        let id = id.as_deref().map(known).transpose()?;
-        let mut update = parsed(body, move |body| Update::from_body(body, id, caller.as_ref())).await?;
-        let payer = call.payer(&update.by);
-        update.payer = Some(payer);
-        let answers = &call.service.memory.answers;
-        answers.check(payer)?;
-        let location = call.service.update_location(update).await?;
-        let text = reply::data_text(StatusCode::CREATED, "updatedLocationResult", location.feature());
-        Ok(reply::data(StatusCode::CREATED, answers.hold_anyway(payer, text)))
-    };
-    respond(act.await)
+/// `PUT /location/{id}`
+pub async fn update_by_path(call: Call, id: String, body: Body) -> Result<impl Reply> {
+    apply_update(call, Some(id), body).await
 }
 
-async fn get(id: String, call: Call) -> Response {
-    let act = async {
-        let by = call.caller().await?;
-        query::user(&call.query)?;
-        let (id, payer) = (known(&id)?, call.payer(&by));
-        if call.headers().contains_key(header::IF_NONE_MATCH) {
-            // Before anything large is read.
-            let etag = etag(call.service.version((&by, payer), id).await?);
-            if matches(call.headers(), &etag) {
-                let reply = StatusCode::NOT_MODIFIED.into_response();
-                let reply = warp::reply::with_header(reply, header::CACHE_CONTROL, reply::REVALIDATE);
-                return Ok(warp::reply::with_header(reply.into_response(), header::ETAG, etag));
-            }
+async fn apply_update(call: Call, id: Option<String>, body: Body) -> Result<impl Reply> {
+    let (caller, body) = call.read_body(body).await?;
+    let id = id.as_deref().map(parse_id).transpose()?;
+    let mut update = parse(body, move |body| Update::from_body(body, id, caller.as_ref())).await?;
+    let payer = call.payer(&update.by);
+    update.payer = Some(payer);
+    let answers = &call.service.memory.answers;
+    answers.check(payer)?;
+    let location = call.service.update_location(update).await?;
+    let text = reply::data_text(StatusCode::CREATED, "updatedLocationResult", location.feature());
+    Ok(reply::data(StatusCode::CREATED, answers.hold_anyway(payer, text)))
+}
+
+/// `GET /location/{id}`
+pub async fn get(call: Call, id: String) -> Result<Response> {
+    let by = call.caller().await?;
+    query::user(&call.query)?;
+    let (id, payer) = (parse_id(&id)?, call.payer(&by));
+    if let Some(condition) = call.headers().typed_get::<IfNoneMatch>() {
+        // The version alone is read first, because the location may be large.
+        let etag = etag(call.service.version((&by, payer), id).await?);
+        if !condition.precondition_passes(&etag) {
+            return Ok(reply::not_modified(etag).into_response());
         }
-        let location = call.service.location((&by, payer), id).await?;
-        let text = call.service.memory.answers.hold(payer, location.feature)?;
-        let reply = reply::feature(text).into_response();
-        Ok(warp::reply::with_header(reply, header::ETAG, etag(location.version)))
-    };
-    respond(act.await)
+    }
+    let location = call.service.location((&by, payer), id).await?;
+    let text = call.service.memory.answers.hold(payer, location.feature)?;
+    Ok(reply::feature(text, etag(location.version)).into_response())
 }
 
-async fn list(call: Call) -> Response {
-    let act = async {
-        let by = call.caller().await?;
-        let query::List { page, per_page, query } = query::list(&call.query)?;
-        let payer = call.payer(&by);
-        let (features, total) = call.service.list_locations((by, payer), query).await?;
-        let total = total.map(|total| format!(r#","total":{total}"#)).unwrap_or_default();
-        reply::collection(features, &format!(r#","page":{page},"perPage":{per_page}{total}"#)).await
-    };
-    respond(act.await)
+/// `GET /location`
+pub async fn list(call: Call, (): ()) -> Result<impl Reply> {
+    let by = call.caller().await?;
+    let query::List { page, per_page, query } = query::list(&call.query)?;
+    let payer = call.payer(&by);
+    let (features, total) = call.service.list_locations((by, payer), query).await?;
+    let total = total.map(|total| format!(r#","total":{total}"#)).unwrap_or_default();
+    reply::collection(features, &format!(r#","page":{page},"perPage":{per_page}{total}"#)).await
 }
 
-async fn history(id: String, call: Call) -> Response {
-    let act = async {
-        let by = call.caller().await?;
-        let query::History { since, limit } = query::history(&call.query)?;
-        let payer = call.payer(&by);
-        let (features, head) = call.service.history((by, payer), known(&id)?, since, limit).await?;
-        reply::collection(features, &format!(r#","version":{head}"#)).await
-    };
-    respond(act.await)
+/// `GET /location/{id}/history`
+pub async fn history(call: Call, id: String) -> Result<impl Reply> {
+    let by = call.caller().await?;
+    let query::History { since, limit } = query::history(&call.query)?;
+    let payer = call.payer(&by);
+    let (features, head) = call.service.history((by, payer), parse_id(&id)?, since, limit).await?;
+    reply::collection(features, &format!(r#","version":{head}"#)).await
 }
 
-async fn delete(id: String, call: Call) -> Response {
-    let act = async {
-        let by = call.caller().await?;
-        let by = by.labelled(query::user(&call.query)?);
-        let payer = call.payer(&by);
-        call.service.delete_location(by, payer, known(&id)?).await?;
-        Ok(StatusCode::NO_CONTENT)
-    };
-    respond(act.await)
+/// `DELETE /location/{id}`
+pub async fn delete(call: Call, id: String) -> Result<impl Reply> {
+    let by = call.caller().await?;
+    let by = by.labelled(query::user(&call.query)?);
+    let payer = call.payer(&by);
+    call.service.delete_location(by, payer, parse_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-/// Reads a body, a large one off the threads that serve everybody else.
-async fn parsed<T: Send + 'static>(
+/// Parses a body; a large one on the threads for heavy work.
+async fn parse<T: Send + 'static>(
     body: Bytes,
     parse: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -183,29 +112,44 @@ async fn parsed<T: Send + 'static>(
     }
 }
 
-pub(super) fn respond(result: Result<impl Reply>) -> Response {
-    match result {
-        Ok(reply) => reply.into_response(),
-        Err(error) => error.into_response(),
+/// Parses the id in a path. Text that cannot be an id is the id of no location.
+pub(super) fn parse_id(id: &str) -> Result<LocationId> {
+    id.parse().map_err(|()| Error::no_location(id.chars().take(MAX_SHOWN_ID).collect::<String>()))
+}
+
+/// The entity tag of a version of a location.
+fn etag(version: u64) -> ETag {
+    format!("\"{version}\"").parse().expect("digits in quotes are an entity tag")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn if_none_match_finds_a_version_in_lists_of_weak_and_strong_tags() {
+        for (values, is_match) in [
+            (&[r#""7""#][..], true),
+            (&[r#"W/"7""#], true),
+            (&["*"], true),
+            (&[r#""6", W/"7""#], true),
+            (&[r#""6","7""#], true),
+            (&[r#""6""#, r#""7""#], true),
+            (&[r#"nonsense, "7""#], true),
+            (&[r#""77""#], false),
+            (&["7"], false),
+            (&[r#""6", "8""#], false),
+            (&["nonsense"], false),
+            (&[""], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::IF_NONE_MATCH, HeaderValue::from_static(value));
+            }
+            let condition = headers.typed_get::<IfNoneMatch>().expect("any text is taken");
+            assert_eq!(!condition.precondition_passes(&etag(7)), is_match, "{values:?}");
+        }
     }
-}
-
-pub(super) fn known(id: &str) -> Result<LocationId> {
-    id.parse().map_err(|()| Error::no_location(id.chars().take(40).collect::<String>()))
-}
-
-/// The tag of a version of a location.
-fn etag(version: u64) -> String {
-    format!("\"{version}\"")
-}
-
-/// `If-None-Match` (RFC 9110 §13.1.2): `*`, or a list with this tag in it, weak or strong.
-fn matches(headers: &HeaderMap, etag: &str) -> bool {
-    headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|tag| tag.trim())
-        .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
 }

@@ -1,10 +1,10 @@
-//! The HTTP door: warp routes to the service's acts.
+//! The HTTP API: warp routes, and the tower layers around them.
 //!
-//! The only room that imports warp. It decides nothing; it extracts, calls one act, replies.
+//! This is the only module that imports warp. It decides nothing: a handler extracts what a request says, calls one
+//! method of the service, and replies.
 
 mod body;
 mod call;
-mod counts;
 mod error;
 mod health;
 mod locations;
@@ -12,6 +12,8 @@ mod members;
 mod notifications;
 mod query;
 mod reply;
+mod response_counts;
+mod routes;
 mod shares;
 mod users;
 
@@ -31,6 +33,7 @@ use tower_http::{
 use tracing::{Span, field, info, info_span};
 use warp::{Filter, Reply};
 
+use self::response_counts::ResponseCounts;
 use crate::{
     domain::error::{Code, Error},
     net::{
@@ -43,7 +46,7 @@ use crate::{
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The API as a tower service: what `net::accept` serves.
+/// Makes the tower service of the API, which `net::accept` serves.
 pub fn service(
     service: Arc<Service>,
     origins: &Origins,
@@ -57,15 +60,9 @@ pub fn service(
 + Send
 + use<> {
     let (policy, foreign) = (origins.clone(), service.limits.foreign.clone());
-    let counts = Arc::new(counts::Counts::start(&service.metrics));
-    let routes = locations::routes(service.clone())
-        .or(health::routes(service.clone()))
-        .or(members::routes(service.clone()))
-        .or(shares::routes(service.clone()))
-        .or(users::routes(service.clone()))
-        .or(notifications::routes(service.clone()))
-        .or(error::nothing_here(service));
-    // The path without the query: that may hold a token.
+    let counts = Arc::new(ResponseCounts::start(&service.metrics));
+    let routes = routes::routes(&service).or(health::routes(service.clone())).or(error::not_found(service));
+    // The query is left out, because it may hold a token.
     let span = move |request: &Request<Incoming>| {
         let client = request.extensions().get::<Client>().map(|client| client.0);
         let request_id = request.headers().get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
@@ -77,11 +74,11 @@ pub fn service(
             request_id,
         )
     };
-    let answered = move |response: &Response<_>, elapsed: Duration, _: &Span| {
-        counts.answered(response);
+    let record = move |response: &Response<_>, elapsed: Duration, _: &Span| {
+        counts.record(response);
         info!(status = response.status().as_u16(), elapsed_us = elapsed.as_micros() as u64, "request");
     };
-    #[expect(clippy::result_large_err, reason = "an answer, as the layer wants it")]
+    #[expect(clippy::result_large_err, reason = "the layer wants an answer as the error")]
     let is_for_us = move |request: &mut Request<Incoming>| match policy.is_for_us(request.headers()) {
         true => Ok(()),
         false => {
@@ -99,19 +96,19 @@ pub fn service(
             TraceLayer::new_for_http()
                 .make_span_with(span)
                 .on_request(())
-                .on_response(answered)
+                .on_response(record)
                 .on_body_chunk(())
                 .on_eos(())
                 .on_failure(()),
         )
         .layer(PropagateRequestIdLayer::new(X_REQUEST_ID))
         .layer(origins.cors())
-        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(CatchPanicLayer::custom(error::after_panic))
         .layer(ValidateRequestHeaderLayer::custom(is_for_us))
         .service(warp::service(routes))
 }
 
-/// 128 random bits, without asking the system for each as a UUID would.
+/// Makes request ids of 128 random bits, without asking the system for each as a UUID would.
 #[derive(Clone, Copy)]
 struct RandomId;
 
@@ -122,7 +119,7 @@ impl MakeRequestId for RandomId {
     }
 }
 
-/// A caller's request id is kept if it is fit for a log; else it gets a new one.
+/// Removes a caller's request id that is not fit for a log; the request then gets a new one.
 fn without_bad_request_id(mut request: Request<Incoming>) -> Request<Incoming> {
     let fit = |id: &[u8]| (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic);
     if request.headers().get(X_REQUEST_ID).is_some_and(|id| !fit(id.as_bytes())) {

@@ -1,61 +1,22 @@
-//! The `/notification` routes.
+//! The handlers of `/notification`, `/notification/{id}` and `/notification/read-all`.
 
-use std::sync::Arc;
-
-use http::Method;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use warp::{Filter, Rejection, Reply, path, reply::Response};
+use warp::Reply;
 
-use super::{
-    body::Body,
-    call::{Call, call},
-    error::method_not_allowed,
-    locations::respond,
-    query, reply,
-};
+use super::{body::Body, call::Call, query, reply};
 use crate::{
     domain::{
         access::Caller,
         error::{Code, Error, Result},
+        id::parse_canonical,
         notification::read_from_body,
         time::Timestamp,
     },
-    service::{Service, notifications},
+    service::notifications,
 };
 
-/// `GET /notification`, `PATCH /notification/{id}`, `POST /notification/read-all`.
-pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
-    let call = call(service);
-    let all = path!("notification");
-    let list = all.and(warp::get().or(warp::head()).unify()).and(call.clone()).then(list).boxed();
-    let other_on_all = all
-        .and(warp::method())
-        .map(|method: Method| method_not_allowed(&method, "GET, HEAD, OPTIONS").into_response());
-    let every = path!("notification" / "read-all");
-    let read_all = every.and(warp::post()).and(call.clone()).and(warp::body::stream()).then(read_all).boxed();
-    let other_on_every = every
-        .and(warp::method())
-        .map(|method: Method| method_not_allowed(&method, "POST, OPTIONS").into_response());
-    let one = path!("notification" / String);
-    let read = one.and(warp::patch()).and(call).and(warp::body::stream()).then(read).boxed();
-    let other_on_one = one
-        .and(warp::method())
-        .map(|_, method: Method| method_not_allowed(&method, "PATCH, OPTIONS").into_response());
-    list.or(read_all)
-        .unify()
-        .or(other_on_all)
-        .unify()
-        .or(other_on_every)
-        .unify()
-        .or(read)
-        .unify()
-        .or(other_on_one)
-        .unify()
-        .boxed()
-}
-
-/// A notification as the list has it.
+/// A notification in the list.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Notification {
@@ -96,60 +57,54 @@ struct Notifications {
     unread: u64,
 }
 
-async fn list(call: Call) -> Response {
-    let act = async {
-        let by = call.caller().await?;
-        let asked = query::notifications(&call.query)?;
-        let by = by.labelled(asked.user);
-        let answers = &call.service.memory.answers;
-        reply::json(answers, call.payer(&by), &page(&call, &by, asked).await?)
-    };
-    respond(act.await)
+/// `GET /notification`
+pub async fn list(call: Call, (): ()) -> Result<impl Reply> {
+    let by = call.caller().await?;
+    let parameters = query::notifications(&call.query)?;
+    let by = by.labelled(parameters.user);
+    let answers = &call.service.memory.answers;
+    reply::json(answers, call.payer(&by), &read_page(&call, &by, parameters).await?)
 }
 
-async fn read(id: String, call: Call, body: impl Body) -> Response {
-    let act = async {
-        let (by, body) = call.with_body(body).await?;
-        read_from_body(&body)?;
-        let by = by.unwrap_or_default().labelled(query::user(&call.query)?);
-        let notification = Notification::try_from(call.service.read_notification(&by, known(&id)?).await?)?;
-        Ok(reply::json_anyway(&call.service.memory.answers, call.payer(&by), &notification))
-    };
-    respond(act.await)
+/// `PATCH /notification/{id}`
+pub async fn mark_read(call: Call, id: String, body: Body) -> Result<impl Reply> {
+    let (by, body) = call.read_body(body).await?;
+    read_from_body(&body)?;
+    let by = by.unwrap_or_default().labelled(query::user(&call.query)?);
+    let notification = Notification::try_from(call.service.read_notification(&by, parse_id(&id)?).await?)?;
+    Ok(reply::json_anyway(&call.service.memory.answers, call.payer(&by), &notification))
 }
 
-async fn read_all(call: Call, body: impl Body) -> Response {
-    let act = async {
-        let (by, body) = call.with_body(body).await?;
-        let asked = query::notifications(&call.query)?;
-        // A body says nothing but, in open mode, who.
-        let by = match body.is_empty() {
-            true => by.unwrap_or_default().labelled(asked.user),
-            false => Caller::of_body(by, &body)?,
-        };
-        let (answers, payer) = (&call.service.memory.answers, call.payer(&by));
-        answers.check(payer)?;
-        call.service.read_notifications(&by).await?;
-        Ok(reply::json_anyway(answers, payer, &page(&call, &by, asked).await?))
+/// `POST /notification/read-all`
+pub async fn mark_all_read(call: Call, (): (), body: Body) -> Result<impl Reply> {
+    let (by, body) = call.read_body(body).await?;
+    let parameters = query::notifications(&call.query)?;
+    // A body can only name a user, in open mode.
+    let by = match body.is_empty() {
+        true => by.unwrap_or_default().labelled(parameters.user),
+        false => Caller::of_body(by, &body)?,
     };
-    respond(act.await)
+    let (answers, payer) = (&call.service.memory.answers, call.payer(&by));
+    answers.check(payer)?;
+    call.service.read_notifications(&by).await?;
+    Ok(reply::json_anyway(answers, payer, &read_page(&call, &by, parameters).await?))
 }
 
-async fn page(call: &Call, by: &Caller, asked: query::Notifications) -> Result<Notifications> {
-    let found = call.service.notifications((by, call.payer(by)), asked.unread, asked.rows).await?;
+async fn read_page(call: &Call, by: &Caller, parameters: query::Notifications) -> Result<Notifications> {
+    let query::Notifications { page, per_page, rows, unread, .. } = parameters;
+    let found = call.service.notifications((by, call.payer(by)), unread, rows).await?;
     let notifications = found.page.into_iter().map(Notification::try_from);
     Ok(Notifications {
         notifications: notifications.collect::<Result<_>>()?,
-        page: asked.page,
-        per_page: asked.per_page,
+        page,
+        per_page,
         total: found.total,
         unread: found.unread,
     })
 }
 
-/// An id that cannot be is an unknown one.
-fn known(text: &str) -> Result<u64> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
-    let id = digits.then(|| text.parse().ok()).flatten().filter(|id| i64::try_from(*id).is_ok());
+/// Parses the id in a path. Text that cannot be an id is the id of no notification.
+fn parse_id(text: &str) -> Result<u64> {
+    let id = parse_canonical(text).filter(|id| i64::try_from(*id).is_ok());
     id.ok_or_else(|| Error::new(Code::NotFound, "there is no such notification"))
 }

@@ -1,5 +1,6 @@
-//! Query strings: each parameter known, once, and good; anything else is refused rather than ignored,
-//! because a filter that is not applied looks like an answer.
+//! Query strings. Each parameter must be known, given once, and good.
+//!
+//! Anything else is refused and not ignored, because a list to which a filter was not applied looks like an answer.
 
 use std::{ops::RangeInclusive, str::FromStr};
 
@@ -17,23 +18,23 @@ use crate::{
 };
 
 const SHARE: &str = "share";
-/// Parameters that jQuery (`_`) and Ext JS (`_dc`) add to a GET, with a new number each time, to get past caches.
+/// Parameters that jQuery (`_`) and Ext JS (`_dc`) add to a GET, with a new number each time, to bypass caches.
 const CACHE_BUSTERS: [&str; 2] = ["_", "_dc"];
 const DEFAULT_PER_PAGE: u64 = 20;
 const MAX_PER_PAGE: u64 = 100;
-/// Pages further than this are nobody's; also keeps the offset far from overflow.
+/// No list has so many pages. The bound keeps offsets far from overflow.
 const MAX_PAGE: u64 = 1 << 40;
-/// Versions of one page of history; also how many there are without `limit`.
-const MAX_VERSIONS: u64 = 1_000;
+/// The upper bound of a history's `limit`, which is also its default.
+const MAX_HISTORY_LIMIT: u64 = 1_000;
 
-/// A list's parameters, and what its answer repeats of them.
+/// The parameters of a list of locations.
 #[derive(Debug)]
 pub struct List {
-    /// From 1.
+    /// The page's number, from 1; the answer repeats it.
     pub page: u64,
-    /// 1 to 100.
+    /// The page's size, 1 to 100; the answer repeats it.
     pub per_page: u64,
-    /// What to ask the service.
+    /// The query for the service.
     pub query: Query,
 }
 
@@ -64,18 +65,18 @@ fn pages(page: Option<String>, per_page: Option<String>) -> Result<(u64, u64, Pa
     Ok((page, per_page, Page { offset: (page - 1) * per_page, limit: per_page }))
 }
 
-/// Which notifications are asked for.
+/// The parameters of a list of notifications.
 #[derive(Debug)]
 pub struct Notifications {
-    /// From 1.
+    /// The page's number, from 1; the answer repeats it.
     pub page: u64,
-    /// 1 to 100.
+    /// The page's size, 1 to 100; the answer repeats it.
     pub per_page: u64,
-    /// The same as rows.
+    /// The page as rows of the database.
     pub rows: Page,
-    /// Only those not read yet.
+    /// Whether the list leaves out notifications that have been read.
     pub unread: bool,
-    /// In open mode, whose.
+    /// The user whose notifications are listed in open mode.
     pub user: UserId,
 }
 
@@ -95,12 +96,12 @@ pub fn notifications(query: &str) -> Result<Notifications> {
     Ok(Notifications { page, per_page, rows, unread, user })
 }
 
-/// Which versions are asked for.
+/// The parameters of a location's history.
 #[derive(Debug)]
 pub struct History {
-    /// Only those after this one.
+    /// The history begins after this version.
     pub since: u64,
-    /// 1 to 1000.
+    /// The largest number of versions, 1 to 1000.
     pub limit: u64,
 }
 
@@ -113,11 +114,11 @@ pub fn history(query: &str) -> Result<History> {
     user.map(|user| UserId::from_str(&user)).transpose()?;
     Ok(History {
         since: since.map_or(Ok(0), |text| integer("since", &text, 0..=MAX_SAFE_INTEGER))?,
-        limit: limit.map_or(Ok(MAX_VERSIONS), |text| integer("limit", &text, 1..=MAX_VERSIONS))?,
+        limit: limit.map_or(Ok(MAX_HISTORY_LIMIT), |text| integer("limit", &text, 1..=MAX_HISTORY_LIMIT))?,
     })
 }
 
-/// Reads `userId`, who acts.
+/// Reads `userId`, the user who acts in open mode.
 ///
 /// # Errors
 /// `invalid_parameter`, `invalid_user_id`.
@@ -126,7 +127,7 @@ pub fn user(query: &str) -> Result<UserId> {
     user.map_or(Ok(UserId::DEFAULT), |user| user.parse())
 }
 
-/// Reads `share`, which any request may have: the secret of a share link.
+/// Reads `share`, the secret of a share link, which any request may have.
 ///
 /// # Errors
 /// `invalid_parameter`.
@@ -138,6 +139,7 @@ pub fn share(query: &str) -> Result<Option<String>> {
     }
 }
 
+/// Reads the named parameters, in the order of `names`.
 fn parameters<const N: usize>(query: &str, names: [&str; N]) -> Result<[Option<String>; N]> {
     let mut values = [const { None }; N];
     let is_for_others = |name: &str| name == SHARE || CACHE_BUSTERS.contains(&name);

@@ -1,46 +1,19 @@
-//! The `/location/{id}/shares` routes.
+//! The handlers of `/location/{id}/shares` and `/location/{id}/shares/{shareId}`.
 
-use std::sync::Arc;
-
-use http::{Method, StatusCode};
+use http::StatusCode;
 use serde::Serialize;
-use warp::{Filter, Rejection, Reply, path, reply::Response};
+use warp::Reply;
 
-use super::{
-    body::Body,
-    call::{Call, call},
-    error::method_not_allowed,
-    locations::{known, respond},
-    query, reply,
-};
-use crate::{
-    domain::{
-        access::{Caller, ShareId},
-        error::{Code, Error, Result},
-        share::NewShare,
-        time::Timestamp,
-    },
-    service::Service,
+use super::{body::Body, call::Call, locations::parse_id, query, reply};
+use crate::domain::{
+    access::{Caller, ShareId},
+    error::{Code, Error, Result},
+    id::parse_canonical,
+    share::NewShare,
+    time::Timestamp,
 };
 
-/// `GET`, `POST /location/{id}/shares`; `DELETE /location/{id}/shares/{shareId}`.
-pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
-    let call = call(service);
-    let all = path!("location" / String / "shares");
-    let list = all.and(warp::get().or(warp::head()).unify()).and(call.clone()).then(list).boxed();
-    let create = all.and(warp::post()).and(call.clone()).and(warp::body::stream()).then(create).boxed();
-    let other_on_all = all
-        .and(warp::method())
-        .map(|_, method: Method| method_not_allowed(&method, "GET, HEAD, POST, OPTIONS").into_response());
-    let one = path!("location" / String / "shares" / String);
-    let revoke = one.and(warp::delete()).and(call).then(revoke).boxed();
-    let other_on_one = one
-        .and(warp::method())
-        .map(|_, _, method: Method| method_not_allowed(&method, "DELETE, OPTIONS").into_response());
-    list.or(create).unify().or(revoke).unify().or(other_on_all).unify().or(other_on_one).unify().boxed()
-}
-
-/// A share as the list has it.
+/// A share link in the list.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Share {
@@ -60,10 +33,10 @@ struct Shares {
     shares: Vec<Share>,
 }
 
-/// A share just made: the one time that its token is shown.
+/// A new share link. Its token is shown this once.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Made<'a> {
+struct CreatedShare<'a> {
     id: ShareId,
     token: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,53 +44,46 @@ struct Made<'a> {
     expires_at: Timestamp,
 }
 
-async fn list(id: String, call: Call) -> Response {
-    let act = async {
-        let by = call.caller().await?;
-        query::user(&call.query)?;
-        let payer = call.payer(&by);
-        let shares = call.service.shares(&by, payer, known(&id)?).await?.into_iter();
-        let shares = shares.map(|share| Share {
-            id: share.id,
-            label: share.label,
-            created_at: share.created_at,
-            expires_at: share.expires_at,
-            has_password: share.has_password,
-            uses: share.uses,
-            last_used_at: share.last_used_at,
-        });
-        reply::json(&call.service.memory.answers, payer, &Shares { shares: shares.collect() })
-    };
-    respond(act.await)
+/// `GET /location/{id}/shares`
+pub async fn list(call: Call, id: String) -> Result<impl Reply> {
+    let by = call.caller().await?;
+    query::user(&call.query)?;
+    let payer = call.payer(&by);
+    let shares = call.service.shares(&by, payer, parse_id(&id)?).await?.into_iter();
+    let shares = shares.map(|share| Share {
+        id: share.id,
+        label: share.label,
+        created_at: share.created_at,
+        expires_at: share.expires_at,
+        has_password: share.has_password,
+        uses: share.uses,
+        last_used_at: share.last_used_at,
+    });
+    reply::json(&call.service.memory.answers, payer, &Shares { shares: shares.collect() })
 }
 
-async fn create(id: String, call: Call, body: impl Body) -> Response {
-    let act = async {
-        let (by, body) = call.with_body(body).await?;
-        let new = NewShare::from_body(&body, Timestamp::now())?;
-        let by = Caller::of_body(by, &body)?;
-        let payer = call.payer(&by);
-        let (id, token) = call.service.create_share(by, payer, known(&id)?, &new).await?;
-        let made = Made { id, token, label: new.label.as_deref(), expires_at: new.expires_at };
-        let made = serde_json::to_string(&made).map_err(Error::internal)?;
-        Ok(reply::data(StatusCode::CREATED, reply::data_text(StatusCode::CREATED, "share", &made)))
-    };
-    respond(act.await)
+/// `POST /location/{id}/shares`
+pub async fn create(call: Call, id: String, body: Body) -> Result<impl Reply> {
+    let (by, body) = call.read_body(body).await?;
+    let new = NewShare::from_body(&body, Timestamp::now())?;
+    let by = Caller::of_body(by, &body)?;
+    let payer = call.payer(&by);
+    let (id, token) = call.service.create_share(by, payer, parse_id(&id)?, &new).await?;
+    let made = CreatedShare { id, token, label: new.label.as_deref(), expires_at: new.expires_at };
+    let made = serde_json::to_string(&made).map_err(Error::internal)?;
+    Ok(reply::data(StatusCode::CREATED, reply::data_text(StatusCode::CREATED, "share", &made)))
 }
 
-async fn revoke(id: String, share: String, call: Call) -> Response {
-    let act = async {
-        let by = call.caller().await?;
-        query::user(&call.query)?;
-        call.service.revoke_share(by, known(&id)?, known_share(&share)?).await?;
-        Ok(StatusCode::NO_CONTENT)
-    };
-    respond(act.await)
+/// `DELETE /location/{id}/shares/{shareId}`
+pub async fn revoke(call: Call, (id, share): (String, String)) -> Result<impl Reply> {
+    let by = call.caller().await?;
+    query::user(&call.query)?;
+    call.service.revoke_share(by, parse_id(&id)?, parse_share_id(&share)?).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-/// An id that cannot be is an unknown one.
-fn known_share(text: &str) -> Result<ShareId> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
-    let id = digits.then(|| text.parse().ok()).flatten().filter(|id| i64::try_from(*id).is_ok());
+/// Parses the id in a path. Text that cannot be an id is the id of no share link.
+fn parse_share_id(text: &str) -> Result<ShareId> {
+    let id = parse_canonical(text).filter(|id| i64::try_from(*id).is_ok());
     id.map(ShareId).ok_or_else(|| Error::new(Code::NotFound, "there is no such share"))
 }

@@ -1,4 +1,6 @@
-//! What was answered, by the class of its status and, where it was refused, by its code.
+//! Counters of answers by the class of their status, and of refusals by their code.
+//!
+//! The service cannot count them, because only this door knows the status.
 
 use http::Response;
 
@@ -10,14 +12,15 @@ use crate::{
 
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
+/// The counters of this door.
 #[derive(Debug)]
-pub struct Counts {
+pub struct ResponseCounts {
     responses: [Counter; 4],
     refusals: Refusals,
 }
 
-impl Counts {
-    /// Nothing yet.
+impl ResponseCounts {
+    /// Registers the counters.
     pub fn start(metrics: &Metrics) -> Self {
         let responses = metrics.counters("http_responses", "Answers of the HTTP API, by class of status");
         Self {
@@ -26,8 +29,8 @@ impl Counts {
         }
     }
 
-    /// One more; a refusal has its code among the extensions.
-    pub fn answered<B>(&self, response: &Response<B>) {
+    /// Counts an answer. A refusal has its code among the extensions.
+    pub fn record<B>(&self, response: &Response<B>) {
         let class = usize::from(response.status().as_u16() / 100).checked_sub(2);
         if let Some(responses) = class.and_then(|class| self.responses.get(class)) {
             responses.inc();
