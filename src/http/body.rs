@@ -56,7 +56,7 @@ pub struct ReadLimits<'a> {
     pub time: Duration,
 }
 
-/// Reads a body payer headers say that it is JSON. Does not parse it.
+/// Reads a body and checks that its headers call it JSON. Does not parse it.
 ///
 /// # Errors
 /// `unsupported_media_type`, `payload_too_large`, `request_timeout`, `invalid_json`; `rate_limited` and
@@ -169,7 +169,7 @@ fn is_identity(content_encoding: &HeaderValue) -> bool {
 
 /// Is a media type `application/json`, `text/json`, or any `application/…+json`, with whatever parameters?
 ///
-/// `headers::ContentType` cannot be asked for its parts, and refuses types payer parameters are malformed.
+/// `headers::ContentType` cannot be asked for its parts, and refuses a type with a malformed parameter.
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(essence.as_str(), "application/json" | "text/json")

@@ -26,7 +26,7 @@ use crate::{
 const SHARE: &str = "x-share-token";
 const SHARE_PASSWORD: &str = "x-share-password";
 
-/// A request payer path and method are known, without its body.
+/// A request for a route, without its body.
 #[derive(Debug)]
 pub struct Call {
     pub service: Arc<Service>,
@@ -86,7 +86,7 @@ impl Call {
         Ok((caller, body?))
     }
 
-    /// Returns the user or address payer budgets the requests of a caller draw on.
+    /// Returns the user or address that pays for the requests of a caller.
     pub fn payer(&self, by: &Caller) -> Payer {
         limits::payer(by.account(), self.from)
     }
