@@ -1,7 +1,7 @@
 //! The command line: which settings were given by flag, and what to do.
 
 use std::{
-    env::{self, VarError},
+    env,
     error::Error,
     io::{self, Write},
     ops::RangeInclusive,
@@ -13,7 +13,7 @@ use std::{
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use georoom::{
-    config::{Config, Invalid, SETTINGS, Source},
+    config::{Config, Invalid, RESERVED, SETTINGS},
     domain::{
         id::UserId,
         time::Timestamp,
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 }
 
 fn command() -> Command {
-    let flags = SETTINGS.iter().filter(|setting| !setting.secret && !setting.missing).map(|setting| {
+    let flags = SETTINGS.iter().filter(|setting| !setting.is_secret).map(|setting| {
         let default = match setting.default {
             "" => String::new(),
             default => format!(" [default: {default}]"),
@@ -73,15 +73,13 @@ fn command() -> Command {
             .global(true)
             .help(format!("{} [env: {}]{default}", setting.help, setting.name))
     });
-    let missing: Vec<_> =
-        SETTINGS.iter().filter(|setting| setting.missing).map(|setting| setting.name).collect();
     Command::new("georoom")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Real-time location sharing: a location is a room")
         .after_help(format!(
             "Every flag is also an environment variable; an empty one counts as unset.\n\
              Not built yet, and refused when set: {}.",
-            missing.join(", ")
+            RESERVED.join(", ")
         ))
         .args(flags)
         .subcommand(
@@ -121,22 +119,15 @@ fn ttl(text: &str) -> Result<Duration, &'static str> {
 }
 
 async fn run(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
-    let config = Config::load(|name| {
-        let flag = matches.try_get_one::<String>(name).ok().flatten();
-        Ok(match (flag, env::var(name)) {
-            (Some(value), _) => Some((Source::Flag, value.clone())),
-            (None, Ok(value)) => Some((Source::Environment, value)),
-            (None, Err(VarError::NotPresent)) => None,
-            (None, Err(VarError::NotUnicode(_))) => return Err(Invalid::new(name, "is not UTF-8")),
-        })
-    })?;
+    let flag = |name: &str| matches.try_get_one::<String>(name).ok().flatten().cloned();
+    let config = Config::load(flag, |name| env::var(name))?;
     if let Some(("token", matches)) = matches.subcommand() {
         // Before there is a log: nothing but the token goes to standard output.
-        let token = mint(config.keys.as_ref(), matches)?;
+        let token = mint(config.auth.keys.as_ref(), matches)?;
         let written = writeln!(io::stdout(), "{token}");
         return Ok(written.map_err(|e| Invalid::new("standard output", e.to_string()))?);
     }
-    telemetry::start(config.log_format, &config.log_filter)
+    telemetry::start(config.log.format, &config.log.filter)
         .map_err(|e| Invalid::new("standard output", e.to_string()))?;
     match matches.subcommand_name() {
         Some("migrate") => Ok(migrate(&config).await?),

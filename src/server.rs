@@ -71,15 +71,15 @@ impl Server {
         let listen = |name: &str, addr: SocketAddr| {
             listener(addr).map_err(|e| Invalid::new(name, format!("{addr}: {e}")))
         };
-        let api = listen("API_ADDR", config.api_addr)?;
-        let gateway = listen("GATEWAY_ADDR", config.gateway_addr)?;
+        let api = listen("API_ADDR", config.addresses.api)?;
+        let gateway = listen("GATEWAY_ADDR", config.addresses.gateway)?;
         let store = connected(&config).await?;
         let (hopeless, is_hopeless) = oneshot::channel();
-        let preparing = tokio::spawn(prepare(store.clone(), config.database_url.clone(), hopeless));
+        let preparing = tokio::spawn(prepare(store.clone(), config.database.url.clone(), hopeless));
         let is_there = timeout(START, store.answers()).await.is_ok();
         let hopeless = timeout(if is_there { MIGRATING } else { Duration::ZERO }, is_hopeless).await;
         match hopeless {
-            Ok(Ok(error)) => Err(bad_database(&config.database_url, error)),
+            Ok(Ok(error)) => Err(bad_database(&config.database.url, error)),
             _ => Ok(Self { config, store, preparing, api, gateway }),
         }
     }
@@ -96,11 +96,11 @@ impl Server {
     pub fn greet(&self) {
         let Ok((api, gateway)) = self.addrs() else { return };
         info!(%api, %gateway, version = env!("CARGO_PKG_VERSION"), "started");
-        let keys = self.config.keys.as_ref();
+        let keys = self.config.auth.keys.as_ref();
         if keys.is_none() {
             warn!("open mode: no authentication; everyone who reaches these ports may do everything");
         }
-        if self.config.log_format == LogFormat::Text {
+        if self.config.log.format == LogFormat::Text {
             telemetry::print(&format!("{}\n", try_next(from_here(api), from_here(gateway), keys)));
         }
     }
@@ -121,8 +121,13 @@ impl Server {
         started: impl FnOnce(&Supervisor),
     ) -> Result<(), Failed> {
         let Self { config, store, preparing, api, gateway } = self;
-        let (service, events) =
-            Service::start(store.clone(), config.history, config.notifications, config.keys, &config.limits);
+        let (service, events) = Service::start(
+            store.clone(),
+            config.history,
+            config.notifications,
+            config.auth.keys,
+            &config.limits,
+        );
         let tasks = service.tasks.clone();
         let preparing = watch_preparing(preparing, &tasks);
         let help =
@@ -132,11 +137,11 @@ impl Server {
             service.clone(),
             events,
             config.heartbeat,
-            &config.origins,
-            config.trusted_proxies.clone(),
+            &config.auth.origins,
+            config.auth.trusted_proxies.clone(),
             &config.limits,
         );
-        let requests = http::service(service.clone(), &config.origins, config.trusted_proxies);
+        let requests = http::service(service.clone(), &config.auth.origins, config.auth.trusted_proxies);
         let timeouts = (config.limits.header_timeout, config.limits.body_timeout);
         let heads = Heads::default();
         let incomplete = heads.clone();
@@ -292,7 +297,7 @@ pub async fn migrate(config: &Config) -> Result<(), StartError> {
     let until = Instant::now() + MIGRATING;
     while let Err(error) = store.migrate().await {
         if !is_in_use(&error) || Instant::now() > until {
-            return Err(bad_database(&config.database_url, error));
+            return Err(bad_database(&config.database.url, error));
         }
         sleep(TRY_AGAIN).await;
     }
@@ -303,10 +308,10 @@ pub async fn migrate(config: &Config) -> Result<(), StartError> {
 async fn connected(config: &Config) -> Result<Store, StartError> {
     let until = Instant::now() + MIGRATING;
     loop {
-        match Store::connect_with(config.database_url.expose(), config.database_connections).await {
+        match Store::connect_with(config.database.url.expose(), config.database.connections).await {
             // SQLite is asked for something already here, and does not wait where another process sets up the file.
             Err(error) if is_in_use(&error) && Instant::now() < until => sleep(TRY_AGAIN).await,
-            done => return done.map_err(|error| bad_database(&config.database_url, error)),
+            done => return done.map_err(|error| bad_database(&config.database.url, error)),
         }
     }
 }
@@ -322,7 +327,6 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::config::Source;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_task_that_cannot_go_on_ends_the_server_with_an_error() {
@@ -331,7 +335,7 @@ mod tests {
         let settings =
             [("DATABASE_URL", url.as_str()), ("API_ADDR", "127.0.0.1:0"), ("GATEWAY_ADDR", "127.0.0.1:0")];
         let value = |name: &str| Some(settings.iter().find(|(known, _)| *known == name)?.1.to_owned());
-        let config = Config::load(|name| Ok(value(name).map(|value| (Source::Environment, value)))).unwrap();
+        let config = Config::from_variables(value).unwrap();
         let server = Server::bind(config).await.unwrap();
         let (api, _) = server.addrs().unwrap();
         let served = server.serve_watched(future::pending(), |tasks| {

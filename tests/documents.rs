@@ -7,7 +7,7 @@ use std::{
 };
 
 use georoom::{
-    config::{Config, SETTINGS, Source},
+    config::{Config, RESERVED, SETTINGS},
     domain::error::Code,
 };
 use serde_json::Value;
@@ -39,8 +39,12 @@ fn the_readme_lists_every_setting_with_its_default() {
             line.contains(&format!("`{}`", setting.name))
                 && (setting.default.is_empty() || line.contains(&format!("`{}`", setting.default)))
         });
-        let reserved = setting.name.starts_with("ADMIN_UI_") && readme.contains("`ADMIN_UI_…`");
-        assert!(documented || reserved, "{} with `{}`", setting.name, setting.default);
+        assert!(documented, "{} with `{}`", setting.name, setting.default);
+    }
+    for name in RESERVED {
+        let is_named = readme.contains(&format!("`{name}`"));
+        let is_one_of = name.starts_with("ADMIN_UI_") && readme.contains("`ADMIN_UI_…`");
+        assert!(is_named || is_one_of, "{name}");
     }
 }
 
@@ -95,7 +99,7 @@ fn starts(environment: &HashMap<&str, &str>) -> Config {
     }
     // What is empty after the substitution, compose passes as an empty string.
     let value = |name: &str| Some(environment.get(name)?.as_str().unwrap_or_default().to_owned());
-    let config = Config::load(|name| Ok(value(name).map(|value| (Source::Environment, value))));
+    let config = Config::from_variables(value);
     config.expect("settings the server takes")
 }
 
@@ -115,10 +119,10 @@ fn compose_refuses_to_start_without_passwords() {
 #[test]
 fn compose_publishes_nginx_alone_and_starts_georoom_with_settings_it_takes() {
     let mut filled = HashMap::from([("MYSQL_PASSWORD", "aaa"), ("MYSQL_ROOT_PASSWORD", "bbb")]);
-    assert!(starts(&filled).keys.is_none(), "open");
+    assert!(starts(&filled).auth.keys.is_none(), "open");
     filled.extend([("JWT_SECRET", "0123456789abcdef0123456789abcdef"), ("OPEN_MODE", "false")]);
     let config = starts(&filled);
-    assert!(config.keys.is_some(), "with a key");
+    assert!(config.auth.keys.is_some(), "with a key");
 
     let compose = compose(&filled).expect("parses");
     let services = compose["services"].as_object().expect("services");
@@ -132,8 +136,8 @@ fn compose_publishes_nginx_alone_and_starts_georoom_with_settings_it_takes() {
     }
     // The file nginx gets is written for exactly these names and ports.
     let nginx = read("nginx/georoom.conf");
-    assert!(nginx.contains(&format!("server georoom:{};", config.api_addr.port())));
-    assert!(nginx.contains(&format!("server georoom:{};", config.gateway_addr.port())));
+    assert!(nginx.contains(&format!("server georoom:{};", config.addresses.api.port())));
+    assert!(nginx.contains(&format!("server georoom:{};", config.addresses.gateway.port())));
     let mounted = services["nginx"]["volumes"].to_string();
     assert!(mounted.contains("./nginx/georoom.conf:/etc/nginx/conf.d/default.conf:ro"));
     assert!(mounted.contains("./nginx/nginx.conf:/etc/nginx/nginx.conf:ro"));

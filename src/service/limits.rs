@@ -23,7 +23,7 @@ use seats::{Most, Seats};
 
 use super::budget::{Budget, Budgets, Rate};
 use crate::{
-    config::{self, Counts},
+    config::{self, Quotas},
     domain::{
         access::{Payer, ShareId},
         error::{Error, Result},
@@ -136,7 +136,7 @@ pub struct Events {
 impl Limits {
     /// As configured.
     pub fn start(limits: &config::Limits, metrics: &Metrics) -> Arc<Self> {
-        let counts = limits.counts.as_ref();
+        let counts = limits.quotas.as_ref();
         let made = Making { counts, metrics };
         let limits = Arc::new(Self {
             requests: made.by_caller(
@@ -350,7 +350,7 @@ impl Toll for Limits {
 
 /// What limits are made of.
 struct Making<'a> {
-    counts: Option<&'a Counts>,
+    counts: Option<&'a Quotas>,
     metrics: &'a Metrics,
 }
 
@@ -359,14 +359,14 @@ impl Making<'_> {
         self.metrics.limited(name)
     }
 
-    fn limit<K: Hash + Eq>(&self, name: &'static str, rate: impl Fn(&Counts) -> Rate) -> Limit<K> {
+    fn limit<K: Hash + Eq>(&self, name: &'static str, rate: impl Fn(&Quotas) -> Rate) -> Limit<K> {
         Limit { budgets: Budgets::new(self.counts.map(rate)), limited: self.counter(name) }
     }
 
     fn a_second<K: Hash + Eq>(
         &self,
         name: &'static str,
-        units: impl Fn(&Counts) -> NonZeroU32,
+        units: impl Fn(&Quotas) -> NonZeroU32,
         burst: u32,
     ) -> Limit<K> {
         self.limit(name, |counts| per_second(units(counts), burst))
@@ -376,7 +376,7 @@ impl Making<'_> {
     fn by_caller<K: Hash + Eq>(
         &self,
         names: [&'static str; 2],
-        units: fn(&Counts) -> [NonZeroU32; 2],
+        units: fn(&Quotas) -> [NonZeroU32; 2],
         burst: u32,
         detail: &'static str,
     ) -> ByCaller<K> {
@@ -386,14 +386,14 @@ impl Making<'_> {
     fn by_caller_at<K: Hash + Eq>(
         &self,
         names: [&'static str; 2],
-        rates: impl Fn(&Counts) -> [Rate; 2],
+        rates: impl Fn(&Quotas) -> [Rate; 2],
         detail: &'static str,
     ) -> ByCaller<K> {
         let [user, address] = [0, 1].map(|at| self.limit(names[at], |counts| rates(counts)[at]));
         ByCaller { user, address, detail }
     }
 
-    fn most(&self, name: &'static str, of: fn(&Counts) -> NonZeroU32) -> Most {
+    fn most(&self, name: &'static str, of: fn(&Quotas) -> NonZeroU32) -> Most {
         Most { most: self.counts.map(|counts| of(counts).get()), limited: self.counter(name) }
     }
 }

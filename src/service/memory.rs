@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::limits::Limits;
 use crate::{
-    config::Counts,
+    config::Quotas,
     domain::{
         access::Payer,
         error::{Code, Error, Result},
@@ -54,15 +54,15 @@ pub struct Budget {
 
 impl Memory {
     /// With the configured shares; without limits first come is first served, and nobody is told of a limit.
-    pub fn start(counts: Option<&Counts>, limits: &Limits, metrics: &Metrics) -> Self {
+    pub fn start(quotas: Option<&Quotas>, limits: &Limits, metrics: &Metrics) -> Self {
         let budget = |share: Option<usize>| {
             share.map_or_else(
                 || ByteBudget::new(ALL, usize::MAX),
                 |share| fair(share.saturating_mul(SHARES), share),
             )
         };
-        let answers = budget(counts.map(|counts| counts.answer_bytes.get() as usize));
-        let bodies = budget(counts.map(|counts| counts.body_bytes.get() as usize));
+        let answers = budget(quotas.map(|quotas| quotas.answer_bytes.get() as usize));
+        let bodies = budget(quotas.map(|quotas| quotas.body_bytes.get() as usize));
         let look = |name, help, bytes: &ByteBudget<Payer>| {
             let bytes = bytes.clone();
             metrics.watch_bytes(name, help, move || bytes.used());

@@ -108,12 +108,12 @@ impl Service {
     ) -> (Arc<Self>, mpsc::Receiver<Event>) {
         let metrics = Metrics::default();
         let tasks = Supervisor::start(&metrics);
-        let counts = limits.counts.as_ref();
+        let quotas = limits.quotas.as_ref();
         let limits = Limits::start(limits, &metrics);
         let forgotten = Arc::downgrade(&limits);
         tasks.task("limits").spawn(forgotten, |limits| limits::forget(limits.clone()).boxed());
-        let memory = Memory::start(counts, &limits, &metrics);
-        let searches = Searches::start(counts, &limits, &metrics);
+        let memory = Memory::start(quotas, &limits, &metrics);
+        let searches = Searches::start(quotas, &limits, &metrics);
         let store = store.with_toll(limits.clone());
         let (events, happened) = mpsc::channel(EVENTS);
         storage::watch_channel(&metrics, "forwarder", &events);
@@ -140,7 +140,7 @@ impl Service {
             pinged: tokio::sync::Mutex::default(),
             searches,
             pieces: Pieces::default(),
-            reads: Reads::new(counts.is_some()),
+            reads: Reads::new(quotas.is_some()),
             lists: CallerTurns::new(LISTS_OF_A_CALLER),
             limits,
             memory,

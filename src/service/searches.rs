@@ -22,7 +22,7 @@ use tokio::{
 
 use super::limits::Limits;
 use crate::{
-    config::Counts,
+    config::Quotas,
     domain::{
         access::Payer,
         error::{Code, Error, Result},
@@ -78,13 +78,13 @@ pub struct Turn {
 
 impl Searches {
     /// None yet.
-    pub fn start(counts: Option<&Counts>, limits: &Limits, metrics: &Metrics) -> Self {
+    pub fn start(quotas: Option<&Quotas>, limits: &Limits, metrics: &Metrics) -> Self {
         let inner = Arc::new(Inner {
             turns: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),
-            turns_of_one: if counts.is_some() { SEARCHES_AT_ONCE / 2 } else { SEARCHES_AT_ONCE },
+            turns_of_one: if quotas.is_some() { SEARCHES_AT_ONCE / 2 } else { SEARCHES_AT_ONCE },
             all: AtomicUsize::new(0),
             by: Mutex::default(),
-            most: counts.map(|counts| counts.searches.get() as usize),
+            most: quotas.map(|quotas| quotas.searches.get() as usize),
             limited: limits.too_many_searches.clone(),
         });
         let look = inner.clone();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use georoom::config::{RESERVED, SETTINGS};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::{
@@ -25,13 +26,17 @@ use crate::{
 
 on_both_databases!(a_signal_loses_nothing_and_tells_the_sockets, migrate_may_run_twice_and_beside_a_server);
 
+fn names() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().map(|setting| setting.name).chain(RESERVED)
+}
+
 #[tokio::test]
 async fn help_lists_every_setting_and_shows_no_value() {
     let secret = ("DATABASE_URL", "mysql://u:hunter2@127.0.0.1/x");
     let help = run(&[secret, ("JWT_SECRET", "hunter2")], &["--help"]).await;
     assert_eq!(help.code, Some(0));
-    for setting in georoom::config::SETTINGS {
-        assert!(help.stdout.contains(setting.name), "{}", setting.name);
+    for name in names() {
+        assert!(help.stdout.contains(name), "{name}");
     }
     assert!(!help.stdout.contains("hunter2"), "{}", help.stdout);
     assert!(help.stdout.contains("127.0.0.1:3030"), "defaults are shown");
@@ -166,7 +171,7 @@ async fn a_port_in_use_is_named() {
 #[tokio::test]
 async fn an_empty_setting_is_unset_and_a_flag_goes_before_the_environment() {
     let database = TestDatabase::create(Db::Sqlite).await;
-    let empty: Vec<_> = georoom::config::SETTINGS.iter().map(|setting| (setting.name, "")).collect();
+    let empty: Vec<_> = names().map(|name| (name, "")).collect();
     let settings = [empty, vec![("DATABASE_URL", "sqlite:///dev/null/x"), ("LOG_FORMAT", "xml")]].concat();
     let args = ["migrate", "--database-url", &database.url, "--log-format", "text"];
     let ended = run(&settings, &args).await;

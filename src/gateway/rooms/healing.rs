@@ -82,7 +82,7 @@ mod tests {
     use super::super::Visit;
     use super::*;
     use crate::{
-        config::{Config, Source},
+        config::Config,
         domain::{
             event::Event,
             location::{NewLocation, Update},
@@ -96,8 +96,7 @@ mod tests {
     async fn service(name: &str) -> (Arc<Service>, tokio::sync::mpsc::Receiver<Event>, Config, PathBuf) {
         let folder = env::temp_dir().join(format!("georoom_{name}_{}", process::id()));
         let url = format!("sqlite://{}/georoom.db?mode=rwc", folder.display());
-        let config =
-            Config::load(|name| Ok((name == "DATABASE_URL").then(|| (Source::Environment, url.clone()))));
+        let config = Config::from_variables(|name| (name == "DATABASE_URL").then(|| url.clone()));
         let config = config.unwrap();
         let store = Store::connect(&url).await.unwrap();
         store.migrate().await.unwrap();
@@ -119,8 +118,8 @@ mod tests {
             service.clone(),
             events,
             config.heartbeat,
-            &config.origins,
-            config.trusted_proxies,
+            &config.auth.origins,
+            config.auth.trusted_proxies,
             &config.limits,
         );
         service.publish(Event::Panic).await;

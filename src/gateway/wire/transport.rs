@@ -332,9 +332,9 @@ where
 
 impl Handshakes {
     fn new(limits: &config::Limits, metrics: &Metrics) -> Self {
-        let places = limits.counts.as_ref().map(|counts| {
+        let places = limits.quotas.as_ref().map(|quotas| {
             let count = |count: std::num::NonZeroU32| count.get() as usize;
-            ByteBudget::new(count(counts.handshakes), count(counts.address_handshakes))
+            ByteBudget::new(count(quotas.handshakes), count(quotas.address_handshakes))
         });
         if let Some(places) = places.clone() {
             let limit = places.total();

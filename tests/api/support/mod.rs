@@ -28,10 +28,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use georoom::{
-    config::{Config, Source},
-    server::Server,
-};
+use georoom::{config::Config, server::Server};
 use reqwest::{Method, Response, StatusCode, header::CONTENT_TYPE};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use serde_json::{Value, json};
@@ -161,8 +158,7 @@ impl TestServer {
             UNLIMITED,
         ]);
         values.extend(settings.iter().copied());
-        let config =
-            Config::load(|name| Ok(values.get(name).map(|value| (Source::Environment, (*value).to_owned()))));
+        let config = Config::from_variables(|name| values.get(name).map(|value| (*value).to_owned()));
         let watch = noise::Watch::start();
         let server = Server::bind(config.expect("settings")).await.expect("bind");
         let (api, gateway) = server.addrs().expect("addrs");
