@@ -2,11 +2,9 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use serde::Serialize;
-
 use super::{
     error::{Code, Error, Result},
-    id::{LocationId, UserId},
+    id::{LocationId, ShareId, UserId},
     json,
     time::Timestamp,
 };
@@ -48,10 +46,6 @@ pub struct Guest {
     /// When it ends.
     pub expires_at: Timestamp,
 }
-
-/// A share's id; the link itself is a secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct ShareId(pub u64);
 
 /// What somebody is to a location, each having the rights of those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -144,6 +144,10 @@ impl<'de> Deserialize<'de> for UserId {
     }
 }
 
+/// A share link's id, which is public; its token is secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct ShareId(pub u64);
+
 #[cfg(test)]
 mod tests {
     use serde::de::DeserializeOwned;

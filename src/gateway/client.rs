@@ -31,7 +31,7 @@ use crate::{
     },
     service::{
         access::Identity,
-        limits::{Events, Seat},
+        limits::{SocketEvents, SocketPermit},
     },
 };
 
@@ -46,10 +46,10 @@ pub struct Client {
     /// The caller whose budgets its events draw on, with those of all other sockets of theirs.
     pub payer: Payer,
     /// How many events it may send; `None`: any number.
-    events: Option<Events>,
+    events: Option<SocketEvents>,
     rooms: Arc<Rooms>,
     /// Given back when it disconnects.
-    seat: Mutex<Option<(Seat, CountedSocket)>>,
+    permit: Mutex<Option<(SocketPermit, CountedSocket)>>,
     /// Ends the socket with its token. Written once it is connected.
     expiry: Mutex<Option<AbortHandle>>,
 }
@@ -59,17 +59,17 @@ impl Client {
     pub fn install(
         socket: &SocketRef,
         identity: Option<Identity>,
-        seat: Seat,
+        permit: SocketPermit,
         connection: Arc<Connection>,
         rooms: Arc<Rooms>,
     ) -> Arc<Self> {
-        let (limits, payer) = (&rooms.service.limits, seat.payer());
-        let seat = (seat, connection.count_socket());
+        let (limits, payer) = (&rooms.service.limits, permit.payer());
+        let permit = (permit, connection.count_socket());
         let outbox = Arc::new(Outbox::new(connection, rooms.blocked.clone()));
-        let session = Arc::new(Session::new(identity, limits.memberships(payer)));
-        let (inbox, events) = (Inbox::new(), limits.events());
-        let (seat, expiry) = (Mutex::new(Some(seat)), Mutex::default());
-        let client = Arc::new(Self { session, outbox, inbox, payer, events, rooms, seat, expiry });
+        let session = Arc::new(Session::new(identity, limits.room_permits(payer)));
+        let (inbox, events) = (Inbox::new(), limits.socket_events());
+        let (permit, expiry) = (Mutex::new(Some(permit)), Mutex::default());
+        let client = Arc::new(Self { session, outbox, inbox, payer, events, rooms, permit, expiry });
         let this = client.clone();
         // One for all events: each would be kept for each socket. Not an async closure: its body would run in a
         // task of its own, overtaken by the next event's.
@@ -97,7 +97,11 @@ impl Client {
     /// Puts an event in its turn, unless there are too many. `true`: the caller is to work the queue off.
     fn receive(&self, message: Result<Message>, mut reply: Reply) -> bool {
         let limits = &self.rooms.service.limits;
-        let taken = self.events.as_ref().map_or(Ok(()), Events::take).and_then(|()| limits.event(self.payer));
+        let taken = self
+            .events
+            .as_ref()
+            .map_or(Ok(()), SocketEvents::take)
+            .and_then(|()| limits.take_event(self.payer));
         let refused = match taken {
             Ok(()) => match self.inbox.push((message, reply)) {
                 Ok(mine) => return mine,
@@ -163,7 +167,7 @@ impl Client {
                 reply.ack(&Box::pin(rooms.who_is_in(self.payer, &session.caller(), location_id)).await?);
             }
             Message::Authenticate(Authenticate { token }) => {
-                let fresh = rooms.service.bearer(&token)?;
+                let fresh = rooms.service.verify_token(&token)?;
                 let exp = fresh.expires_at.map(|at| at.as_millis() / 1_000);
                 let is_other = session.differs(&fresh)?;
                 if is_other {
@@ -257,7 +261,7 @@ impl Client {
 
     /// The socket is gone, for good if it said so; returns the rooms it was in, once.
     pub fn disconnected(&self, socket: &SocketRef, for_good: bool) -> Option<HashSet<LocationId>> {
-        let _given_back = self.seat.lock().take()?;
+        let _given_back = self.permit.lock().take()?;
         if let Some(expiry) = self.expiry.lock().take() {
             expiry.abort();
         }

@@ -53,18 +53,18 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, connections: Arc<Connections>) 
             let shown = || credentials(&socket, &auth.unwrap_or_default().0);
             let identity = rooms.service.identify(from(&socket), shown).await?;
             let user = identity.as_ref().and_then(|identity| identity.caller.account());
-            let seat = rooms.service.limits.seat(user, from(&socket))?;
+            let permit = rooms.service.limits.admit_socket(user, from(&socket))?;
             connection.identify(payer(user, from(&socket)));
-            Ok((identity, seat))
+            Ok((identity, permit))
         };
-        let (identity, seat) = admitted.await.map_err(|error: Error| {
+        let (identity, permit) = admitted.await.map_err(|error: Error| {
             info!(socket = log_name(&socket), client = %from(&socket), code = error.code.as_str(), "refused");
             rooms.counts.refusals.count(error.code);
             // Clients 2.x would stay connected to nothing, and others could.
             connections.abort_soon(&connection);
             refusal::text(&error, socket.protocol())
         })?;
-        let client = client::Client::install(&socket, identity, seat, connection.clone(), rooms.clone());
+        let client = client::Client::install(&socket, identity, permit, connection.clone(), rooms.clone());
         socket.extensions.insert(client.clone());
         let connections = connections.clone();
         socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {

@@ -100,7 +100,7 @@ impl Gateway {
             .with_parser(parser)
             .build_svc();
         let rooms = Arc::new(Rooms::new(service.clone()));
-        service.know(Arc::downgrade(&rooms));
+        service.set_live_rooms(Arc::downgrade(&rooms));
         metrics::watch(&rooms, &service.metrics);
         let sockets = SocketMetrics::start(&service.metrics);
         let connections = Arc::new(Connections::new(sockets));

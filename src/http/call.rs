@@ -95,7 +95,7 @@ impl Call {
     async fn identify(&self) -> Result<Option<Caller>> {
         match self.service.identify(self.from, || self.credentials()).await? {
             Some(identity) => Ok(Some(identity.caller)),
-            None => self.service.limits.address(self.from).map(|()| None),
+            None => self.service.limits.take_address_request(self.from).map(|()| None),
         }
     }
 

@@ -127,7 +127,7 @@ impl Reply for Error {
 pub fn not_found(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     warp::ext::optional::<Client>().map(move |client: Option<Client>| {
         let error = Error::new(Code::NotFound, "there is nothing at this path");
-        service.limits.refused(Client::address(client.as_ref())).err().unwrap_or(error)
+        service.limits.take_refusal(Client::address(client.as_ref())).err().unwrap_or(error)
     })
 }
 

@@ -6,9 +6,9 @@ use warp::Reply;
 
 use super::{body::Body, call::Call, locations::parse_id, query, reply};
 use crate::domain::{
-    access::{Caller, ShareId},
+    access::Caller,
     error::{Code, Error, Result},
-    id::parse_canonical,
+    id::{ShareId, parse_canonical},
     share::NewShare,
     time::Timestamp,
 };

@@ -61,20 +61,20 @@ impl Service {
             return Ok(None);
         }
         let identity = match shown() {
-            Ok(Credentials { token: Some(token), .. }) => self.bearer(&token),
+            Ok(Credentials { token: Some(token), .. }) => self.verify_token(&token),
             Ok(Credentials { share: Some(share), password, .. }) => {
-                self.limits.address(from)?;
+                self.limits.take_address_request(from)?;
                 self.guest(from, &share, password.as_deref()).await
             }
             Ok(_) => Err(Error::new(Code::Unauthorized, "a token or a share link is needed")),
             Err(error) => Err(error),
         };
         match &identity {
-            Ok(Identity { caller: Caller::User { id, .. }, .. }) => self.limits.user(*id)?,
+            Ok(Identity { caller: Caller::User { id, .. }, .. }) => self.limits.take_user_request(*id)?,
             // It was good once, and who has it is to learn that it ended.
-            Err(Error { code: Code::TokenExpired, .. }) => self.limits.address(from)?,
+            Err(Error { code: Code::TokenExpired, .. }) => self.limits.take_address_request(from)?,
             // Only after the token was looked at: others at this address may have a good one.
-            Err(error) if error.code.is_of_credentials() => self.limits.refused(from)?,
+            Err(error) if error.code.is_of_credentials() => self.limits.take_refusal(from)?,
             _ => {}
         }
         identity.map(Some)
@@ -84,7 +84,7 @@ impl Service {
     ///
     /// # Errors
     /// `invalid_token`, `token_expired`.
-    pub fn bearer(&self, token: &str) -> Result<Identity> {
+    pub fn verify_token(&self, token: &str) -> Result<Identity> {
         let keys = self
             .keys
             .as_ref()
@@ -94,7 +94,7 @@ impl Service {
             && self.store.names.hear(id, name)
             && let Some(live) = self.live.get()
         {
-            live.called(id);
+            live.rename(id);
         }
         Ok(Identity { caller: Caller::User { id, is_admin }, name, expires_at: Some(expires_at) })
     }
@@ -106,9 +106,11 @@ impl Service {
             return Err(Error::new(Code::ShareExpired, "the share link has ended"));
         }
         if let Some(hash) = &found.password_hash {
-            self.passwords.check(password, hash, || self.limits.password(found.guest.share, from)).await?;
+            self.passwords
+                .check(password, hash, || self.limits.take_password_attempt(found.guest.share, from))
+                .await?;
         }
-        self.ledger.used(found.guest.share);
+        self.write_behind.used(found.guest.share);
         let expires_at = Some(found.guest.expires_at);
         Ok(Identity { caller: Caller::Guest(found.guest), name: None, expires_at })
     }

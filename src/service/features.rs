@@ -130,7 +130,7 @@ impl Features {
 
     /// Text of this answer as bytes that are counted until they are sent.
     pub fn hold(&self, text: String) -> Bytes {
-        self.service.limits.read_text(self.payer, text.len());
+        self.service.limits.record_text(self.payer, text.len());
         self.service.memory.answers.hold_piece(self.payer, text, &self.held)
     }
 }

@@ -24,7 +24,7 @@ impl Service {
         since: u64,
         limit: u64,
     ) -> Result<(Features, u64)> {
-        self.limits.may_read(payer)?;
+        self.limits.check_rows(payer)?;
         self.permit(&by, id, Action::See).await?;
         let since = match &by {
             Caller::Guest(guest) => since.max(guest.from.saturating_sub(1)),

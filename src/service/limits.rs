@@ -4,7 +4,7 @@
 //! is done; others are charged once its cost is known, and whoever is in debt is refused the next time. The
 //! arithmetic is in `budget.rs`; which limits there are, with their defaults, in [`crate::config`].
 
-mod seats;
+mod permits;
 
 use std::{
     hash::Hash,
@@ -17,17 +17,17 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
-pub use seats::{Memberships, Seat};
+pub use permits::{RoomPermits, SocketPermit};
 
-use seats::{Most, Seats};
+use permits::{MaxCount, Permits};
 
 use super::budget::{Budget, Budgets, Rate};
 use crate::{
     config::{self, Quotas},
     domain::{
-        access::{Payer, ShareId},
+        access::Payer,
         error::{Error, Result},
-        id::{LocationId, UserId},
+        id::{LocationId, ShareId, UserId},
     },
     metrics::{Counter, Metrics},
     net::client::network,
@@ -90,7 +90,7 @@ pub struct Limits {
     pair_notices: ByCaller<(Payer, UserId)>,
     /// Locations whose changes one caller sends to one person whole.
     pair_updates: ByCaller<(Payer, UserId)>,
-    seats: Seats,
+    permits: Permits,
     /// How long a request's body may take.
     pub body_timeout: Duration,
     /// Of bodies and messages that are too large.
@@ -126,7 +126,7 @@ struct ByCaller<K = Payer> {
 
 /// The budget of one socket.
 #[derive(Debug)]
-pub struct Events {
+pub struct SocketEvents {
     rate: Rate,
     /// Written at every event of the socket.
     budget: Mutex<Budget>,
@@ -192,7 +192,7 @@ impl Limits {
                 PAIR_UPDATES_BURST,
                 "too many locations of this caller changed in the list of this user",
             ),
-            seats: Seats::new(&made),
+            permits: Permits::new(&made),
             body_timeout: limits.body_timeout,
             too_large: made.counter("bytes"),
             too_slow: made.counter("body_timeout"),
@@ -212,7 +212,7 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn user(&self, user: UserId) -> Result<()> {
+    pub fn take_user_request(&self, user: UserId) -> Result<()> {
         self.requests.take(Payer::User(user))
     }
 
@@ -220,7 +220,7 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn address(&self, from: IpAddr) -> Result<()> {
+    pub fn take_address_request(&self, from: IpAddr) -> Result<()> {
         self.requests.take(payer(None, from))
     }
 
@@ -228,7 +228,7 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn refused(&self, from: IpAddr) -> Result<()> {
+    pub fn take_refusal(&self, from: IpAddr) -> Result<()> {
         self.refused.take(network(from), "too many requests from this address that had to be refused")
     }
 
@@ -236,24 +236,24 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn password(&self, share: ShareId, from: IpAddr) -> Result<()> {
+    pub fn take_password_attempt(&self, share: ShareId, from: IpAddr) -> Result<()> {
         let detail = "too many passwords were tried for this share link";
         self.password.take((share, network(from)), detail)?;
         self.passwords.take(share, detail)
     }
 
     /// The budget of a socket that connects; `None`: no limit.
-    pub fn events(&self) -> Option<Events> {
+    pub fn socket_events(&self) -> Option<SocketEvents> {
         let budget = || Mutex::new(Budget::new(Instant::now()));
         let limited = || self.socket_events_limited.clone();
-        self.socket_events.map(|rate| Events { rate, budget: budget(), limited: limited() })
+        self.socket_events.map(|rate| SocketEvents { rate, budget: budget(), limited: limited() })
     }
 
     /// An event of a caller, whichever socket it came from.
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn event(&self, payer: Payer) -> Result<()> {
+    pub fn take_event(&self, payer: Payer) -> Result<()> {
         self.events.take(payer)
     }
 
@@ -261,12 +261,12 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn chat(&self, payer: Payer, room: LocationId, members: usize, bytes: usize) -> Result<()> {
+    pub fn take_chat(&self, payer: Payer, room: LocationId, members: usize, bytes: usize) -> Result<()> {
         self.user_chats.take(payer)?;
         // Who is refused for what they owe takes nothing from the room.
         self.deliveries.is_paid(payer)?;
         self.room_chats.take(room, "too many messages in this room")?;
-        self.deliver(payer, members, bytes)
+        self.charge_delivery(payer, members, bytes)
     }
 
     /// What a caller wants to do is sent to so many, each time so large. Paid for before it is done: however many
@@ -274,12 +274,12 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`: what they did before is not paid for.
-    pub fn deliver(&self, payer: Payer, members: usize, bytes: usize) -> Result<()> {
+    pub fn charge_delivery(&self, payer: Payer, members: usize, bytes: usize) -> Result<()> {
         self.deliveries.charge_if_paid(payer, deliveries(members, bytes))
     }
 
     /// The same of what is done already.
-    pub fn delivered(&self, payer: Payer, members: usize, bytes: usize) {
+    pub fn record_delivery(&self, payer: Payer, members: usize, bytes: usize) {
         self.deliveries.charge(payer, deliveries(members, bytes));
     }
 
@@ -287,25 +287,25 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`: what they asked for before is not paid for.
-    pub fn may_read(&self, payer: Payer) -> Result<()> {
+    pub fn check_rows(&self, payer: Payer) -> Result<()> {
         self.rows.is_paid(payer)
     }
 
     /// So many rows were read for a caller.
-    pub fn read(&self, payer: Payer, rows: usize) {
+    pub fn record_rows(&self, payer: Payer, rows: usize) {
         self.rows.charge(payer, rows as u64);
     }
 
     /// Text of so many bytes was read for a caller. Beyond the first 16 KiB it costs as many rows.
-    pub fn read_text(&self, payer: Payer, bytes: usize) {
+    pub fn record_text(&self, payer: Payer, bytes: usize) {
         let rows = text_rows(bytes);
         if rows > 0 {
-            self.read(payer, rows);
+            self.record_rows(payer, rows);
         }
     }
 
     /// May a caller have a changed location sent to a person whole? Otherwise only its id is.
-    pub fn may_show(&self, payer: Payer, person: UserId) -> bool {
+    pub fn try_show(&self, payer: Payer, person: UserId) -> bool {
         // Nobody is refused anything.
         self.pair_updates.of(payer).budgets.try_take((payer, person), 1).is_ok()
     }
@@ -393,8 +393,8 @@ impl Making<'_> {
         ByCaller { user, address, detail }
     }
 
-    fn most(&self, name: &'static str, of: fn(&Quotas) -> NonZeroU32) -> Most {
-        Most { most: self.counts.map(|counts| of(counts).get()), limited: self.counter(name) }
+    fn most(&self, name: &'static str, of: fn(&Quotas) -> NonZeroU32) -> MaxCount {
+        MaxCount { most: self.counts.map(|counts| of(counts).get()), limited: self.counter(name) }
     }
 }
 
@@ -413,7 +413,7 @@ fn of_users(units: NonZeroU32) -> [NonZeroU32; 2] {
     [units, units.saturating_mul(NonZeroU32::new(USERS_OF_AN_ADDRESS).expect("some"))]
 }
 
-impl Events {
+impl SocketEvents {
     /// An event of the socket.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ impl Service {
     /// # Errors
     /// `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create_location(&self, new: NewLocation) -> Result<Arc<Committed>> {
-        new.payer.map_or(Ok(()), |payer| self.limits.deliver(payer, 0, new.size))?;
+        new.payer.map_or(Ok(()), |payer| self.limits.charge_delivery(payer, 0, new.size))?;
         self.writer.create(new).await
     }
 
@@ -37,7 +37,7 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `properties_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn update_location(&self, update: Update) -> Result<Arc<Committed>> {
-        update.payer.map_or(Ok(()), |payer| self.pay(&update.by, payer, update.id, update.size))?;
+        update.payer.map_or(Ok(()), |payer| self.charge_change(&update.by, payer, update.id, update.size))?;
         self.writer.update(update).await
     }
 
@@ -46,7 +46,7 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn delete_location(&self, by: Caller, payer: Payer, id: LocationId) -> Result<()> {
-        self.pay(&by, payer, id, 0)?;
+        self.charge_change(&by, payer, id, 0)?;
         self.writer.delete(by, Some(payer), id).await?;
         self.wait_until_settled().await;
         Ok(())
@@ -57,15 +57,15 @@ impl Service {
     /// # Errors
     /// `not_found`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn location(&self, (by, payer): (&Caller, Payer), id: LocationId) -> Result<Current> {
-        self.limits.may_read(payer)?;
+        self.limits.check_rows(payer)?;
         let stored = async {
             let _turn = self.reads.turn(payer).await?;
             self.permit(by, id, Action::See).await?;
             let location = self.store.location(id).await?.ok_or_else(|| Error::no_location(id))?;
             Ok(Current { version: location.version, feature: location.to_feature() })
         };
-        let current = self.or_live(by, id, stored).await?;
-        self.limits.read_text(payer, current.feature.len());
+        let current = self.stored_or_live(by, id, stored).await?;
+        self.limits.record_text(payer, current.feature.len());
         Ok(current)
     }
 
@@ -83,7 +83,7 @@ impl Service {
             let version = version.ok_or_else(|| Error::no_location(id))?;
             Ok(Current { version, feature: String::new() })
         };
-        Ok(self.or_live(by, id, stored).await?.version)
+        Ok(self.stored_or_live(by, id, stored).await?.version)
     }
 
     /// A page of locations; and how many there are in all if nothing is filtered.
@@ -99,7 +99,7 @@ impl Service {
             let detail = format!("the share link is of location {} and of no list", guest.location);
             return Err(Error::new(Code::Forbidden, detail));
         }
-        self.limits.may_read(payer)?;
+        self.limits.check_rows(payer)?;
         let Query { page, filter } = query;
         let turn = match filter.is_some() || page.is_deep() {
             true => Some(self.searches.turn(payer).await?),

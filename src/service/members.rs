@@ -22,14 +22,14 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn members(&self, by: &Caller, payer: Payer, id: LocationId) -> Result<Vec<Member>> {
-        self.limits.may_read(payer)?;
+        self.limits.check_rows(payer)?;
         let _turn = self.reads.turn(payer).await?;
         self.permit(by, id, Action::Meet).await?;
         let _turn = self.lists.wait(payer).await?;
         // Again: the lists that were before it in line are paid for now.
-        self.limits.may_read(payer)?;
+        self.limits.check_rows(payer)?;
         let members = self.store.members(id).await?;
-        self.limits.read(payer, members.len());
+        self.limits.record_rows(payer, members.len());
         Ok(members)
     }
 
@@ -47,7 +47,7 @@ impl Service {
         role: Role,
     ) -> Result<Vec<Member>> {
         // Before anything is changed: the answer lists all members.
-        self.limits.may_read(payer)?;
+        self.limits.check_rows(payer)?;
         let store = self.store.clone();
         self.grant(id, async move {
             let done = store.set_member(&by, Some(payer), id, user, role).await?;
@@ -57,7 +57,7 @@ impl Service {
         let _turn = self.lists.wait(payer).await?;
         let members = self.store.members(id).await?;
         // A backend that adds many members did not ask for the list each time.
-        self.limits.read(payer, members.len() / ANSWERED_MEMBERS);
+        self.limits.record_rows(payer, members.len() / ANSWERED_MEMBERS);
         Ok(members)
     }
 

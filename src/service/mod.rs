@@ -6,9 +6,8 @@ pub mod access;
 mod budget;
 pub mod features;
 pub mod history;
-mod ledger;
 pub mod limits;
-mod live;
+mod live_rooms;
 pub mod locations;
 pub mod members;
 pub mod memory;
@@ -19,6 +18,7 @@ pub mod refusals;
 mod searches;
 pub mod shares;
 pub mod turns;
+mod write_behind;
 
 use std::{
     sync::{
@@ -34,16 +34,16 @@ use tokio::{
     time::timeout,
 };
 
-pub use live::{Current, Live};
+pub use live_rooms::{Current, LiveRooms, RoomSize};
 
 use features::Pieces;
-use ledger::Ledger;
 use limits::Limits;
 use memory::Memory;
 use passwords::Passwords;
 use reads::Reads;
 use searches::Searches;
 use turns::CallerTurns;
+use write_behind::WriteBehind;
 
 use crate::{
     config::{self, History, Notifications},
@@ -76,8 +76,8 @@ pub struct Service {
     expiry: Expiry,
     /// `None`: open mode.
     keys: Option<Keys>,
-    live: OnceLock<Box<dyn Live>>,
-    ledger: Arc<Ledger>,
+    live: OnceLock<Box<dyn LiveRooms>>,
+    write_behind: Arc<WriteBehind>,
     passwords: Passwords,
     /// When the database was last asked what it can be used for, and what it said.
     pinged: tokio::sync::Mutex<Option<(Instant, Readiness)>>,
@@ -121,11 +121,11 @@ impl Service {
         let expiry = Expiry::start(store.clone(), keep_notifications, &metrics, &tasks);
         let writer =
             Writer::start(store.clone(), events.clone(), retention, expiry.clone(), &metrics, &tasks);
-        let ledger = Arc::<Ledger>::default();
-        let kept = (Arc::downgrade(&ledger), store.clone());
-        tasks
-            .task("ledger")
-            .spawn(kept, |(ledger, store)| ledger::keep(ledger.clone(), store.clone()).boxed());
+        let write_behind = Arc::<WriteBehind>::default();
+        let kept = (Arc::downgrade(&write_behind), store.clone());
+        tasks.task("ledger").spawn(kept, |(write_behind, store)| {
+            write_behind::run(write_behind.clone(), store.clone()).boxed()
+        });
         let service = Self {
             store,
             writer,
@@ -135,7 +135,7 @@ impl Service {
             expiry,
             keys,
             live: OnceLock::new(),
-            ledger,
+            write_behind,
             passwords: Passwords::default(),
             pinged: tokio::sync::Mutex::default(),
             searches,
@@ -196,7 +196,7 @@ impl Service {
 
     /// Writes what has waited for a quiet moment.
     pub async fn finish(&self) {
-        if let Err(error) = self.ledger.write(&self.store).await {
+        if let Err(error) = self.write_behind.write(&self.store).await {
             tracing::warn!(%error, "uses of share links and names of users were not written");
         }
     }

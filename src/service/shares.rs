@@ -6,9 +6,9 @@ use sha2::{Digest, Sha256};
 use super::Service;
 use crate::{
     domain::{
-        access::{Action, Caller, Payer, RightsChange, ShareId},
+        access::{Action, Caller, Payer, RightsChange},
         error::Result,
-        id::LocationId,
+        id::{LocationId, ShareId},
         share::NewShare,
     },
     storage,
@@ -60,17 +60,17 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn shares(&self, by: &Caller, payer: Payer, id: LocationId) -> Result<Vec<storage::Share>> {
-        self.limits.may_read(payer)?;
+        self.limits.check_rows(payer)?;
         let _turn = self.reads.turn(payer).await?;
         self.permit(by, id, Action::Manage).await?;
         let _turn = self.lists.wait(payer).await?;
         // Again: the lists that were before it in line are paid for now.
-        self.limits.may_read(payer)?;
-        if let Err(error) = self.ledger.write(&self.store).await {
+        self.limits.check_rows(payer)?;
+        if let Err(error) = self.write_behind.write(&self.store).await {
             tracing::debug!(%error, "uses not counted yet");
         }
         let shares = self.store.shares(id).await?;
-        self.limits.read(payer, shares.len());
+        self.limits.record_rows(payer, shares.len());
         Ok(shares)
     }
 

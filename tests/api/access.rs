@@ -6,12 +6,12 @@ use futures_util::future::join_all;
 use georoom::{
     config::{History, Notifications},
     domain::{
-        access::{Access, Caller, Guest, Role, ShareId},
+        access::{Access, Caller, Guest, Role},
         area::Bbox,
         distance::Near,
         error::{Code, Result},
         event::Event,
-        id::{LocationId, UserId},
+        id::{LocationId, ShareId, UserId},
         location::{NewLocation, Update},
         time::Timestamp,
     },

@@ -58,7 +58,7 @@ pub fn listed(rooms: &Rooms, change: &ListChange, ways: &[Way], Account { payer,
         ListChange::Updated(location) => (location, Item::Updated(location.id, location.version)),
         ListChange::Deleted(id, ending) => {
             if let Some(payer) = payer {
-                limits.delivered(payer, paid_sockets(ways), 0);
+                limits.record_delivery(payer, paid_sockets(ways), 0);
             }
             return unlisted(ways, *id, *ending);
         }
@@ -77,7 +77,7 @@ pub fn listed(rooms: &Rooms, change: &ListChange, ways: &[Way], Account { payer,
         let mut is_shown = || match pair_payer.zip(user.filter(is_other)) {
             None => true,
             Some((pair_payer, user)) => {
-                *shown.entry(user).or_insert_with(|| limits.may_show(pair_payer, user))
+                *shown.entry(user).or_insert_with(|| limits.try_show(pair_payer, user))
             }
         };
         let text = match &whole {
@@ -87,7 +87,7 @@ pub fn listed(rooms: &Rooms, change: &ListChange, ways: &[Way], Account { payer,
         outbox.send_list_event(socket, item, LOCATIONS, text.clone());
     }
     if let Some(payer) = payer {
-        limits.delivered(payer, paid_sockets(ways), whole.map_or(0, |whole| whole.get().len()));
+        limits.record_delivery(payer, paid_sockets(ways), whole.map_or(0, |whole| whole.get().len()));
     }
 }
 

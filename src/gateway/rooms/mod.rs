@@ -57,7 +57,7 @@ use crate::{
         presence::ActiveUsers,
         time::Timestamp,
     },
-    service::{Current, Live, Service, history::Head},
+    service::{Current, LiveRooms, RoomSize, Service, history::Head},
 };
 
 pub use reads::READS;
@@ -326,7 +326,7 @@ impl Rooms {
         may(Some(role), Action::Meet, id)?;
         // Not before: nobody spends what a room has who is not in it.
         let paid = shared.presence.lock().paid_sockets();
-        self.service.limits.chat(payer, id, paid, chat.get().len())?;
+        self.service.limits.take_chat(payer, id, paid, chat.get().len())?;
         for Member { socket, outbox, .. } in room.members().filter(|member| member.user.is_some()) {
             outbox.send_room_event(socket, id, user, CHAT, chat.clone());
         }
@@ -425,11 +425,11 @@ impl Rooms {
 
     /// The same as [`Rooms::ask`] for a caller, of whose reads only so many run at once, and who pays for them.
     async fn ask_for(&self, payer: Payer, shared: &Arc<Shared>, since: Option<u64>) -> Result<()> {
-        self.service.limits.may_read(payer)?;
+        self.service.limits.check_rows(payer)?;
         let _share = self.reads.share(payer).await?;
         let rows = self.ask(shared, since).await?;
         // The newest is what every join of a room that is not live costs.
-        self.service.limits.read(payer, rows.saturating_sub(1));
+        self.service.limits.record_rows(payer, rows.saturating_sub(1));
         Ok(())
     }
 
@@ -500,7 +500,7 @@ impl Rooms {
     }
 }
 
-impl Live for Weak<Rooms> {
+impl LiveRooms for Weak<Rooms> {
     fn current(&self, by: &Caller, id: LocationId) -> Option<Result<Current>> {
         let shared = self.upgrade()?.room(id)?;
         let role = shared.door.lock().role(by, id)?;
@@ -510,23 +510,28 @@ impl Live for Weak<Rooms> {
         Some(seen.map(|()| Current { version: current.version, feature: current.message().to_owned() }))
     }
 
-    fn audience(&self, by: &Caller, id: LocationId) -> (usize, usize) {
-        let Some(shared) = self.upgrade().and_then(|rooms| rooms.room(id)) else { return (0, 0) };
+    fn room_size(&self, by: &Caller, id: LocationId) -> RoomSize {
+        let Some(shared) = self.upgrade().and_then(|rooms| rooms.room(id)) else {
+            return RoomSize::default();
+        };
         // Not if somebody is just entering, who may wait for the room's own lock, which is held while an update is
         // sent.
         let role = shared.door.try_lock().and_then(|door| door.role(by, id));
         match role.map(|role| may(role, Action::Move, id)) {
             // It will be refused, so nobody is told.
-            Some(Err(_)) => (0, 0),
-            _ => (shared.presence.lock().paid_sockets(), shared.bytes.load(Ordering::Relaxed)),
+            Some(Err(_)) => RoomSize::default(),
+            _ => RoomSize {
+                sockets: shared.presence.lock().paid_sockets(),
+                update_bytes: shared.bytes.load(Ordering::Relaxed),
+            },
         }
     }
 
-    fn active(&self) -> ActiveUsers {
+    fn active_users(&self) -> ActiveUsers {
         self.upgrade().map(|rooms| rooms.people.active()).unwrap_or_default()
     }
 
-    fn called(&self, user: UserId) {
+    fn rename(&self, user: UserId) {
         if let Some(rooms) = self.upgrade() {
             rooms.people.call(user, |user| rooms.service.name_said(user));
         }

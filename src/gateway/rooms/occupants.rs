@@ -95,10 +95,10 @@ impl Rooms {
             None => self.read_role(payer, caller, id).await?,
         };
         may(role, Action::Meet, id)?;
-        self.service.limits.may_read(payer)?;
+        self.service.limits.check_rows(payer)?;
         let list = self.room(id).map(|shared| shared.presence.lock().list(Instant::now()));
         let (users, sockets) = list.unwrap_or_default();
-        self.service.limits.read(payer, users.len());
+        self.service.limits.record_rows(payer, users.len());
         let names = self.people.names(&users);
         let users = users.into_iter().zip(names);
         let users = users.map(|(user_id, user_name)| Person { user_id, user_name }).collect();

@@ -94,12 +94,12 @@ impl Rooms {
         payer: Payer,
         caller: &Caller,
     ) -> Result<()> {
-        self.service.limits.may_read(payer)?;
+        self.service.limits.check_rows(payer)?;
         let _share = self.reads.share(payer).await?;
         let _turn = shared.turn.lock().await;
         if !shared.door.lock().knows(caller) {
             let rows = self.learn_access(shared).await?;
-            self.service.limits.read(payer, rows);
+            self.service.limits.record_rows(payer, rows);
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::{
         time::Timestamp,
         token::LEEWAY,
     },
-    service::{access::Identity, limits::Memberships},
+    service::{access::Identity, limits::RoomPermits},
 };
 
 /// The state of one socket. Owned by its event handlers and the rooms it is in; never holds the socket
@@ -36,14 +36,14 @@ struct State {
     identity: Option<Identity>,
     rooms: HashSet<LocationId>,
     /// How many these are, counted for its caller.
-    memberships: Memberships,
+    room_permits: RoomPermits,
     disconnected: bool,
 }
 
 impl Session {
     /// Of a socket whose caller is known, or in open mode is not.
-    pub fn new(identity: Option<Identity>, memberships: Memberships) -> Self {
-        let state = State { identity, rooms: HashSet::new(), memberships, disconnected: false };
+    pub fn new(identity: Option<Identity>, room_permits: RoomPermits) -> Self {
+        let state = State { identity, rooms: HashSet::new(), room_permits, disconnected: false };
         Self { state: Mutex::new(state), since: Instant::now() }
     }
 
@@ -141,26 +141,26 @@ impl Session {
     /// # Errors
     /// `rate_limited`.
     pub fn may_enter(&self, room: LocationId) -> Result<()> {
-        let State { rooms, memberships, .. } = &*self.state.lock();
-        if rooms.contains(&room) { Ok(()) } else { memberships.may_grow(rooms.len()) }
+        let State { rooms, room_permits, .. } = &*self.state.lock();
+        if rooms.contains(&room) { Ok(()) } else { room_permits.check_room(rooms.len()) }
     }
 
     /// Notes that the socket is in a room; `false` if it has disconnected.
     pub fn enter(&self, room: LocationId) -> bool {
-        let State { rooms, memberships, disconnected, .. } = &mut *self.state.lock();
+        let State { rooms, room_permits, disconnected, .. } = &mut *self.state.lock();
         if !*disconnected {
             rooms.insert(room);
-            memberships.set(rooms.len());
+            room_permits.set_count(rooms.len());
         }
         !*disconnected
     }
 
     /// Notes that the socket is no longer in a room, unless it has disconnected.
     pub fn leave(&self, room: LocationId) {
-        let State { rooms, memberships, disconnected, .. } = &mut *self.state.lock();
+        let State { rooms, room_permits, disconnected, .. } = &mut *self.state.lock();
         if !*disconnected {
             rooms.remove(&room);
-            memberships.set(rooms.len());
+            room_permits.set_count(rooms.len());
         }
     }
 
@@ -173,7 +173,7 @@ impl Session {
     pub fn disconnect(&self) -> HashSet<LocationId> {
         let mut state = self.state.lock();
         state.disconnected = true;
-        state.memberships.set(0);
+        state.room_permits.set_count(0);
         state.rooms.clone()
     }
 }

@@ -5,9 +5,9 @@ use sea_orm::{ConnectionTrait, TransactionTrait};
 use super::members;
 use crate::{
     domain::{
-        access::{Access, ShareId},
+        access::Access,
         error::Result,
-        id::LocationId,
+        id::{LocationId, ShareId},
         time::Timestamp,
     },
     storage::{

@@ -4,9 +4,9 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Statement};
 
 use crate::{
     domain::{
-        access::{Guest, ShareId},
+        access::Guest,
         error::{Error, Result},
-        id::LocationId,
+        id::{LocationId, ShareId},
         time::Timestamp,
     },
     storage::{

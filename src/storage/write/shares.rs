@@ -7,9 +7,9 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, Statement, 
 use super::grant::{Granted, Held, Made, Try, Worked};
 use crate::{
     domain::{
-        access::{Caller, Payer, ShareId},
+        access::{Caller, Payer},
         error::{Code, Error, Result},
-        id::LocationId,
+        id::{LocationId, ShareId},
         notification::ActivityKind,
         time::Timestamp,
     },

@@ -16,13 +16,13 @@ use crate::{
 
 /// What all callers have, and how much of it there may be.
 #[derive(Debug)]
-pub struct Seats {
-    sockets: Most,
-    user_sockets: Most,
-    address_sockets: Most,
-    socket_rooms: Most,
-    user_rooms: Most,
-    address_rooms: Most,
+pub struct Permits {
+    sockets: MaxCount,
+    user_sockets: MaxCount,
+    address_sockets: MaxCount,
+    socket_rooms: MaxCount,
+    user_rooms: MaxCount,
+    address_rooms: MaxCount,
     /// Written when sockets come and go, and when they enter and leave rooms. Callers who have neither sockets nor
     /// rooms have no entry, so it is bounded by the number of sockets.
     taken: Mutex<Taken>,
@@ -43,27 +43,27 @@ struct Share {
 
 /// How much there may be of something at once.
 #[derive(Debug)]
-pub struct Most {
+pub struct MaxCount {
     pub most: Option<u32>,
     pub limited: Counter,
 }
 
 /// A socket's place among those connected, given back with it.
 #[derive(Debug)]
-pub struct Seat {
+pub struct SocketPermit {
     limits: Arc<Limits>,
     payer: Payer,
 }
 
 /// The rooms that one socket is in, counted for its caller; given back with it.
 #[derive(Debug)]
-pub struct Memberships {
+pub struct RoomPermits {
     limits: Arc<Limits>,
     payer: Payer,
     rooms: u32,
 }
 
-impl Seats {
+impl Permits {
     /// None taken.
     pub fn new(made: &Making<'_>) -> Self {
         Self {
@@ -80,17 +80,17 @@ impl Seats {
 
 impl Limits {
     /// The rooms of a socket that connects.
-    pub fn memberships(self: &Arc<Self>, payer: Payer) -> Memberships {
-        Memberships { limits: self.clone(), payer, rooms: 0 }
+    pub fn room_permits(self: &Arc<Self>, payer: Payer) -> RoomPermits {
+        RoomPermits { limits: self.clone(), payer, rooms: 0 }
     }
 
     /// A socket connects, with a token of `user` or else from this address.
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn seat(self: &Arc<Self>, user: Option<UserId>, from: IpAddr) -> Result<Seat> {
+    pub fn admit_socket(self: &Arc<Self>, user: Option<UserId>, from: IpAddr) -> Result<SocketPermit> {
         let payer = payer(user, from);
-        let Seats { sockets, user_sockets, address_sockets, taken, .. } = &self.seats;
+        let Permits { sockets, user_sockets, address_sockets, taken, .. } = &self.permits;
         let mut taken = taken.lock();
         sockets.check(taken.all, "sockets")?;
         let theirs = taken.by.get(&payer).map_or(0, |share| share.sockets);
@@ -100,32 +100,32 @@ impl Limits {
         }
         taken.by.entry(payer).or_default().sockets += 1;
         taken.all += 1;
-        Ok(Seat { limits: self.clone(), payer })
+        Ok(SocketPermit { limits: self.clone(), payer })
     }
 }
 
-impl Seat {
+impl SocketPermit {
     /// The user or address it counts for.
     pub fn payer(&self) -> Payer {
         self.payer
     }
 }
 
-impl Drop for Seat {
+impl Drop for SocketPermit {
     fn drop(&mut self) {
-        let mut taken = self.limits.seats.taken.lock();
+        let mut taken = self.limits.permits.taken.lock();
         taken.all -= 1;
         taken.change(self.payer, |share| share.sockets -= 1);
     }
 }
 
-impl Memberships {
+impl RoomPermits {
     /// May the socket, which is in so many rooms, enter another?
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn may_grow(&self, rooms: usize) -> Result<()> {
-        let Seats { socket_rooms, user_rooms, address_rooms, taken, .. } = &self.limits.seats;
+    pub fn check_room(&self, rooms: usize) -> Result<()> {
+        let Permits { socket_rooms, user_rooms, address_rooms, taken, .. } = &self.limits.permits;
         socket_rooms.check(u32::try_from(rooms).unwrap_or(u32::MAX), "rooms of one socket")?;
         let theirs = taken.lock().by.get(&self.payer).map_or(0, |share| share.rooms);
         match self.payer {
@@ -135,12 +135,12 @@ impl Memberships {
     }
 
     /// The socket is now in so many rooms.
-    pub fn set(&mut self, rooms: usize) {
+    pub fn set_count(&mut self, rooms: usize) {
         let (before, now) = (self.rooms, u32::try_from(rooms).unwrap_or(u32::MAX));
         if before != now {
             self.rooms = now;
             self.limits
-                .seats
+                .permits
                 .taken
                 .lock()
                 .change(self.payer, |share| share.rooms = share.rooms + now - before);
@@ -148,9 +148,9 @@ impl Memberships {
     }
 }
 
-impl Drop for Memberships {
+impl Drop for RoomPermits {
     fn drop(&mut self) {
-        self.set(0);
+        self.set_count(0);
     }
 }
 
@@ -164,7 +164,7 @@ impl Taken {
     }
 }
 
-impl Most {
+impl MaxCount {
     fn check(&self, there: u32, what: &str) -> Result<()> {
         match self.most {
             Some(most) if there >= most => {

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use crate::{
-    domain::{access::ShareId, error::Result, time::Timestamp},
+    domain::{error::Result, id::ShareId, time::Timestamp},
     storage::Store,
 };
 
@@ -16,13 +16,13 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Names of one statement; SQLite takes 32,766 parameters.
 const TOGETHER: usize = 1_000;
 
-/// The notes, besides names, which the store has. Written by whoever meets a caller, emptied by [`keep`].
+/// The notes, besides names, which the store has. Written by whoever meets a caller, emptied by [`run`].
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct WriteBehind {
     uses: Mutex<HashMap<ShareId, (u64, Timestamp)>>,
 }
 
-impl Ledger {
+impl WriteBehind {
     /// Somebody came by a share link.
     pub fn used(&self, share: ShareId) {
         let mut uses = self.uses.lock();
@@ -60,11 +60,11 @@ impl Ledger {
 }
 
 /// Writes the notes now and then, as long as anybody takes any.
-pub async fn keep(ledger: Weak<Ledger>, store: Store) {
+pub async fn run(write_behind: Weak<WriteBehind>, store: Store) {
     loop {
         sleep(EVERY).await;
-        let Some(ledger) = ledger.upgrade() else { return };
-        if let Err(error) = ledger.write(&store).await {
+        let Some(write_behind) = write_behind.upgrade() else { return };
+        if let Err(error) = write_behind.write(&store).await {
             tracing::debug!(%error, "notes wait for the database");
         }
     }
