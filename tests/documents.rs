@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use georoom::{
@@ -60,6 +60,71 @@ fn operations_list_every_reason_of_a_disconnect_and_no_other() {
     let (_, code) = code.split_once("fn why_code").expect("it");
     let said: BTreeSet<_> = code.split('"').skip(1).step_by(2).collect();
     assert_eq!(documented, said);
+}
+
+/// Every document in Markdown, without those of dependencies.
+fn documents() -> Vec<PathBuf> {
+    let mut documents = Vec::new();
+    for folder in ["", "bench", "docs", "docs/design"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let entries = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+        documents.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    documents
+}
+
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+#[ignore = "documents and files are being moved"]
+fn every_link_between_documents_leads_to_a_file_and_a_heading() {
+    let mut broken = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("text");
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = match file {
+                "" => document.clone(),
+                file => document.parent().expect("a folder").join(file),
+            };
+            let is_there = match heading {
+                "" => file.exists(),
+                heading => fs::read_to_string(&file).is_ok_and(|text| {
+                    text.lines().any(|line| line.starts_with('#') && anchor(line) == heading)
+                }),
+            };
+            if !is_there {
+                broken.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+#[ignore = "documents and files are being moved"]
+fn every_file_of_the_code_that_a_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut missing = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("text");
+        let is_of_path = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '.' | '-');
+        let names = text.split(|c| !is_of_path(c)).filter(|name| name.contains('/') && name.ends_with(".rs"));
+        for name in names {
+            let folders =
+                [document.parent().expect("a folder"), root, &root.join("src"), &root.join("src/gateway")];
+            if !folders.iter().any(|folder| folder.join(name).exists()) {
+                missing.push(format!("{}: {name}", document.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
 }
 
 /// `${NAME}`, `${NAME:-default}`, `${NAME:?message}` as compose reads them, inner ones first.
