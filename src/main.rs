@@ -1,4 +1,4 @@
-//! The command line: which settings were given by flag, and what to do.
+//! The command line: reads flags and commands, then serves, migrates or prints a token.
 
 use std::{
     env,
@@ -24,19 +24,19 @@ use georoom::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What is still running off the runtime's threads at the end is a query nobody waits for.
-const LEFT_BEHIND: Duration = Duration::from_millis(100);
+/// How long the end waits for the runtime's blocking threads. Only queries that nobody waits for can still run there.
+const BLOCKING_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Tasks that run before it is looked what has come over the network. With tokio's 61 whoever asks for little waits long
-/// beside somebody who asks for much.
+/// The number of tasks that run before the runtime checks the network again. With tokio's default of 61 a caller with
+/// little to do waits long beside a caller with much.
 const EVENT_INTERVAL: u32 = 16;
 
-/// How long a minted token may be valid.
+/// The range of times that a minted token may be valid.
 const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 366 * 24 * 3600);
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
-    // Each connection is a file. What the system allows is enough to go on with, if it does not allow more.
+    // Each connection is a file. If the limit cannot be raised, the server goes on with the present one.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
@@ -47,10 +47,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // The panic hook has logged it; what is logged has to be written before the end.
+    // The panic hook has logged the panic. The log must be written before the process ends.
     let ended = panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(&matches))))
         .unwrap_or_else(|_| Err("it panicked; its log has the place".into()));
-    runtime.shutdown_timeout(LEFT_BEHIND);
+    runtime.shutdown_timeout(BLOCKING_TIMEOUT);
     telemetry::finish();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -96,11 +96,14 @@ fn command() -> Command {
                         .value_name("ID")
                         .required(true)
                         .value_parser(|text: &str| text.parse::<UserId>().map_err(|e| e.detail))
-                        .help("Who it is for: an integer from 0 to 2^53-1"),
+                        .help("Id of the user: an integer from 0 to 2^53-1"),
                 )
-                .arg(Arg::new("name").long("name").value_name("NAME").help("What they are called"))
+                .arg(Arg::new("name").long("name").value_name("NAME").help("Name of the user"))
                 .arg(
-                    Arg::new("admin").long("admin").action(ArgAction::SetTrue).help("They may do everything"),
+                    Arg::new("admin")
+                        .long("admin")
+                        .action(ArgAction::SetTrue)
+                        .help("Make the user an admin, who may do everything"),
                 )
                 .arg(
                     Arg::new("ttl")
@@ -108,7 +111,7 @@ fn command() -> Command {
                         .value_name("TIME")
                         .value_parser(ttl)
                         .default_value("1h")
-                        .help("How long it is valid, up to 10 years"),
+                        .help("How long the token is valid, up to 10 years"),
                 ),
         )
 }
@@ -122,7 +125,7 @@ async fn run(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
     let flag = |name: &str| matches.try_get_one::<String>(name).ok().flatten().cloned();
     let config = Config::load(flag, |name| env::var(name))?;
     if let Some(("token", matches)) = matches.subcommand() {
-        // Before there is a log: nothing but the token goes to standard output.
+        // The log is not started yet, so only the token goes to standard output.
         let token = mint(config.auth.keys.as_ref(), matches)?;
         let written = writeln!(io::stdout(), "{token}");
         return Ok(written.map_err(|e| Invalid::new("standard output", e.to_string()))?);
@@ -148,7 +151,7 @@ fn mint(keys: Option<&Keys>, matches: &ArgMatches) -> Result<String, Invalid> {
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
-    // Before the ports are taken: from then on a signal must find somebody.
+    // Signals are handled before the ports are taken, so that none is lost afterwards.
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|e| Invalid::new("SIGTERM", e.to_string()))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Invalid::new("SIGINT", e.to_string()))?;
