@@ -12,10 +12,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use crate::{
     on_both_databases,
@@ -24,6 +21,7 @@ use crate::{
         clients::{KINDS, VERSIONS},
         followers::{Entry, Followed, Followers},
         history::version,
+        machine,
         process::Log,
         site::Site,
         truth::Random,
@@ -39,9 +37,6 @@ on_both_databases!(
     joins_into_the_middle_of_a_stream_see_neither_hole_nor_repeat,
     five_thousand_joins_at_once_share_the_reads_and_hold_up_nobody,
 );
-
-/// Each of these wants the whole machine.
-pub(crate) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// In the tests of many sockets.
 const ROOMS: usize = 20;
@@ -112,7 +107,7 @@ pub(crate) async fn check(site: &Site, written: &Written, followed: &[Followed])
 }
 
 async fn kill_9_under_load_loses_nothing_acknowledged_and_nobody_misses_a_version(db: Db) {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let kills = env::var("GEOROOM_KILLS").map_or(5, |kills| kills.parse().expect("GEOROOM_KILLS: a number"));
     let mut random = random();
     let site = Site::new(db, &[QUIET]).await;
@@ -162,7 +157,7 @@ async fn sigterm_under_load_waits_for_those_who_poll(db: Db) {
 }
 
 async fn stop_under_load(db: Db, transport: &'static str) {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let site = Site::new(db, &[QUIET]).await;
     let server = site.start().await;
     let locations = site.create(4).await;
@@ -206,7 +201,7 @@ async fn stop_under_load(db: Db, transport: &'static str) {
 }
 
 async fn a_thousand_sockets_come_back_at_once_and_share_the_reads(db: Db) {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::whole().await;
     let site = Site::new(db, &[READS]).await;
     let server = site.start().await;
     let locations = site.create(ROOMS).await;
@@ -233,7 +228,7 @@ async fn a_thousand_sockets_come_back_at_once_and_share_the_reads(db: Db) {
 }
 
 async fn joins_into_the_middle_of_a_stream_see_neither_hole_nor_repeat(db: Db) {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let site = Site::new(db, &[QUIET]).await;
     let server = site.start().await;
     let locations = site.create(1).await;
@@ -285,7 +280,7 @@ async fn joins_into_the_middle_of_a_stream_see_neither_hole_nor_repeat(db: Db) {
 }
 
 async fn five_thousand_joins_at_once_share_the_reads_and_hold_up_nobody(db: Db) {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::whole().await;
     let site = Site::new(db, &[READS]).await;
     let server = site.start().await;
     let locations = site.create(ROOMS).await;

@@ -18,11 +18,11 @@ use tokio::{
 };
 
 use crate::{
-    crash::ONE_AT_A_TIME,
     on_both_databases,
     support::{
         Db, TestDatabase, TestServer,
         clients::{Clients, KINDS, PATIENCE},
+        machine,
         noise::{self, FAILED},
         people::{Person, delete, expel, patch, settle},
         point,
@@ -547,7 +547,7 @@ struct Done {
 async fn kill_9_leaves_push_and_store_agreeing(db: Db) {
     const OWNERS: u64 = 6;
     const LISTENER: u64 = 500;
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let quiet = ("RUST_LOG", "warn,georoom::server=info");
     let site = Site::new(db, &[quiet, KEY, ("NOTIFICATION_COUNT", "100000")]).await;
     let mut server = site.start().await;

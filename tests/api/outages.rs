@@ -26,13 +26,14 @@ use tokio::{
 };
 
 use crate::{
-    crash::{ONE_AT_A_TIME, check},
+    crash::check,
     on_both_databases,
     support::{
         Db, TestDatabase, answer,
         clients::{Clients, KINDS},
         followers::{Entry, Followers},
         history::version,
+        machine,
         mysqld::Mysqld,
         noise::{self, DATABASE_AWAY, NO_CONNECTION},
         point,
@@ -272,7 +273,7 @@ async fn succeeded(request: impl Fn() -> RequestBuilder, status: StatusCode) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_may_be_killed_under_load_and_started_again() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let mut random = random();
     let mut mysqld = Mysqld::started().await;
     let mut scene = Scene::new(Site::on(&mysqld.url(), &[QUIET]), 6).await;
@@ -298,7 +299,7 @@ async fn mysql_may_be_killed_under_load_and_started_again() {
 /// Nothing breaks off: MySQL says nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_may_stand_still_under_load() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let mysqld = Mysqld::started().await;
     let mut scene = Scene::new(Site::on(&mysqld.url(), &[QUIET]), 6).await;
     for _ in 0..setting("GEOROOM_OUTAGES", 1).min(5) {
@@ -326,7 +327,7 @@ async fn connections_may_end_without_mysql_hearing_of_it() {
 }
 
 async fn ended_again_and_again(how: End, times: usize) {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let mut random = random();
     let database = TestDatabase::create(Db::MySql).await;
     let proxy = Proxy::start(&database, None).await;
@@ -385,7 +386,7 @@ async fn callers_who_go_away_leave_nothing_behind_for_others() {
 /// What an administrator does to a table for a backup.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_table_is_waited_for_in_bounded_time() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let database = TestDatabase::create(Db::MySql).await;
     let mut scene = Scene::new(Site::on(&database.url, &[QUIET]), 64).await;
     let admin = database.open().await;
@@ -405,7 +406,7 @@ async fn a_locked_table_is_waited_for_in_bounded_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_mysql_is_read() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let mysqld = Mysqld::started().await;
     let mut scene = Scene::new(Site::on(&mysqld.url(), &[QUIET]), 6).await;
     let admin = mysqld.open().await;
@@ -461,7 +462,7 @@ async fn connection_id(connection: &DatabaseConnection) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mysql_with_no_connection_to_spare_is_waited_for() {
     noise::expect(&NO_CONNECTION);
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let mysqld = Mysqld::started().await;
     let mut scene = Scene::new(Site::on(&mysqld.url(), &[QUIET]), 6).await;
     // An administrator's connection is one more than the limit, whoever has it.
@@ -484,7 +485,7 @@ async fn a_mysql_with_no_connection_to_spare_is_waited_for() {
 /// Somebody changes the password, or the grants; what is connected is thrown out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mysql_that_does_not_let_the_server_in_is_away() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let mysqld = Mysqld::started().await;
     let admin = mysqld.open().await;
     admin.execute_unprepared("CREATE USER app").await.unwrap();
@@ -508,7 +509,7 @@ async fn a_mysql_that_does_not_let_the_server_in_is_away() {
 /// Such as a backup, or somebody with a shell.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_sqlite_file_that_another_process_has_locked_is_waited_for() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let database = TestDatabase::create(Db::Sqlite).await;
     let mut scene = Scene::new(Site::on(&database.url, &[QUIET]), 6).await;
     let other = database.open().await;
@@ -764,7 +765,7 @@ async fn a_server_out_of_descriptors_goes_on_once_there_are_some(db: Db) {
 /// In the soak also until they are closed, which takes them half a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_connections_hold_up_nobody() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::whole().await;
     let own = std::process::id().to_string();
     let (count, soak) = (setting("GEOROOM_SLOW", 2_000), env::var("GEOROOM_SLOW").is_ok());
     // Its own end of each, beside the other tests; the server inherits it.

@@ -18,7 +18,6 @@ use serde_json::json;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
-    sync::Mutex,
     time::{Instant, interval, sleep, sleep_until, timeout, timeout_at},
 };
 
@@ -27,6 +26,7 @@ use crate::support::{
     clients::{Client, Clients, KINDS, VERSIONS},
     exposition::Exposition,
     followers::Followers,
+    machine,
     nginx::Nginx,
     noise::{self, CUT_OFF},
     point,
@@ -36,9 +36,6 @@ use crate::support::{
     websocket::{CONTINUATION, PING, PONG, Position, Seen, TEXT, WebSocket, frame},
     writers::{Outage, Writers},
 };
-
-/// Each of these wants the whole machine.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// What of a socket's connection and its end is logged.
 const SOCKETS: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info,georoom::gateway=info");
@@ -278,7 +275,7 @@ async fn create(server: &TestServer, count: usize) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_stops_reading_gets_what_was_on_its_way_and_then_the_newest() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(Db::Sqlite, &[SOCKETS]).await;
     let nginx = Nginx::start(&server).await;
     let rooms = create(&server, 3).await;
@@ -325,7 +322,7 @@ async fn who_stops_reading_gets_what_was_on_its_way_and_then_the_newest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_busy_gets_what_was_on_its_way_and_then_the_newest() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(Db::Sqlite, &[SOCKETS]).await;
     let rooms = create(&server, 3).await;
     let clients = Clients::start();
@@ -368,7 +365,7 @@ async fn who_is_busy_gets_what_was_on_its_way_and_then_the_newest() {
 /// Reads on, but less than what is sent: it must not be led further and further back.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_reads_slowly_is_never_far_behind() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(Db::Sqlite, &[SOCKETS]).await;
     let room = create_large(&server, 4_000).await;
     let mut followers = Vec::new();
@@ -398,7 +395,7 @@ async fn who_reads_slowly_is_never_far_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whom_too_much_waits_for_comes_back_and_misses_nothing() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, mut log) = Process::serve(Db::Sqlite, &[SOCKETS]).await;
     let rooms = create(&server, 8).await;
     let since = Vec::from_iter(rooms.iter().map(|room| (*room, Some(0))));
@@ -480,7 +477,7 @@ async fn read_next(follower: &mut Follower, room: u64) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_stalls_in_a_replay_is_sent_all_of_it_or_cut_off() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, mut log) = Process::serve(Db::MySql, &[SOCKETS]).await;
     // In the second is nobody but who stalls.
     let (room, lonely) = (create_large(&server, 9_000).await, create_large(&server, 9_000).await);
@@ -635,7 +632,7 @@ impl Gone {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_gone_without_a_word_is_soon_removed() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let heartbeat = [("PING_INTERVAL", "1s"), ("PING_TIMEOUT", "1s"), SOCKETS];
     let site = Site::new(Db::Sqlite, &heartbeat).await;
     let mut server = site.start().await;
@@ -673,7 +670,7 @@ async fn who_is_gone_without_a_word_is_soon_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_does_not_wait_for_who_does_not_read() {
     noise::expect(&[CUT_OFF]);
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let site = Site::new(Db::Sqlite, &[SOCKETS]).await;
     let server = site.start().await;
     let room = site.create(1).await[0];
@@ -736,7 +733,7 @@ const SHORT_HEARTBEAT: [(&str, &str); 3] = [("PING_INTERVAL", "300ms"), ("PING_T
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_takes_no_bytes_is_ended_though_it_is_heard_of() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, mut log) = Process::serve(Db::Sqlite, &SHORT_HEARTBEAT).await;
     let mut client = overfill(&server, 1).await.remove(0);
     is_ended(&server, &mut log, &mut client).await;
@@ -746,7 +743,7 @@ async fn who_takes_no_bytes_is_ended_though_it_is_heard_of() {
 /// The kernel, or a proxy, takes what it is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_reads_nothing_is_ended_though_it_is_heard_of() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, mut log) = Process::serve(Db::Sqlite, &SHORT_HEARTBEAT).await;
     let room = create(&server, 1).await[0];
     let mut client = WebSocket::connect(&server.gateway).await;
@@ -759,7 +756,7 @@ async fn who_reads_nothing_is_ended_though_it_is_heard_of() {
 /// Nor do polls that are not there say that they read.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_polls_no_more_is_ended_though_it_is_heard_of() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, mut log) = Process::serve(Db::Sqlite, &SHORT_HEARTBEAT).await;
     let room = create(&server, 1).await[0];
     let mut polling = Polling::connect(&server.gateway).await;
@@ -792,7 +789,7 @@ async fn who_polls_no_more_is_ended_though_it_is_heard_of() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_has_ended_leaves_no_connection_of_who_does_not_read() {
     noise::expect(&[CUT_OFF]);
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let server = TestServer::start(Db::Sqlite).await;
     let clients = overfill(&server, 8).await;
     let (gateway, began) = (server.gateway.clone(), Instant::now());
@@ -850,7 +847,7 @@ async fn watch(api: &str, room: u64, live: &mut [(WebSocket, u64)], updates: u64
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_read_costs_little_and_holds_up_nobody() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::whole().await;
     let count = setting("GEOROOM_STALLED", 200) as usize;
     let seconds = setting("GEOROOM_STALL_SECONDS", 8);
     // Nobody is to be removed before it reads again.
@@ -912,7 +909,7 @@ async fn who_does_not_read_costs_little_and_holds_up_nobody() {
 /// What is unread when a WebSocket takes over from polling is no reason to ask in the midst of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_not_read_may_change_the_transport() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(Db::Sqlite, &[SOCKETS]).await;
     let room = create_large(&server, 4_000).await;
     // As much as makes a socket wait for confirmation, too.
@@ -949,7 +946,7 @@ async fn who_has_not_read_may_change_the_transport() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_clients_change_the_transport_amid_updates() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(Db::Sqlite, &[SOCKETS]).await;
     let rooms = create(&server, 3).await;
     let load = Load::start(&server.api, &rooms, &[30, 30, 30]);
@@ -979,7 +976,7 @@ async fn stock_clients_change_the_transport_amid_updates() {
 /// it would find none, and send nothing more.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_frames_do_not_confuse_what_follows_them() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(Db::Sqlite, &[SOCKETS]).await;
     let room = create_large(&server, 4_000).await;
     let chat = |turn: usize, length: usize| {

@@ -15,7 +15,7 @@ use futures_util::future::{join, join_all};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
-    sync::{Mutex, mpsc, watch},
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
@@ -26,7 +26,7 @@ use crate::{
         Db, TestDatabase, TestServer, answer,
         clients::{Client, Clients, KINDS},
         history::version,
-        point,
+        machine, point,
         polling::Polling,
         process::{Log, Process},
         proxy::Proxy,
@@ -47,9 +47,6 @@ on_both_databases!(
     who_has_left_a_room_is_handed_nothing_of_it_either,
     a_join_under_way_does_not_outlive_the_right,
 );
-
-/// Each of these wants the whole machine.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// A line for each of thousands of requests helps nobody.
 const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");
@@ -429,7 +426,7 @@ impl Audience {
 /// 200 sockets at 50 updates a second; eight members and a share go, as many stay.
 async fn who_loses_a_right_is_told_and_sent_nothing_more_and_the_others_miss_nothing(db: Db) {
     const GROUPS: usize = 9;
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::whole().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;
@@ -483,7 +480,7 @@ async fn who_loses_a_right_is_told_and_sent_nothing_more_and_the_others_miss_not
 }
 
 async fn a_share_that_ends_ends_what_came_by_it(db: Db) {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;
@@ -533,7 +530,7 @@ async fn a_share_that_ends_ends_what_came_by_it(db: Db) {
 }
 
 async fn a_deleted_location_is_heard_of_no_more(db: Db) {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;
@@ -564,7 +561,7 @@ fn brief(user: u64, is_admin: bool, ms: i64) -> String {
 
 async fn a_token_that_ends_ends_its_socket(db: Db) {
     const TAKEN_MS: i64 = 4_000;
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;
@@ -630,7 +627,7 @@ async fn next_ack(reader: &mut Reader) -> Seen {
 
 async fn a_fresh_token_keeps_the_socket_and_its_rooms(db: Db) {
     const TAKEN_MS: i64 = 4_000;
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;
@@ -660,7 +657,7 @@ async fn a_fresh_token_keeps_the_socket_and_its_rooms(db: Db) {
 }
 
 async fn a_fresh_token_without_the_role_ends_what_only_the_role_gave(db: Db) {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let admin = Shows::Token(mint(MEMBER, None, true));
@@ -794,7 +791,7 @@ async fn who_has_left_a_room_is_handed_nothing_of_it_either(db: Db) {
 async fn who_does_not_read_is_handed_nothing_of_a_room_that_is_withdrawn(db: Db) {
     /// Packets, frames and what this end has read without looking at it.
     const ROUND: usize = 8 * 1024;
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let id = create(&server, 2_000).await;
     let others = create(&server, 0).await;
@@ -927,7 +924,7 @@ async fn who_does_not_read_is_handed_nothing_of_a_room_that_is_withdrawn(db: Db)
 async fn a_join_under_way_does_not_outlive_the_right(db: Db) {
     const ROUNDS: u64 = 4;
     const ROOMS: usize = 24;
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let rooms = join_all((0..ROOMS).map(|_| create(&server, 10_000))).await;
     // A past that takes a while to read.
@@ -1000,7 +997,7 @@ async fn a_join_under_way_does_not_outlive_the_right(db: Db) {
 /// The one that hears of a change is not the one that has the sockets.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_withdrawn_through_one_server_ends_on_the_other() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(Db::MySql, &[KEY, QUIET]).await;
     let other = Process::start(&[("DATABASE_URL", &server.database.url), KEY, QUIET]).await;
     let clients = Clients::start();
@@ -1067,7 +1064,7 @@ async fn behind_a_proxy() -> (Proxy, TestServer, Log) {
 /// Who was known when the database went is known.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_database_a_live_room_knows_its_members() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (proxy, server, _log) = behind_a_proxy().await;
     let clients = Clients::start();
     let (id, removed) = (create(&server, 0).await, MEMBER + 1);
@@ -1127,7 +1124,7 @@ async fn without_the_database_a_live_room_knows_its_members() {
 /// Rights that cannot be looked up are none: what only the role gave ends with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_database_who_is_admin_no_more_is_not_left_inside() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _share = machine::half().await;
     let (proxy, server, _log) = behind_a_proxy().await;
     let (asked, unasked) = (create(&server, 0).await, create(&server, 0).await);
     admit(&server, asked, STRANGER).await;

@@ -15,6 +15,7 @@
 //      {"op":"cut","client":1,"follower":7}   as kill
 //      {"op":"reach","client":1,"versions":{"42":9}}   answered when everybody is in all rooms, and there
 //      {"op":"summary","client":1}
+//      {"op":"reset","client":1}        ends all clients and forgets them, so that another test can begin
 //      {"op":"block","client":1,"ms":8000}   nothing happens here for so long, nor is anything read
 //      {"op":"exit"}                    as does the end of stdin
 // out  {"client":1,"kind":"connect","id":"…"}
@@ -26,6 +27,7 @@
 //      {"client":1,"kind":"transport","name":"…"}          null while there is none
 //      {"client":1,"kind":"upgrade","name":"websocket"}
 //      {"client":1,"kind":"reached"}
+//      {"client":1,"kind":"reset"}
 //      {"client":1,"kind":"unblocked"}
 //      {"client":1,"kind":"summary","faults":["…"],"followers":[…]}
 
@@ -125,6 +127,20 @@ function kill(socket) {
   agent.destroy();
 }
 
+// Ends everybody without a word, as the end of this process would.
+function reset({ client }) {
+  const followers = [...fleets.values()].flatMap((fleet) => [...fleet.followers.values()]);
+  for (const socket of [...clients.values(), ...followers.map((follower) => follower.socket)]) {
+    socket.io.reconnection(false);
+    if (socket.io.engine?.transport) kill(socket);
+    socket.disconnect();
+  }
+  clients.clear();
+  fleets.clear();
+  // Behind what the ends bring about.
+  setTimeout(() => report(client, "reset"), 20);
+}
+
 function follow({ client, follower, version, url, opts, rooms }) {
   if (!fleets.has(client)) fleets.set(client, new Fleet(() => report(client, "reached")));
   fleets.get(client).follow(follower, open(version, url, opts), rooms);
@@ -149,6 +165,7 @@ const operations = {
   cut: ({ client, follower }) => kill(fleets.get(client).followers.get(follower).socket),
   reach: ({ client, versions }) => fleets.get(client).reach(versions),
   summary: ({ client }) => report(client, "summary", fleets.get(client).summary()),
+  reset,
   block({ client, ms }) {
     flush();
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);

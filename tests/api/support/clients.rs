@@ -1,11 +1,12 @@
-//! The real JavaScript clients, hosted by one Node process a test (`tests/clients/driver.mjs`).
+//! The real JavaScript clients, hosted by Node processes (`tests/clients/driver.mjs`). A test has its process for
+//! itself, so that it may block it; afterwards the process serves another test.
 
 use std::{
     collections::{HashMap, VecDeque},
     process::Stdio,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,7 +14,8 @@ use std::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin, Command},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    runtime::{Builder, Runtime},
     sync::mpsc,
     time::timeout,
 };
@@ -39,17 +41,29 @@ pub const KINDS: [(&str, &str); 6] = [
 /// What comes by itself, at times of its own: only tests of it want to see it among everything else.
 pub const ASIDE: [&str; 5] = ["registered", "user_list", "presence", "locations", "notification"];
 
-/// The Node process.
-pub struct Clients {
+/// Runs what talks to Node processes. They outlive the test that started them, and so its runtime.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(1).thread_name("node").enable_all().build().expect("a runtime")
+});
+
+/// Node processes that no test uses now. To start one costs more than most tests.
+static IDLE: Mutex<Vec<Driver>> = Mutex::new(Vec::new());
+
+/// What clients see, by client.
+type Routes = Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Value>>>>;
+
+/// A Node process that hosts clients.
+struct Driver {
     commands: mpsc::UnboundedSender<String>,
-    seen: Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Value>>>>,
-    next: AtomicU64,
+    routes: Routes,
     /// Killed when dropped.
     node: Child,
 }
 
-impl Clients {
-    pub fn start() -> Self {
+impl Driver {
+    fn start() -> Self {
+        let _runtime = RUNTIME.enter();
         let mut node = Command::new("node")
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/driver.mjs"))
             .stdin(Stdio::piped())
@@ -59,21 +73,45 @@ impl Clients {
             .expect("node");
         let (commands, to_send) = mpsc::unbounded_channel();
         tokio::spawn(write(node.stdin.take().expect("piped"), to_send));
-        let seen: Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Value>>>> = Arc::default();
-        let lines = BufReader::new(node.stdout.take().expect("piped")).lines();
-        let route = seen.clone();
-        tokio::spawn(async move {
-            let mut lines = lines;
-            while let Some(line) = lines.next_line().await.expect("lines of text") {
-                let saw: Value = serde_json::from_str(&line).expect("lines of JSON");
-                let client = saw["client"].as_u64().expect("a client");
-                if let Some(client) = route.lock().unwrap().get(&client) {
-                    // A test that is done with a client does not read on.
-                    let _ = client.send(saw);
-                }
-            }
-        });
-        Self { commands, seen, next: AtomicU64::new(1), node }
+        let routes = Routes::default();
+        tokio::spawn(read(node.stdout.take().expect("piped"), routes.clone()));
+        Self { commands, routes, node }
+    }
+
+    /// Registers a client and returns what it will see.
+    fn route(&self, client: u64) -> mpsc::UnboundedReceiver<Value> {
+        let (saw, seen) = mpsc::unbounded_channel();
+        self.routes.lock().unwrap().insert(client, saw);
+        seen
+    }
+
+    /// Ends all clients and keeps the process for another test, once it says that they have ended.
+    async fn retire(self) {
+        self.routes.lock().unwrap().clear();
+        let mut seen = self.route(0);
+        let asked = self.commands.send("{\"op\":\"reset\",\"client\":0}\n".to_owned());
+        if asked.is_ok() && matches!(timeout(PATIENCE, seen.recv()).await, Ok(Some(_))) {
+            IDLE.lock().unwrap().push(self);
+        }
+    }
+}
+
+/// JavaScript clients of one test, in a Node process that it has for itself.
+pub struct Clients {
+    /// None only while this is dropped.
+    driver: Option<Driver>,
+    /// The process goes on and can be used again.
+    is_reusable: AtomicBool,
+}
+
+impl Clients {
+    pub fn start() -> Self {
+        let idle = IDLE.lock().unwrap().pop();
+        Self { driver: Some(idle.unwrap_or_else(Driver::start)), is_reusable: AtomicBool::new(true) }
+    }
+
+    fn driver(&self) -> &Driver {
+        self.driver.as_ref().expect("until it is dropped")
     }
 
     /// Makes a client, which then connects; see [`Client::connected`].
@@ -92,18 +130,19 @@ impl Clients {
 
     /// Sends Node a signal.
     pub async fn signal(&self, name: &str) {
-        signal(&self.node, name).await;
+        self.is_reusable.store(false, Ordering::Relaxed);
+        signal(&self.driver().node, name).await;
     }
 
     /// Somebody the driver knows nothing of yet.
     pub(super) fn attach(&self) -> Client {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (saw, seen) = mpsc::unbounded_channel();
-        self.seen.lock().unwrap().insert(id, saw);
+        // Never again: what an ended client still has to say must not reach another.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Client {
             id,
-            commands: self.commands.clone(),
-            seen,
+            commands: self.driver().commands.clone(),
+            seen: self.driver().route(id),
             unread: VecDeque::new(),
             upgrades: Vec::new(),
             acks: 0,
@@ -122,6 +161,29 @@ impl Clients {
         client.connected().await;
         client
     }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        let driver = self.driver.take().expect("only once");
+        if self.is_reusable.load(Ordering::Relaxed) {
+            RUNTIME.spawn(driver.retire());
+        }
+    }
+}
+
+async fn read(stdout: ChildStdout, routes: Routes) {
+    let mut lines = BufReader::new(stdout).lines();
+    while let Some(line) = lines.next_line().await.expect("lines of text") {
+        let saw: Value = serde_json::from_str(&line).expect("lines of JSON");
+        let client = saw["client"].as_u64().expect("a client");
+        if let Some(client) = routes.lock().unwrap().get(&client) {
+            // A test that is done with a client does not read on.
+            let _ = client.send(saw);
+        }
+    }
+    // Node has ended: whoever waits for it is told by the end of their channel.
+    routes.lock().unwrap().clear();
 }
 
 async fn write(mut stdin: ChildStdin, mut commands: mpsc::UnboundedReceiver<String>) {

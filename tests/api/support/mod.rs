@@ -6,6 +6,7 @@ pub mod followers;
 pub mod history;
 pub mod lists;
 pub mod load;
+pub mod machine;
 pub mod mysqld;
 pub mod nginx;
 pub mod noise;
@@ -25,7 +26,10 @@ use std::{
     env,
     net::SocketAddr,
     path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use georoom::{config::Config, server::Server};
@@ -33,6 +37,8 @@ use reqwest::{Method, Response, StatusCode, header::CONTENT_TYPE};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
+
+use machine::Share;
 
 /// One machine sends as much as a town. Tests of limits say so.
 pub const UNLIMITED: (&str, &str) = ("RATE_LIMITS", "off");
@@ -67,22 +73,25 @@ pub struct TestDatabase {
     pub url: String,
     pub name: String,
     folder: Option<PathBuf>,
+    /// Held as long as the test has a database, also while none of its servers runs.
+    _share: Arc<Share>,
 }
 
 impl TestDatabase {
     pub async fn create(db: Db) -> Self {
+        let share = machine::share().await;
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("georoom_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         match db {
             Db::Sqlite => {
                 let folder = env::temp_dir().join(&name);
                 let url = format!("sqlite://{}/georoom.db?mode=rwc", folder.display());
-                Self { url, name, folder: Some(folder) }
+                Self { url, name, folder: Some(folder), _share: share }
             }
             Db::MySql => {
                 let url = format!("{}/{name}", mysql_url());
                 administer(&format!("CREATE DATABASE {name} CHARACTER SET latin1")).await;
-                Self { url, name, folder: None }
+                Self { url, name, folder: None, _share: share }
             }
         }
     }

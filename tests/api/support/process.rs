@@ -1,6 +1,6 @@
 //! The binary as an operator runs it: environment, flags, signals, exit code, log.
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::{
@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     Db, TestDatabase, TestServer, UNLIMITED,
+    machine::{self, Share},
     noise::{self, Watch},
 };
 
@@ -108,6 +109,7 @@ pub struct Process {
     /// Reads the log; done when all of it is read.
     reader: JoinHandle<()>,
     _watch: Watch,
+    _share: Arc<Share>,
 }
 
 impl Process {
@@ -120,6 +122,7 @@ impl Process {
 
     /// The same of a command, whose log must be JSON.
     pub async fn launch(mut command: Command) -> Self {
+        let share = machine::share().await;
         let mut child = command.stderr(Stdio::inherit()).spawn().expect("the binary");
         let mut output = BufReader::new(child.stdout.take().expect("piped")).lines();
         let (line, lines) = mpsc::unbounded_channel();
@@ -138,7 +141,7 @@ impl Process {
         let addr = |name: &str| started[name].as_str().expect(name).parse().expect(name);
         let addrs: (SocketAddr, SocketAddr) = (addr("api"), addr("gateway"));
         let (api, gateway) = (format!("http://{}", addrs.0), format!("http://{}", addrs.1));
-        Self { api, gateway, log, addrs, child, reader, _watch: watch }
+        Self { api, gateway, log, addrs, child, reader, _watch: watch, _share: share }
     }
 
     /// Sends a signal: TERM, INT, KILL.

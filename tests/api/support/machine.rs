@@ -1,0 +1,69 @@
+//! Divides the machine between tests that run side by side in one process.
+//!
+//! Most tests leave both cores idle while they wait, so several run at once, each with one [`Share`]. A test that makes
+//! as much load as the machine bears, or that measures how soon something happens under load, first takes half of the
+//! shares or all of them. Shares are handed out in the order in which they are asked for, so that a test that wants all
+//! of them is not overtaken for ever.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use tokio::{
+    runtime::{Handle, Id},
+    sync::{OnceCell, Semaphore, SemaphorePermit},
+};
+
+/// How many tests that asked for nothing run at the same time. `RUST_TEST_THREADS` is higher, because a test that waits
+/// for its share is one of libtest's threads already.
+const SHARES: u32 = 8;
+
+static FREE: Semaphore = Semaphore::const_new(SHARES as usize);
+
+/// The share of each test that has one. Tests are told apart by their runtimes.
+static TAKEN: Mutex<Option<HashMap<Id, Weak<Share>>>> = Mutex::new(None);
+
+/// The part of the machine that one test has, until the last holder drops it.
+pub struct Share(OnceCell<SemaphorePermit<'static>>);
+
+/// Waits for one share, unless the running test has some already.
+pub async fn share() -> Arc<Share> {
+    take(1).await
+}
+
+/// Waits until the running test has half of the machine. To be called before the test starts anything.
+pub async fn half() -> Arc<Share> {
+    take_first(SHARES / 2).await
+}
+
+/// Waits until the running test has the machine for itself. To be called before the test starts anything.
+pub async fn whole() -> Arc<Share> {
+    take_first(SHARES).await
+}
+
+async fn take_first(count: u32) -> Arc<Share> {
+    let share = take(count).await;
+    let taken = share.0.get().map(SemaphorePermit::num_permits);
+    assert_eq!(taken, Some(count as usize), "the test has started something before");
+    share
+}
+
+async fn take(count: u32) -> Arc<Share> {
+    let share = {
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = taken.get_or_insert_default();
+        taken.retain(|_, share| share.strong_count() > 0);
+        let test = Handle::current().id();
+        taken.get(&test).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let share = Arc::new(Share(OnceCell::new()));
+            taken.insert(test, Arc::downgrade(&share));
+            share
+        })
+    };
+    // All servers of a test wait together: were each to wait in the queue, one could stand behind a test that waits for
+    // this test to end.
+    let permit = || async { FREE.acquire_many(count).await.expect("never closed") };
+    share.0.get_or_init(permit).await;
+    share
+}
