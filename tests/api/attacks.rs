@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use georoom::domain::error::Code;
 
 use crate::{
-    on_both_databases,
+    on_both_databases, on_one_database,
     support::{
         Db, TestServer, answer,
         clients::{Clients, KINDS},
@@ -23,11 +23,9 @@ use crate::{
     },
 };
 
-on_both_databases!(
-    forged_members_of_bodies_and_payloads_change_nothing,
-    an_id_that_is_almost_one_is_none,
-    a_share_link_opens_nothing_but_its_location,
-);
+on_both_databases!(a_share_link_opens_nothing_but_its_location);
+
+on_one_database!(forged_members_of_bodies_and_payloads_change_nothing, an_id_that_is_almost_one_is_none,);
 
 const OWNER: u64 = 10;
 const MALLORY: u64 = 66;

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    on_both_databases,
+    on_one_database,
     support::{
         Db, TestServer, answer,
         noise::{self, IN_FLIGHT},
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-on_both_databases!(
+on_one_database!(
     every_bad_request_has_its_own_answer_and_changes_nothing,
     what_only_looks_bad_is_accepted,
     an_id_is_taken_in_every_form_that_means_it,

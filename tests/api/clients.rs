@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::{
-    on_both_databases,
+    on_one_database,
     support::{
         Db, TestServer,
         clients::{Client, Clients, VERSIONS},
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-on_both_databases!(
+on_one_database!(
     a_member_has_every_update_once_and_in_order_whatever_its_client_transport_and_way_in,
     a_member_misses_nothing_while_its_transport_is_upgraded,
     events_keep_their_order_while_the_transport_is_upgraded,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    on_both_databases,
+    on_both_databases, on_one_database,
     support::{
         Db, TestServer,
         clients::{Client, Clients, KINDS, PATIENCE},
@@ -27,8 +27,9 @@ on_both_databases!(
     of_one_persons_deeds_only_a_share_is_kept,
     who_adds_and_removes_at_once_has_told_nothing,
     a_refusal_reads_no_members,
-    a_new_server_has_nothing_to_warn_of,
 );
+
+on_one_database!(a_new_server_has_nothing_to_warn_of);
 
 const ON: (&str, &str) = ("RATE_LIMITS", "on");
 const OWNER: u64 = 10;

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    on_both_databases,
+    on_both_databases, on_one_database,
     stalls::not_ended,
     support::{
         Db, TestServer,
@@ -28,10 +28,11 @@ use crate::{
     },
 };
 
-on_both_databases!(
+on_both_databases!(who_tells_many_people_pays_for_it);
+
+on_one_database!(
     too_many_requests_of_a_user_are_refused_and_change_nothing,
     passwords_of_share_links_cannot_be_tried_for_long,
-    who_tells_many_people_pays_for_it,
 );
 
 const ON: (&str, &str) = ("RATE_LIMITS", "on");

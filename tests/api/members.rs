@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    on_both_databases,
+    on_both_databases, on_one_database,
     support::{
         Db, TestServer,
         clients::PATIENCE,
@@ -15,11 +15,9 @@ use crate::{
     },
 };
 
-on_both_databases!(
-    members_are_listed_in_the_order_they_were_added_with_the_names_they_go_by,
-    what_is_no_member_is_refused_and_says_where,
-    in_open_mode_everybody_manages_members,
-);
+on_both_databases!(members_are_listed_in_the_order_they_were_added_with_the_names_they_go_by);
+
+on_one_database!(what_is_no_member_is_refused_and_says_where, in_open_mode_everybody_manages_members,);
 
 const OWNER: u64 = 10;
 

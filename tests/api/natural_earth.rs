@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 use geo::{
     BoundingRect, Coord, CoordsIter, Geometry, Intersects, Line, LineString, MultiPolygon, Point, Polygon,
     Rect,
@@ -14,15 +14,12 @@ use serde_json::Value;
 
 use crate::{
     locations::same,
-    on_both_databases,
     support::{
         Db, TestServer,
-        lists::{assert_bbox, assert_near},
+        lists::{Found, assert_bbox, assert_near},
         truth::{Bounds, HALF_WAY_ROUND_M, Random, Shape},
     },
 };
-
-on_both_databases!(every_country_comes_back_and_is_found_where_it_is_and_nowhere_else);
 
 /// Requests under way at once.
 const AT_ONCE: usize = 4;
@@ -87,13 +84,18 @@ fn split(geometry: &Geometry) -> (Geometry, Vec<LineString>) {
     (polygons.collect::<MultiPolygon>().into(), rings)
 }
 
-async fn every_country_comes_back_and_is_found_where_it_is_and_nowhere_else(db: Db) {
-    let server = TestServer::start(db).await;
-    let sources = source();
-    assert_eq!(sources.len(), 241);
-    let mut countries = Vec::new();
+/// What a filter finds, which must be the same on both databases.
+async fn find(servers: &[TestServer; 2], filter: &str) -> Vec<Found> {
+    let [found, other] = servers.each_ref().map(|server| server.find(filter, 100));
+    let (found, other) = tokio::join!(found, other);
+    assert_eq!(found, other, "{filter}");
+    found
+}
+
+/// Stores every country; returns the Features of the answers.
+async fn store(server: &TestServer, sources: &[Value]) -> Vec<Value> {
     let mut stored = Vec::new();
-    for source in &sources {
+    for source in sources {
         let (status, answer) = server.post(source).await;
         assert_eq!(status, StatusCode::CREATED, "{answer}");
         let feature = answer["data"]["location"].clone();
@@ -102,17 +104,6 @@ async fn every_country_comes_back_and_is_found_where_it_is_and_nowhere_else(db: 
         let id = feature["id"].as_u64().expect("an id");
         let (_, read) = server.get(&format!("/location/{id}")).await;
         assert!(same(&read, &feature), "{}", source["properties"]);
-        let geometry = plane(source);
-        let (areas, rings) = split(&geometry);
-        let with_rings = std::iter::once(areas.clone()).chain(rings.into_iter().map(Geometry::from));
-        let boundary = Geometry::GeometryCollection(with_rings.collect());
-        countries.push(Country {
-            id,
-            geometry,
-            border: areas.coords_iter().collect(),
-            areas: Shape::from(&areas),
-            boundary: Shape::from(&boundary),
-        });
         stored.push(feature);
     }
     let mut listed = Vec::new();
@@ -126,12 +117,38 @@ async fn every_country_comes_back_and_is_found_where_it_is_and_nowhere_else(db: 
     for (listed, stored) in listed.iter().zip(&stored) {
         assert!(same(listed, stored), "{}", stored["properties"]);
     }
+    stored
+}
+
+/// On both databases at once: the truth costs more than all requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_country_comes_back_and_is_found_where_it_is_and_nowhere_else() {
+    let servers = [TestServer::start(Db::Sqlite).await, TestServer::start(Db::MySql).await];
+    let sources = source();
+    assert_eq!(sources.len(), 241);
+    let stored = join_all(servers.iter().map(|server| store(server, &sources))).await;
+    let mut countries = Vec::new();
+    for (at, source) in sources.iter().enumerate() {
+        let id = stored[0][at]["id"].as_u64().expect("an id");
+        assert_eq!(stored[1][at]["id"], id);
+        let geometry = plane(source);
+        let (areas, rings) = split(&geometry);
+        let with_rings = std::iter::once(areas.clone()).chain(rings.into_iter().map(Geometry::from));
+        let boundary = Geometry::GeometryCollection(with_rings.collect());
+        countries.push(Country {
+            id,
+            geometry,
+            border: areas.coords_iter().collect(),
+            areas: Shape::from(&areas),
+            boundary: Shape::from(&boundary),
+        });
+    }
 
     let checks = boxes(&countries).into_iter().map(|(bounds, must)| {
-        let (server, countries) = (&server, &countries);
+        let (servers, countries) = (&servers, &countries);
         async move {
             let filter = bounds.query();
-            let found = server.find(&filter, 100).await;
+            let found = find(servers, &filter).await;
             assert!(must.is_none_or(|id| found.iter().any(|found| found.id == id)), "{filter}: no {must:?}");
             let truth = countries.iter().filter(|country| country.meets(&bounds));
             assert_bbox(&filter, &found, truth.map(|country| country.id));
@@ -143,10 +160,10 @@ async fn every_country_comes_back_and_is_found_where_it_is_and_nowhere_else(db: 
     stream::iter(checks).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
 
     let checks = circles(&countries).into_iter().map(|((from, radius_m), must)| {
-        let (server, countries) = (&server, &countries);
+        let (servers, countries) = (&servers, &countries);
         async move {
             let filter = format!("near={},{}&radius={radius_m}", from.x(), from.y());
-            let found = server.find(&filter, 100).await;
+            let found = find(servers, &filter).await;
             assert!(must.is_none_or(|id| found.iter().any(|found| found.id == id)), "{filter}: no {must:?}");
             for country in countries.iter().filter(|country| country.geometry.intersects(&from)) {
                 let there = found.iter().find(|found| found.id == country.id);
@@ -157,7 +174,9 @@ async fn every_country_comes_back_and_is_found_where_it_is_and_nowhere_else(db: 
         }
     });
     stream::iter(checks).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
-    server.stop().await;
+    for server in servers {
+        server.stop().await;
+    }
 }
 
 /// Boxes to ask for, and the country that each must find, where that is known beforehand.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
-    on_both_databases,
+    on_both_databases, on_one_database,
     support::{
         Db, TestDatabase, TestServer,
         clients::{Client, Clients, KINDS},
@@ -28,8 +28,6 @@ use crate::{
 on_both_databases!(
     what_was_missed_is_replayed_in_a_live_room_and_in_a_cold_one,
     a_replay_is_what_members_were_sent_byte_for_byte,
-    what_is_no_version_is_refused_and_changes_nothing,
-    without_an_ack_only_the_updates_come,
     a_member_that_joins_with_since_is_sent_it_again,
     a_thousand_missed_updates_are_replayed_and_one_more_is_not,
     a_mebibyte_is_too_much_and_less_is_not,
@@ -42,6 +40,8 @@ on_both_databases!(
     coming_back_again_and_again_amid_a_stream_misses_and_repeats_nothing,
     joining_again_with_since_amid_a_stream_leaves_no_hole,
 );
+
+on_one_database!(what_is_no_version_is_refused_and_changes_nothing, without_an_ack_only_the_updates_come,);
 
 /// A line for each of thousands of requests helps nobody.
 const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");

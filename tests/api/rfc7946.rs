@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use crate::{
     http::own,
     locations::same,
-    on_both_databases,
+    on_both_databases, on_one_database,
     support::{Db, TestServer, answer, problem::Problem},
 };
 
-on_both_databases!(
-    every_geometry_of_the_rfc_comes_back_identical,
+on_both_databases!(every_geometry_of_the_rfc_comes_back_identical);
+
+on_one_database!(
     every_feature_of_the_rfc_comes_back_identical,
     what_the_rfc_knows_and_is_no_location_is_refused,
 );

@@ -10,7 +10,7 @@ use reqwest::{StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
-    on_both_databases,
+    on_both_databases, on_one_database,
     support::{
         Db, TestServer,
         clients::{Client, Clients, KINDS, VERSIONS},
@@ -21,14 +21,18 @@ use crate::{
 
 on_both_databases!(
     a_member_has_the_snapshot_and_every_update_and_nobody_else_does,
-    joining_again_repeats_the_current_state_once_and_nothing_after_it,
     joining_amid_a_stream_leaves_no_hole_and_no_repeat,
     the_first_to_join_a_quiet_room_amid_a_stream_misses_nothing,
     since_says_whether_the_current_state_had_to_be_sent,
-    a_location_is_named_by_its_number_or_its_decimal_string_and_nothing_like_it,
-    a_payload_is_an_object_not_an_array_whose_items_would_fit,
     a_room_can_be_joined_as_soon_as_its_location_exists,
     who_has_an_answer_and_joins_finds_what_was_answered,
+    a_deleted_location_closes_its_room,
+);
+
+on_one_database!(
+    joining_again_repeats_the_current_state_once_and_nothing_after_it,
+    a_location_is_named_by_its_number_or_its_decimal_string_and_nothing_like_it,
+    a_payload_is_an_object_not_an_array_whose_items_would_fit,
     a_failure_is_an_ack_or_an_exception,
     one_socket_in_several_rooms_has_the_updates_of_each,
     after_leaving_a_room_nothing_of_it_comes,
@@ -38,7 +42,6 @@ on_both_databases!(
     no_client_learns_the_id_of_another,
     what_a_socket_sends_takes_effect_in_the_order_sent,
     a_burst_of_events_is_answered_event_by_event,
-    a_deleted_location_closes_its_room,
     pages_of_other_origins_cannot_connect,
     a_client_that_vanishes_leaves_its_rooms_and_can_come_back,
 );

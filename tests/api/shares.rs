@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 
 use crate::{
-    on_both_databases,
+    on_both_databases, on_one_database,
     support::{
         Db, TestServer,
         clients::{Clients, KINDS},
@@ -18,9 +18,12 @@ use crate::{
 
 on_both_databases!(
     a_share_link_is_shown_once_listed_without_its_token_and_its_uses_counted,
+    a_share_link_that_ends_takes_its_guests_out,
+);
+
+on_one_database!(
     what_is_no_share_link_is_refused_and_says_where,
     a_password_is_asked_for_by_both_doors,
-    a_share_link_that_ends_takes_its_guests_out,
     in_open_mode_everybody_manages_share_links_and_nobody_needs_one,
 );
 

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    on_both_databases,
+    on_both_databases, on_one_database,
     support::{
         Db, TestDatabase, TestServer, answer,
         clients::{Client, Clients, KINDS},
@@ -38,14 +38,17 @@ use crate::{
 
 on_both_databases!(
     who_loses_a_right_is_told_and_sent_nothing_more_and_the_others_miss_nothing,
-    a_share_that_ends_ends_what_came_by_it,
     a_deleted_location_is_heard_of_no_more,
+    a_join_under_way_does_not_outlive_the_right,
+);
+
+on_one_database!(
+    a_share_that_ends_ends_what_came_by_it,
     a_token_that_ends_ends_its_socket,
     a_fresh_token_keeps_the_socket_and_its_rooms,
     a_fresh_token_without_the_role_ends_what_only_the_role_gave,
     who_does_not_read_is_handed_nothing_of_a_room_that_is_withdrawn,
     who_has_left_a_room_is_handed_nothing_of_it_either,
-    a_join_under_way_does_not_outlive_the_right,
 );
 
 /// A line for each of thousands of requests helps nobody.

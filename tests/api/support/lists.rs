@@ -12,13 +12,13 @@ use super::{
 };
 
 /// What of a list is looked at: which locations, how far.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, PartialEq)]
 pub struct Found {
     pub id: u64,
     properties: Properties,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, PartialEq)]
 struct Properties {
     distance: Option<f64>,
 }

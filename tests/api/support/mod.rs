@@ -68,6 +68,26 @@ macro_rules! on_both_databases {
     )+};
 }
 
+/// Makes tests of functions to which it is the same where locations are kept: `name::sqlite`, and an ignored
+/// `name::mysql`, which `make soak` runs.
+#[macro_export]
+macro_rules! on_one_database {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn sqlite() {
+                super::$name($crate::support::Db::Sqlite).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            #[ignore = "says nothing about storage; make soak runs it"]
+            async fn mysql() {
+                super::$name($crate::support::Db::MySql).await;
+            }
+        }
+    )+};
+}
+
 /// A database of its own, gone at the end.
 pub struct TestDatabase {
     pub url: String,
