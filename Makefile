@@ -10,12 +10,14 @@ run:
 release:
 	cargo build --release --locked
 
-# Installs what is missing, starts MySQL, runs all tests on both databases, and stops what it started.
+# Installs what is missing, starts MySQL, runs all tests, on both databases where storage matters, and stops what it
+# started.
 test:
 	tests/services/install
 	tests/services/run cargo test --workspace --locked
 
-# Breaks the server more often than `make test` does, for half an hour on two cores:
+# Breaks the server more often than `make test` does, for half an hour on two cores, and runs on MySQL also the tests
+# that say nothing about storage:
 # - strangers of every hostile kind beside an honest fleet, for ten minutes on a release build (tests/api/hostile.rs);
 # - crashes, restarts and stampedes with 20 kills for each database instead of 5 (tests/api/crash.rs);
 # - outages ten times as often, with 10,000 slow connections (tests/api/outages.rs);
@@ -28,6 +30,7 @@ soak:
 		tests/services/run cargo test --locked --test api -- hostile:: --show-output
 	GEOROOM_KILLS=20 GEOROOM_OUTAGES=10 GEOROOM_SLOW=10000 GEOROOM_STALLED=1000 GEOROOM_STALL_SECONDS=60 \
 		GEOROOM_CROWD=1000 tests/services/run cargo test --locked --test api -- crash:: outages:: stalls:: crowd:: --show-output
+	tests/services/run cargo test --locked --test api -- --ignored ::mysql
 
 # Sends random bytes to the parsers of bodies, events and tokens (tests/fuzz), FUZZ_SECONDS to each.
 fuzz:
