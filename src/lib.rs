@@ -20,6 +20,8 @@ pub mod domain;
 
 pub mod config;
 
+pub mod budgets;
+
 pub mod storage;
 
 pub mod service;

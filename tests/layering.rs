@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["net", "telemetry", "metrics"],
     &["supervise", "heavy"],
     &["domain"],
-    &["config"],
+    &["config", "budgets"],
     &["storage"],
     &["service"],
     &["gateway", "http"],

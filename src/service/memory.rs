@@ -9,7 +9,6 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::limits::Limits;
 use crate::{
     config::Quotas,
     domain::{
@@ -54,7 +53,7 @@ pub struct Budget {
 
 impl Memory {
     /// With the configured shares; without limits first come is first served, and nobody is told of a limit.
-    pub fn start(quotas: Option<&Quotas>, limits: &Limits, metrics: &Metrics) -> Self {
+    pub fn start(quotas: Option<&Quotas>, metrics: &Metrics) -> Self {
         let budget = |share: Option<usize>| {
             share.map_or_else(
                 || ByteBudget::new(ALL, usize::MAX),
@@ -69,10 +68,10 @@ impl Memory {
         };
         look("answers_unread", "Answers with locations that clients have not taken yet", &answers);
         look("bodies_incomplete", "Request bodies of which a part has come", &bodies);
-        let budget = |bytes, what, limited: &Counter| Budget { bytes, what, limited: limited.clone() };
+        let budget = |bytes, what, limited: Counter| Budget { bytes, what, limited };
         Self {
-            answers: budget(answers, "answers that are not read yet", &limits.too_many_answers),
-            bodies: budget(bodies, "bodies that have not come whole yet", &limits.too_many_bodies),
+            answers: budget(answers, "answers that are not read yet", metrics.limited("answer_bytes")),
+            bodies: budget(bodies, "bodies that have not come whole yet", metrics.limited("body_bytes")),
         }
     }
 }

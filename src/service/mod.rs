@@ -3,7 +3,6 @@
 //! Knows no HTTP and no sockets. Each act is one function; the doors extract, call it and reply.
 
 pub mod access;
-mod budget;
 pub mod features;
 pub mod history;
 pub mod limits;
@@ -109,12 +108,12 @@ impl Service {
         let metrics = Metrics::default();
         let tasks = Supervisor::start(&metrics);
         let quotas = limits.quotas.as_ref();
-        let limits = Limits::start(limits, &metrics);
+        let limits = Limits::new(limits, &metrics);
         let forgotten = Arc::downgrade(&limits);
         tasks.task("limits").spawn(forgotten, |limits| limits::forget(limits.clone()).boxed());
-        let memory = Memory::start(quotas, &limits, &metrics);
-        let searches = Searches::start(quotas, &limits, &metrics);
-        let store = store.with_toll(limits.clone());
+        let memory = Memory::start(quotas, &metrics);
+        let searches = Searches::start(quotas, &metrics);
+        let store = store.with_fan_out(limits.fan_out());
         let (events, happened) = mpsc::channel(EVENTS);
         storage::watch_channel(&metrics, "forwarder", &events);
         let retention = Retention::start(store.clone(), keep, &metrics, &tasks);

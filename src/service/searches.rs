@@ -20,7 +20,6 @@ use tokio::{
     time::timeout,
 };
 
-use super::limits::Limits;
 use crate::{
     config::Quotas,
     domain::{
@@ -78,14 +77,14 @@ pub struct Turn {
 
 impl Searches {
     /// None yet.
-    pub fn start(quotas: Option<&Quotas>, limits: &Limits, metrics: &Metrics) -> Self {
+    pub fn start(quotas: Option<&Quotas>, metrics: &Metrics) -> Self {
         let inner = Arc::new(Inner {
             turns: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),
             turns_of_one: if quotas.is_some() { SEARCHES_AT_ONCE / 2 } else { SEARCHES_AT_ONCE },
             all: AtomicUsize::new(0),
             by: Mutex::default(),
             most: quotas.map(|quotas| quotas.searches.get() as usize),
-            limited: limits.too_many_searches.clone(),
+            limited: metrics.limited("searches"),
         });
         let look = inner.clone();
         metrics.queue("searches", MAX_SEARCHES, move || look.all.load(Ordering::Relaxed));

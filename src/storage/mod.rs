@@ -26,4 +26,4 @@ pub use read::{
     shares::{Share, StoredShare},
 };
 pub use retention::{Expiry, Retention};
-pub use write::{counts::watch_channel, grant::Granted, notices::Toll, shares::NewShare, writer::Writer};
+pub use write::{counts::watch_channel, grant::Granted, shares::NewShare, writer::Writer};

@@ -30,6 +30,7 @@ use super::{
     readiness::WriteHealth,
 };
 use crate::{
+    budgets::FanOutBudgets,
     domain::error::{Code, Error, Result},
     storage::{
         error::{
@@ -38,7 +39,6 @@ use crate::{
         },
         read::{accounts::Names, totals::Totals},
         sql::Dialect,
-        write::notices::Toll,
     },
 };
 
@@ -96,7 +96,7 @@ pub struct Store {
     /// Counts of long lists, which are not taken anew for every page.
     pub(in crate::storage) totals: Arc<Totals>,
     /// What it costs to tell people; `None`: nothing.
-    pub(in crate::storage) toll: Option<Arc<dyn Toll>>,
+    pub(in crate::storage) fan_out: Option<Arc<FanOutBudgets>>,
     /// Whether the tables are there. Until then nobody gets a connection.
     pub(super) is_migrated: Arc<AtomicBool>,
 }
@@ -191,14 +191,14 @@ impl Store {
             writes: Arc::default(),
             names: Arc::default(),
             totals: Arc::default(),
-            toll: None,
+            fan_out: None,
             is_migrated: Arc::default(),
         })
     }
 
     /// The same, where it costs something to tell people.
-    pub fn with_toll(self, toll: Arc<dyn Toll>) -> Self {
-        Self { toll: Some(toll), ..self }
+    pub fn with_fan_out(self, budgets: Arc<FanOutBudgets>) -> Self {
+        Self { fan_out: Some(budgets), ..self }
     }
 
     /// The dialect of statements over the connection that writes.

@@ -72,39 +72,21 @@ pub async fn some_members(
     Ok(members)
 }
 
-/// What callers may have others told of, and what that costs them.
-pub trait Toll: Debug + Send + Sync {
-    /// May somebody do it again?
-    ///
-    /// # Errors
-    /// `rate_limited`.
-    fn may_tell(&self, payer: Payer) -> Result<()>;
-
-    /// So many were told.
-    fn told(&self, payer: Payer, people: usize);
-
-    /// Draws on what a caller may tell one person.
-    ///
-    /// # Errors
-    /// `rate_limited`.
-    fn may_concern(&self, payer: Payer, person: UserId) -> Result<()>;
-}
-
 impl Store {
-    /// See [`Toll::may_tell`].
+    /// See [`FanOutBudgets::check_debt`].
     pub(in crate::storage) fn may_tell(&self, payer: Option<Payer>) -> Result<()> {
-        self.toll.as_ref().zip(payer).map_or(Ok(()), |(toll, payer)| toll.may_tell(payer))
+        self.fan_out.as_ref().zip(payer).map_or(Ok(()), |(budgets, payer)| budgets.check_debt(payer))
     }
 
-    /// See [`Toll::may_concern`]; `None`: whoever does it may tell everybody.
+    /// See [`FanOutBudgets::take_for_person`]; `None`: there is no such limit.
     pub(in crate::storage) fn may_concern(&self, pair_payer: Option<Payer>, person: UserId) -> Result<()> {
-        self.toll
+        self.fan_out
             .as_ref()
             .zip(pair_payer)
-            .map_or(Ok(()), |(toll, pair_payer)| toll.may_concern(pair_payer, person))
+            .map_or(Ok(()), |(budgets, pair_payer)| budgets.take_for_person(pair_payer, person))
     }
 
-    /// See [`Toll::told`].
+    /// See [`FanOutBudgets::charge`].
     pub(in crate::storage) fn told(&self, payer: Option<Payer>, event: &Event) {
         let people = match event {
             // Mostly one of them did it.
@@ -112,8 +94,8 @@ impl Store {
             Event::Notified(told) => told.recipients.len(),
             _ => return,
         };
-        if let (Some(toll), Some(payer)) = (&self.toll, payer) {
-            toll.told(payer, people);
+        if let (Some(budgets), Some(payer)) = (&self.fan_out, payer) {
+            budgets.charge(payer, people);
         }
     }
 

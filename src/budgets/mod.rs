@@ -1,8 +1,12 @@
-//! Budgets that refill by themselves: one instant a caller, by the generic cell rate algorithm.
+//! Budgets that refill by themselves, by the generic cell rate algorithm: one instant for each caller.
 //!
-//! A budget is spent in units. Instead of a number of units it keeps the instant at which it will be full again,
-//! so a full budget needs no entry at all. It can be charged after the fact, and then be in debt. Which budgets
-//! there are, and what a unit of each stands for, is in [`super::limits`].
+//! A budget is spent in units. Instead of a number of units it keeps the instant at which it will be full again, so a
+//! full budget needs no entry at all. It can be charged after the fact, and then be in debt. A module of its own below
+//! storage, because the writer charges budgets too. Which budgets there are, and what a unit of each stands for, is in
+//! `service/limits`.
+
+mod fan_out;
+mod limit;
 
 use std::{
     collections::HashMap,
@@ -11,6 +15,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
+
+pub use fan_out::FanOutBudgets;
+pub use limit::{CallerLimit, Limit, refusal};
 
 /// Keys that are looked at for full budgets only when there are more of them.
 const FEW_KEYS: usize = 1_024;
@@ -21,37 +28,38 @@ const MAX_KEYS: usize = 1_000_000;
 /// How fast a budget refills, and how much it holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// Until one unit is back.
+    /// The time in which one unit comes back.
     unit: Duration,
-    /// Until an empty budget is full.
+    /// The time in which an empty budget becomes full.
     full: Duration,
 }
 
 /// The state of one budget.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// When it will be full, if nothing more is spent. In the past: it is full.
+    /// When it will be full if nothing more is spent. It is full once this is in the past.
     full_at: Instant,
 }
 
 /// The budgets of many callers, with one rate.
 #[derive(Debug)]
 pub struct Budgets<K> {
-    /// `None`: everybody may spend without end.
+    /// `None`: there is no limit, and nothing is counted.
     rate: Option<Rate>,
-    /// Those that are not full, and some that have become so. Written at every request; held for one look-up.
-    by: Mutex<Kept<K>>,
+    /// The budgets that are not full, and some that have become full since. Written at every request, and locked for one
+    /// look-up.
+    kept: Mutex<Kept<K>>,
 }
 
 #[derive(Debug)]
 struct Kept<K> {
     by: HashMap<K, Budget>,
-    /// At how many entries full ones are looked for.
+    /// The number of entries at which full ones are looked for next.
     next_sweep: usize,
 }
 
 impl Rate {
-    /// So many units in a period, and so many at once.
+    /// A rate of so many units in a period, of which at most `at_once` are kept for later.
     pub fn new(units: u32, period: Duration, at_once: u32) -> Self {
         let unit = (period / units.max(1)).max(Duration::from_nanos(1));
         Self { unit, full: unit.saturating_mul(at_once.max(1)) }
@@ -63,15 +71,15 @@ impl Rate {
 }
 
 impl Budget {
-    /// A full one.
+    /// A full budget.
     pub fn new(now: Instant) -> Self {
         Self { full_at: now }
     }
 
-    /// Takes units if there are so many; a price above what the budget can hold takes all of a full one.
+    /// Takes units if there are so many. A price above what the budget can hold takes all of a full budget.
     ///
     /// # Errors
-    /// How long to wait until there are.
+    /// The time to wait until there are enough.
     pub fn try_take(&mut self, rate: &Rate, units: u64, now: Instant) -> Result<(), Duration> {
         let full_at = self.full_at.max(now) + rate.price(units).min(rate.full);
         match (full_at - now).checked_sub(rate.full) {
@@ -88,7 +96,7 @@ impl Budget {
         self.full_at = self.full_at.max(now) + rate.price(units);
     }
 
-    /// How long until everything that was charged beyond the budget is paid for; `None`: nothing was.
+    /// The time until everything that was charged beyond the budget is paid for; `None`: nothing is owed.
     pub fn debt(&self, rate: &Rate, now: Instant) -> Option<Duration> {
         let owed = self.full_at.saturating_duration_since(now).checked_sub(rate.full);
         owed.filter(|owed| !owed.is_zero())
@@ -96,33 +104,33 @@ impl Budget {
 }
 
 impl<K: Hash + Eq> Budgets<K> {
-    /// Budgets that are all full; `None`: without a limit.
+    /// Budgets that are all full; without a rate there is no limit.
     pub fn new(rate: Option<Rate>) -> Self {
-        Self { rate, by: Mutex::new(Kept { by: HashMap::new(), next_sweep: FEW_KEYS }) }
+        Self { rate, kept: Mutex::new(Kept { by: HashMap::new(), next_sweep: FEW_KEYS }) }
     }
 
     /// See [`Budget::try_take`].
     ///
     /// # Errors
-    /// How long to wait.
+    /// The time to wait.
     pub fn try_take(&self, key: K, units: u64) -> Result<(), Duration> {
         let Some(rate) = &self.rate else { return Ok(()) };
         let now = Instant::now();
-        self.by.lock().of(key, now).try_take(rate, units, now)
+        self.kept.lock().entry(key, now).try_take(rate, units, now)
     }
 
     /// Takes units whether they are there or not, unless the budget is in debt.
     ///
     /// # Errors
-    /// How long until what is owed is paid for.
-    pub fn charge_if_paid(&self, key: K, units: u64) -> Result<(), Duration> {
+    /// The time until what is owed is paid for.
+    pub fn charge_unless_in_debt(&self, key: K, units: u64) -> Result<(), Duration> {
         let Some(rate) = &self.rate else { return Ok(()) };
-        let (now, mut kept) = (Instant::now(), self.by.lock());
+        let (now, mut kept) = (Instant::now(), self.kept.lock());
         if let Some(owed) = kept.by.get(&key).and_then(|budget| budget.debt(rate, now)) {
             return Err(owed);
         }
         if units > 0 {
-            kept.of(key, now).charge(rate, units, now);
+            kept.entry(key, now).charge(rate, units, now);
         }
         Ok(())
     }
@@ -131,29 +139,29 @@ impl<K: Hash + Eq> Budgets<K> {
     pub fn charge(&self, key: K, units: u64) {
         if let Some(rate) = self.rate.as_ref().filter(|_| units > 0) {
             let now = Instant::now();
-            self.by.lock().of(key, now).charge(rate, units, now);
+            self.kept.lock().entry(key, now).charge(rate, units, now);
         }
     }
 
     /// See [`Budget::debt`].
     pub fn debt(&self, key: &K) -> Option<Duration> {
         let rate = self.rate.as_ref()?;
-        self.by.lock().by.get(key)?.debt(rate, Instant::now())
+        self.kept.lock().by.get(key)?.debt(rate, Instant::now())
     }
 
     /// Forgets the budgets that are full again.
     pub fn forget(&self) {
-        self.by.lock().forget(Instant::now());
+        self.kept.lock().forget(Instant::now());
     }
 
-    /// How many are kept.
+    /// The number of budgets that are kept.
     pub fn len(&self) -> usize {
-        self.by.lock().by.len()
+        self.kept.lock().by.len()
     }
 }
 
 impl<K: Hash + Eq> Kept<K> {
-    fn of(&mut self, key: K, now: Instant) -> &mut Budget {
+    fn entry(&mut self, key: K, now: Instant) -> &mut Budget {
         if self.by.len() >= self.next_sweep {
             self.forget(now);
             if self.by.len() >= MAX_KEYS {
@@ -229,8 +237,12 @@ mod tests {
         let budgets = Budgets::new(Some(Rate::new(1, Duration::from_millis(1), 1)));
         budgets.charge(1, 10_000);
         assert!(budgets.debt(&1).is_some() && budgets.debt(&2).is_none());
-        assert!(budgets.charge_if_paid(1, 0).is_err());
-        assert_eq!((budgets.charge_if_paid(2, 0), budgets.len()), (Ok(()), 1), "nothing is nothing to keep");
+        assert!(budgets.charge_unless_in_debt(1, 0).is_err());
+        assert_eq!(
+            (budgets.charge_unless_in_debt(2, 0), budgets.len()),
+            (Ok(()), 1),
+            "nothing is nothing to keep"
+        );
         assert_eq!(budgets.try_take(2, 1), Ok(()));
         for key in 3..10 * FEW_KEYS {
             assert_eq!(budgets.try_take(key, 1), Ok(()));

@@ -1,0 +1,117 @@
+//! Limits: budgets together with the counter of refusals and the error that a refused caller is sent.
+
+use std::{hash::Hash, time::Duration};
+
+use super::Budgets;
+use crate::{
+    domain::{
+        access::Payer,
+        error::{Error, Result},
+    },
+    metrics::Counter,
+};
+
+/// A budget for each key, and the number of refusals.
+#[derive(Debug)]
+pub struct Limit<K> {
+    /// The budgets.
+    pub budgets: Budgets<K>,
+    /// Counts refusals.
+    pub refusals: Counter,
+}
+
+/// A budget for each user of a token, and another for each address without one.
+#[derive(Debug)]
+pub struct CallerLimit<K = Payer> {
+    /// The budgets of users.
+    pub user: Limit<K>,
+    /// The budgets of addresses.
+    pub address: Limit<K>,
+    /// The text that refused callers are sent.
+    pub detail: &'static str,
+}
+
+impl<K: Hash + Eq> Limit<K> {
+    /// Takes one unit.
+    ///
+    /// # Errors
+    /// `rate_limited` where there is none.
+    pub fn take(&self, key: K, detail: &'static str) -> Result<()> {
+        self.budgets.try_take(key, 1).map_err(|wait| refusal(&self.refusals, detail, wait))
+    }
+
+    /// Checks that a budget is not in debt.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    fn check_debt(&self, key: &K, detail: &'static str) -> Result<()> {
+        self.budgets.debt(key).map_or(Ok(()), |wait| Err(refusal(&self.refusals, detail, wait)))
+    }
+}
+
+impl<K: Hash + Eq> CallerLimit<K> {
+    /// The limit of this kind of caller.
+    pub fn limit_of(&self, payer: Payer) -> &Limit<K> {
+        match payer {
+            Payer::User(_) => &self.user,
+            Payer::Address(_) => &self.address,
+        }
+    }
+
+    /// Forgets the budgets that are full again.
+    pub fn forget(&self) {
+        self.user.budgets.forget();
+        self.address.budgets.forget();
+    }
+
+    /// The number of budgets that are kept.
+    pub fn len(&self) -> usize {
+        self.user.budgets.len() + self.address.budgets.len()
+    }
+}
+
+impl CallerLimit {
+    /// Takes one unit of a caller's budget.
+    ///
+    /// # Errors
+    /// `rate_limited` where there is none.
+    pub fn take(&self, payer: Payer) -> Result<()> {
+        self.limit_of(payer).take(payer, self.detail)
+    }
+
+    /// Takes units from a caller's budget, which may then be in debt.
+    pub fn charge(&self, payer: Payer, units: u64) {
+        self.limit_of(payer).budgets.charge(payer, units);
+    }
+
+    /// Takes units from a caller's budget, which may then be in debt, unless it is already.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn charge_unless_in_debt(&self, payer: Payer, units: u64) -> Result<()> {
+        let Limit { budgets, refusals } = self.limit_of(payer);
+        budgets.charge_unless_in_debt(payer, units).map_err(|wait| refusal(refusals, self.detail, wait))
+    }
+
+    /// Checks that a caller's budget is not in debt.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn check_debt(&self, payer: Payer) -> Result<()> {
+        self.check_debt_with(payer, self.detail)
+    }
+
+    /// The same with another text for those who are refused.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn check_debt_with(&self, payer: Payer, detail: &'static str) -> Result<()> {
+        self.limit_of(payer).check_debt(&payer, detail)
+    }
+}
+
+/// Counts a refusal and makes its error.
+pub fn refusal(refusals: &Counter, detail: &'static str, wait: Duration) -> Error {
+    refusals.inc();
+    Error::limited(detail, wait)
+}
