@@ -1,7 +1,9 @@
-//! The accept loop: HTTP/1.1 on one listener, a tower service for every connection, and an end that
-//! waits for what is in flight.
+//! The accept loop: HTTP/1.1 on one listener and a tower service for every connection.
+//!
+//! When the server stops, [`Connections`] waits for the requests in flight. What a connection does beside HTTP is in
+//! `connection.rs`.
 
-use std::{io, net::SocketAddr, pin::pin, time::Duration};
+use std::{error::Error, io, net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -22,76 +24,95 @@ use tokio::{
 use tower::{Service, ServiceExt};
 
 use super::{
-    connection::{Answers, Connection},
+    connection::Connection,
+    delivery::Answers,
     heads::{Heads, MAX_HEAD},
 };
 
-/// A pause when the process is out of file descriptors or the like: those return by themselves.
+/// The pause when the process is out of file descriptors or the like, which come back by themselves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// While it lasts it is said so often.
-const SAY_EVERY: Duration = Duration::from_secs(1);
+/// The time between two log lines about that.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bytes that the kernel takes of a connection without being able to send them. More would lie there for a client
 /// that reads slowly.
-const UNSENT: u32 = 64 * 1024;
+const MAX_UNSENT: u32 = 64 * 1024;
 
-/// The connection a request came over, in its extensions.
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The connection that a request came over, in the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// The address of the other end.
     pub addr: SocketAddr,
-    /// What goes back.
+    /// The answers that go back.
     pub answers: Answers,
 }
 
-/// Accepts and serves until `stop`; what is returned still holds the connections. A request line and its headers
-/// may take `header_timeout`, as may the time until the next; a client that takes nothing of an answer for
-/// `answer_timeout`, or less than a lowest rate, is given up. One whose head finds no room among `heads` is closed.
-pub async fn serve<S, B>(
-    listener: TcpListener,
-    service: S,
-    heads: Heads,
-    (header_timeout, answer_timeout): (Duration, Duration),
-    stop: impl Future<Output = ()>,
-) -> Connections
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(MAX_HEAD);
-    // Every connection holds a receiver: the last one gone is the last connection ended.
-    let (stopping, stopped) = watch::channel(Phase::Serve);
-    let mut stop = pin!(stop);
-    let mut said: Option<Instant> = None;
+/// How connections are accepted and served.
+#[derive(Debug)]
+pub struct Acceptor {
+    /// The budget of request heads. A connection whose head finds no room is closed.
+    pub heads: Heads,
+    /// How long a request line and its headers may take, and how long a connection may idle between requests.
+    pub header_timeout: Duration,
+    /// How long a client may take nothing of an answer, or less than a lowest rate, before it is given up.
+    pub answer_timeout: Duration,
+}
 
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut stop => return Connections(stopping),
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(e) if is_of_one_connection(&e) => continue,
-            Err(e) => {
-                if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-                    tracing::error!(error = %e, "accept");
-                    said = Some(Instant::now());
+impl Acceptor {
+    /// Accepts and serves connections until `stop`. The connections that are still open then are returned.
+    pub async fn serve<S, B>(
+        &self,
+        listener: TcpListener,
+        service: S,
+        stop: impl Future<Output = ()>,
+    ) -> Connections
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+            + Clone
+            + Send
+            + 'static,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        // Every connection holds a receiver: the last one gone is the last connection ended.
+        let (phase, _) = watch::channel(Phase::Serve);
+        let mut stop = pin!(stop);
+        let mut logged_at: Option<Instant> = None;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut stop => return Connections(phase),
+            };
+            match accepted {
+                Ok((stream, addr)) => self.spawn(stream, addr, service.clone(), phase.subscribe()),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+                        tracing::error!(%error, "accept");
+                        logged_at = Some(Instant::now());
+                    }
+                    sleep(ACCEPT_PAUSE).await;
                 }
-                sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        prepare(&stream, answer_timeout);
-        let head = heads.follow(peer.ip());
-        let stream = Connection::new(stream, answer_timeout, head.clone());
-        let peer = Peer { addr: peer, answers: stream.answers() };
+        }
+    }
+
+    /// Serves one connection in a task of its own, and gives each request the [`Peer`] that it came from.
+    fn spawn<S, B>(&self, stream: TcpStream, addr: SocketAddr, service: S, mut phase: watch::Receiver<Phase>)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+            + Clone
+            + Send
+            + 'static,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        set_options(&stream, self.answer_timeout);
+        let head = self.heads.follow(addr.ip());
+        let stream = Connection::new(stream, self.answer_timeout, head.clone());
+        let peer = Peer { addr, answers: stream.answers() };
         let next_head = head.clone();
-        let service = service.clone().map_request(move |mut request: Request<Incoming>| {
+        let service = service.map_request(move |mut request: Request<Incoming>| {
             head.complete();
             request.extensions_mut().insert(peer.clone());
             request
@@ -100,22 +121,23 @@ where
             next_head.begin();
             response
         });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(self.header_timeout).max_buf_size(MAX_HEAD);
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-        let mut stopped = stopped.clone();
         tokio::spawn(async move {
             let mut connection = pin!(connection.with_upgrades());
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = reached(&mut stopped, Phase::Drain) => {
+                () = wait_until(&mut phase, Phase::Drain) => {
                     connection.as_mut().graceful_shutdown();
                     tokio::select! {
                         ended = connection => ended,
-                        () = reached(&mut stopped, Phase::Cut) => return,
+                        () = wait_until(&mut phase, Phase::Cut) => return,
                     }
                 }
             };
-            if let Err(e) = ended {
-                tracing::debug!(error = %e, "connection");
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection");
             }
         });
     }
@@ -124,13 +146,13 @@ where
 /// The open connections of a listener that accepts no more.
 pub struct Connections(watch::Sender<Phase>);
 
-/// What connections do.
+/// What a connection may still do.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum Phase {
     Serve,
     /// End after the request in flight.
     Drain,
-    /// End now: an answer after this would promise what nobody sees to any more.
+    /// End at once: nobody would keep the promise of a later answer.
     Cut,
 }
 
@@ -139,53 +161,46 @@ impl Connections {
     pub async fn drain(self, grace: Duration) {
         self.0.send_replace(Phase::Drain);
         if timeout(grace, self.0.closed()).await.is_err() {
-            tracing::warn!(
-                grace_s = grace.as_secs(),
-                "requests were still in flight at the end of their grace"
-            );
+            let grace_s = grace.as_secs();
+            tracing::warn!(grace_s, "requests were still in flight at the end of their grace");
             self.0.send_replace(Phase::Cut);
         }
     }
 }
 
-/// The stream of a connection that has been upgraded to something else than HTTP, and what was read from it
-/// too early.
-pub async fn freed(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
+/// Returns the stream of a connection that has been upgraded to another protocol than HTTP, and the bytes that HTTP has
+/// read of that protocol.
+pub async fn upgraded(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
     let upgraded = upgrade.await.inspect_err(|error| tracing::debug!(%error, "upgrade")).ok()?;
     let parts = upgraded.downcast::<TokioIo<Connection>>().ok()?;
     let stream = parts.io.into_inner().into_stream();
-    // Whoever has it now sees to it that its other end reads.
+    // Whoever has the stream now checks that its other end reads.
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(None);
-    // A copy: even nothing, as a slice, keeps the whole buffer that the request was read into.
+    // Copied: even an empty slice keeps the whole buffer that the request was read into.
     Some((stream, Bytes::copy_from_slice(&parts.read_buf)))
 }
 
-async fn reached(phase: &mut watch::Receiver<Phase>, reached: Phase) {
-    // An error: the listener's end of it is gone, and with it every phase.
-    let _ = phase.wait_for(|phase| *phase >= reached).await;
+async fn wait_until(phase: &mut watch::Receiver<Phase>, awaited: Phase) {
+    // On an error the sender is gone: the listener ended without draining, and its connections end too.
+    let _ = phase.wait_for(|phase| *phase >= awaited).await;
 }
 
-fn prepare(stream: &TcpStream, answer_timeout: Duration) {
-    // Small frames, each worth having at once.
-    if let Err(e) = stream.set_nodelay(true) {
-        tracing::debug!(error = %e, "TCP_NODELAY");
-    }
+fn set_options(stream: &TcpStream, answer_timeout: Duration) {
+    let log = |option| move |error: io::Error| tracing::debug!(%error, "{option}");
+    // Frames are small, and each is worth having at once.
+    stream.set_nodelay(true).unwrap_or_else(log("TCP_NODELAY"));
     #[cfg(target_os = "linux")]
     {
         let socket = socket2::SockRef::from(stream);
-        // `Connection` sees to those who read too little. The kernel counts a window that never has room for all it
-        // wants to send as none, so its own patience, for those who are gone, is longer.
-        if let Err(e) = socket.set_tcp_user_timeout(Some(4 * answer_timeout)) {
-            tracing::debug!(error = %e, "TCP_USER_TIMEOUT");
-        }
-        if let Err(e) = socket.set_tcp_notsent_lowat(UNSENT) {
-            tracing::debug!(error = %e, "TCP_NOTSENT_LOWAT");
-        }
+        // `Connection` gives up clients that read too little; the kernel gives up those that are gone. Its timeout is
+        // longer, because it also runs while the client's window never has room for all that is to be sent.
+        socket.set_tcp_user_timeout(Some(4 * answer_timeout)).unwrap_or_else(log("TCP_USER_TIMEOUT"));
+        socket.set_tcp_notsent_lowat(MAX_UNSENT).unwrap_or_else(log("TCP_NOTSENT_LOWAT"));
     }
 }
 
-/// Errors that say nothing about the listener.
+/// Is it an error of the connection, which says nothing about the listener?
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,13 +1,13 @@
 //! A bound on bytes that the process holds for its callers at one time: a total for all, and a share for each.
 //!
-//! Each request and each socket is bounded by itself; this bounds their sum. Nobody waits here: whoever gets no
-//! room answers at once that there is none, so a caller who holds bytes cannot hold up the others.
+//! Each request and each socket is bounded by itself; this bounds their sum. Nothing waits here: a request that gets no
+//! room is refused at once, so a caller who holds bytes cannot hold up the others.
 //!
-//! A fair budget cannot be filled by a few callers: what one may hold falls with the cube of what is left (a dynamic
-//! threshold after Choudhury and Hahne, 1998, but steeper, because a caller of ours need not ever give back what they
-//! hold). With a share of a quarter, one caller alone reaches it; four who take what they can, one after the other,
-//! leave 46 % and the fifth gets a 25th; forty leave 14 %. Beside that each caller may always hold a little, even
-//! beyond the total.
+//! A few callers cannot fill a fair budget. The most that one may hold falls with the cube of what is left: a dynamic
+//! threshold after Choudhury and Hahne (1998), but steeper, because a caller need not ever give back what they hold.
+//! With a share of a quarter, one caller alone reaches the share; four who take all they can, one after the other,
+//! leave 46 % and the fifth gets a 25th; forty leave 14 %. Besides, each caller may always hold a little, even beyond
+//! the total.
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
@@ -21,11 +21,12 @@ pub struct ByteBudget<K: Hash + Eq + Copy>(Arc<Inner<K>>);
 struct Inner<K> {
     total: usize,
     share: usize,
-    /// How much a caller may hold whatever the others hold; `None`: the budget is not fair, and first come is first
-    /// served.
+    /// The bytes that each caller may hold whatever the others hold. `None`: the budget is not fair, and whoever comes
+    /// first is served first.
     guaranteed: Option<usize>,
-    /// Written whenever bytes are reserved or given back; held for one look-up. Callers who hold nothing have no
-    /// entry, so it is bounded by `total` and by the callers who hold what they are guaranteed.
+    /// The bytes that are held now. Written whenever bytes are reserved or given back; the lock is held for one look-up.
+    /// Callers who hold nothing have no entry, so the map is bounded by `total` and by the callers who hold what they
+    /// are guaranteed.
     held: Mutex<Held<K>>,
 }
 
@@ -35,7 +36,7 @@ struct Held<K> {
     by: HashMap<K, usize>,
 }
 
-/// Bytes that one caller holds, given back when this is dropped.
+/// Bytes that one caller holds. Dropping it gives them back.
 #[derive(Debug)]
 pub struct Reservation<K: Hash + Eq + Copy> {
     budget: ByteBudget<K>,
@@ -44,12 +45,12 @@ pub struct Reservation<K: Hash + Eq + Copy> {
 }
 
 impl<K: Hash + Eq + Copy> ByteBudget<K> {
-    /// A budget of `total` bytes, of which one caller may hold `share`: `usize::MAX` for as much as there is.
+    /// Makes a budget of `total` bytes, of which one caller may hold `share`; `usize::MAX` is as much as there is.
     pub fn new(total: usize, share: usize) -> Self {
         Self::create(total, share, None)
     }
 
-    /// The same, fair: each caller may hold so many bytes whatever the others hold.
+    /// Makes a fair budget: each caller may hold `guaranteed` bytes whatever the others hold.
     pub fn fair(total: usize, share: usize, guaranteed: usize) -> Self {
         Self::create(total, share, Some(guaranteed))
     }
@@ -59,14 +60,13 @@ impl<K: Hash + Eq + Copy> ByteBudget<K> {
         Self(Arc::new(Inner { total, share, guaranteed, held }))
     }
 
-    /// Reserves bytes for a caller. `None`: the caller's share or the total is spent.
+    /// Reserves bytes for a caller. Returns `None` if the caller's share or the total is spent.
     pub fn reserve(&self, key: K, bytes: usize) -> Option<Reservation<K>> {
         let mut reservation = Reservation { budget: self.clone(), key, bytes: 0 };
         reservation.grow(bytes).then_some(reservation)
     }
 
-    /// Counts bytes that are held already, whether or not there is room for them. Only for what cannot be refused
-    /// any more; it leaves less for what can.
+    /// Counts bytes that cannot be refused any more, whether or not there is room for them. That leaves less for others.
     pub fn record(&self, key: K, bytes: usize) -> Reservation<K> {
         let Held { all, by } = &mut *self.0.held.lock();
         *all += bytes;
@@ -88,12 +88,12 @@ impl<K: Hash + Eq + Copy> ByteBudget<K> {
         self.0.fits(by.get(&key).copied().unwrap_or_default(), *all, more)
     }
 
-    /// The bytes that are reserved now, of all callers.
+    /// Returns the bytes that all callers hold now.
     pub fn used(&self) -> usize {
         self.0.held.lock().all
     }
 
-    /// The bytes there are for all callers.
+    /// Returns the bytes that all callers may hold together.
     pub fn total(&self) -> usize {
         self.0.total
     }
@@ -112,8 +112,8 @@ impl<K: Hash + Eq + Copy> Inner<K> {
         theirs <= guaranteed || theirs <= self.threshold(self.total.saturating_sub(all))
     }
 
-    /// How much a caller may hold of a fair budget of which so much is left: all of the share while nobody else holds
-    /// anything.
+    /// Returns the most that a caller may hold while `left` bytes of a fair budget are left: the whole share while nobody
+    /// else holds anything.
     fn threshold(&self, left: usize) -> usize {
         let without_share = self.total.saturating_sub(self.share).max(1);
         (self.share as f64 * (left as f64 / without_share as f64).powi(3)) as usize
@@ -121,7 +121,7 @@ impl<K: Hash + Eq + Copy> Inner<K> {
 }
 
 impl<K: Hash + Eq + Copy> Reservation<K> {
-    /// Reserves more bytes. `false`: the caller's share or the total is spent, and nothing has changed.
+    /// Reserves more bytes. Returns `false`, and changes nothing, if the caller's share or the total is spent.
     pub fn grow(&mut self, more: usize) -> bool {
         if more == 0 {
             return true;
@@ -155,12 +155,12 @@ impl<K: Hash + Eq + Copy> Reservation<K> {
         }
     }
 
-    /// Who holds them.
+    /// Returns the caller who holds the bytes.
     pub fn key(&self) -> K {
         self.key
     }
 
-    /// The bytes that are reserved by this.
+    /// Returns the number of bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -195,11 +195,11 @@ mod tests {
         assert_eq!(budget.reserve(3, 30).unwrap().bytes(), 30);
         drop((first, second));
         assert_eq!(budget.used(), 0);
-        assert!(budget.0.held.lock().by.is_empty(), "nobody is remembered who holds nothing");
+        assert!(budget.0.held.lock().by.is_empty(), "a caller who holds nothing is forgotten");
         assert!(budget.reserve(1, usize::MAX).is_none());
     }
 
-    /// The most that a caller gets in steps of 16 KiB.
+    /// Takes all that a caller gets in steps of 16 KiB.
     fn take_all(budget: &ByteBudget<u32>, key: u32) -> Reservation<u32> {
         let mut held = budget.reserve(key, 0).unwrap();
         while held.grow(16 << 10) {}
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_little_is_never_refused_by_a_fair_budget() {
+    fn a_fair_budget_never_refuses_a_caller_who_holds_little() {
         let budget = ByteBudget::fair(1 << 20, 1 << 20, 32 << 10);
         let _full = budget.record(9, 8 << 20);
         let mut small = budget.reserve(1, 20 << 10).unwrap();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_already_counts_even_beyond_the_share() {
+    fn recorded_bytes_count_even_beyond_the_share() {
         let budget = ByteBudget::new(100, 60);
         assert!(!budget.exceeds_share(1, 60) && budget.exceeds_share(1, 61));
         let (held, nothing) = (budget.record(1, 150), budget.record(2, 0));

@@ -1,7 +1,7 @@
-//! Who is calling: the peer's address, or what trusted proxies say about it.
+//! The address of the client that sent a request: the peer's own, or the one that trusted proxies report.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -10,29 +10,16 @@ use ipnet::IpNet;
 
 use super::accept::Peer;
 
-/// Leading bits of an IPv6 address that belong to one subscriber at least.
-const SUBSCRIBER_BITS: u32 = 64;
-
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Who sent a request, in its extensions: as [`TrustedProxies::note`] finds it.
+/// The address of the client that sent a request, in the request's extensions. [`TrustedProxies::note`] puts it there.
 #[derive(Clone, Copy, Debug)]
 pub struct Client(pub IpAddr);
 
 impl Client {
-    /// Its address; all zeros if nobody has noted it.
+    /// Returns the address; all zeros if nothing has noted it.
     pub fn address(client: Option<&Self>) -> IpAddr {
         client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0)
-    }
-}
-
-/// The subscriber that an address stands for: one of IPv6 is only one of very many that a subscriber has.
-pub fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !(u128::MAX >> SUBSCRIBER_BITS)).into()
-        }
-        v4 => v4,
     }
 }
 
@@ -41,12 +28,12 @@ pub fn network(address: IpAddr) -> IpAddr {
 pub struct TrustedProxies(Arc<[IpNet]>);
 
 impl TrustedProxies {
-    /// Those in any of `networks`.
+    /// Trusts the proxies in any of `networks`.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         Self(networks.into_iter().collect())
     }
 
-    /// Notes in a request's extensions who sent it.
+    /// Puts the client that sent a request into its extensions.
     pub fn note<B>(&self, request: &mut Request<B>) {
         if let Some(peer) = request.extensions().get::<Peer>() {
             let client = self.client(peer.addr.ip(), request.headers());
@@ -54,11 +41,11 @@ impl TrustedProxies {
         }
     }
 
-    /// The address nearest to the caller that is not itself a trusted proxy, read from the right:
-    /// everything further left may have been made up by the caller.
+    /// Finds the address nearest to the caller that is not itself a trusted proxy. The header is read from the right,
+    /// because the caller may have made up everything further left.
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
-        // As bytes: what a proxy appends to is the caller's, and need not be text.
+        // Read as bytes, because proxies append to a value of the caller, which need not be text.
         let hops = headers.get_all(X_FORWARDED_FOR).iter().rev();
         for hop in hops.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')) {
             if !self.trusts(client) {
@@ -75,7 +62,7 @@ impl TrustedProxies {
     }
 }
 
-/// An address, which some proxies write with a port.
+/// Parses an address, which some proxies write with a port.
 fn address(hop: &[u8]) -> Option<IpAddr> {
     let hop = str::from_utf8(hop).ok()?.trim();
     let with_port = || hop.parse::<SocketAddr>().ok().map(|address| address.ip());

@@ -1,30 +1,31 @@
 //! A bound on request heads that have not come whole, of all connections and of one address.
 //!
-//! HTTP reads a head into a buffer of the connection, up to [`MAX_HEAD`], before anybody knows who is calling. Apart
-//! from `connection.rs`, which only says what it has read.
+//! HTTP reads a head into a buffer of the connection, up to [`MAX_HEAD`] bytes, before the caller is known.
+//! `connection.rs` reports the bytes it has read, `accept.rs` when a head is whole.
 
 use std::{net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 
 use super::{
+    address::network,
     byte_budget::{ByteBudget, Reservation},
-    client::network,
 };
 
-/// A request line and its headers, at most.
+/// The largest size of a request line with its headers.
 pub const MAX_HEAD: usize = 128 * 1024;
-/// Bytes of a head that count for nobody: honest ones rarely have more.
-const FREE: usize = 8 * 1024;
-/// Bytes beyond that of all connections, and of those from one address.
+/// Bytes of each head that are not counted. Honest heads rarely have more.
+const UNCOUNTED: usize = 8 * 1024;
+/// The bound on counted bytes of all connections.
 const TOTAL: usize = 16 * 1024 * 1024;
+/// The bound on counted bytes of the connections from one address.
 const SHARE: usize = 4 * 1024 * 1024;
 
 /// The budget of all heads that have not come whole. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Heads(ByteBudget<IpAddr>);
 
-/// What has come of the head that a connection is reading. Cheap to clone.
+/// The head that a connection is reading. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Head(Arc<Inner>);
 
@@ -32,13 +33,13 @@ pub struct Head(Arc<Inner>);
 struct Inner {
     heads: Heads,
     from: IpAddr,
-    /// Written when something is read, and when a request begins and is answered.
+    /// Written when bytes are read, and when a request begins and is answered.
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The head has come: what is read now is a body, or waits for the next request.
+    /// Whether the head has come whole. Then the bytes that are read belong to a body, or wait for the next request.
     is_complete: bool,
     bytes: usize,
     held: Option<Reservation<IpAddr>>,
@@ -60,24 +61,24 @@ impl Heads {
         }))
     }
 
-    /// The bytes that are held now.
+    /// Returns the number of bytes that are counted now.
     pub fn used(&self) -> usize {
         self.0.used()
     }
 }
 
 impl Head {
-    /// Counts bytes that have come. `false`: there is no room for them.
+    /// Counts bytes that have come. Returns `false` if there is no room for them.
     #[must_use]
     pub fn record_read(&self, bytes: usize) -> bool {
         let State { is_complete, bytes: so_far, held } = &mut *self.0.state.lock();
         if *is_complete {
             return true;
         }
-        let before = so_far.saturating_sub(FREE);
-        // More than a head has at most is what still comes of a body that was refused, and lies nowhere.
+        let before = so_far.saturating_sub(UNCOUNTED);
+        // Bytes beyond the size of a head belong to a refused body, which is dropped as it comes.
         *so_far = (*so_far + bytes).min(MAX_HEAD);
-        let more = so_far.saturating_sub(FREE) - before;
+        let more = so_far.saturating_sub(UNCOUNTED) - before;
         match held {
             _ if more == 0 => true,
             Some(held) => held.grow(more),
@@ -88,12 +89,12 @@ impl Head {
         }
     }
 
-    /// The head has come whole.
+    /// Says that the head has come whole.
     pub fn complete(&self) {
         *self.0.state.lock() = State { is_complete: true, ..State::default() };
     }
 
-    /// The request is answered: what is read from here on belongs to the next.
+    /// Says that the request is answered: the bytes that are read from here on belong to the next.
     pub fn begin(&self) {
         *self.0.state.lock() = State::default();
     }
@@ -108,16 +109,16 @@ mod tests {
     }
 
     #[test]
-    fn what_has_come_of_a_head_counts_until_it_is_whole() {
+    fn a_head_counts_until_it_is_whole() {
         let heads = Heads::default();
         let head = head(&heads, "192.0.2.1");
-        assert!(head.record_read(FREE) && heads.used() == 0);
+        assert!(head.record_read(UNCOUNTED) && heads.used() == 0);
         assert!(head.record_read(100) && heads.used() == 100);
         head.complete();
-        // A body.
+        // These bytes belong to the body.
         assert!(head.record_read(1024 * 1024) && heads.used() == 0);
         head.begin();
-        assert!(head.record_read(FREE + 7) && heads.used() == 7);
+        assert!(head.record_read(UNCOUNTED + 7) && heads.used() == 7);
         drop(head);
         assert_eq!(heads.used(), 0);
     }
@@ -131,10 +132,10 @@ mod tests {
             head.record_read(LARGE).then_some(head)
         };
         let held: Vec<_> = std::iter::from_fn(|| read("2001:db8::1")).collect();
-        assert_eq!(held.len(), SHARE / (LARGE - FREE));
+        assert_eq!(held.len(), SHARE / (LARGE - UNCOUNTED));
         assert!(read("2001:db8::2").is_none(), "of the same network");
         assert!(read("2001:db8:0:1::1").is_some());
-        assert!(head(&heads, "2001:db8::1").record_read(FREE));
+        assert!(head(&heads, "2001:db8::1").record_read(UNCOUNTED));
         drop(held);
         assert!(read("2001:db8::2").is_some());
     }

@@ -13,18 +13,18 @@ use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 /// How long a browser may remember a preflight.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(3600);
 
-/// Why a request is refused that is not for this server.
+/// The text for a request that [`Origins::is_for_us`] refuses.
 pub const NOT_FOR_US: &str = "in open mode on loopback requests must be for localhost or an address, not for another \
                               name; see OPEN_MODE";
 
-/// The rule.
+/// The pages that may call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Origins {
-    /// Pages from this machine: open mode on loopback.
+    /// Pages from this machine: the rule of open mode on loopback.
     Localhost,
-    /// Any page: open mode that was asked for.
+    /// Any page: the rule of open mode that was asked for.
     Any,
-    /// These, as browsers write them: `https://map.example.org`.
+    /// Pages of these origins, as browsers write them: `https://map.example.org`.
     Listed(Vec<HeaderValue>),
 }
 
@@ -44,20 +44,23 @@ impl Origins {
         headers.get(header::ORIGIN).is_none_or(|origin| self.allows(origin, headers))
     }
 
-    /// Is a request meant for this server? Without authentication on loopback, a page whose name was made to
-    /// resolve to this machine (DNS rebinding) is of the same origin for its browser, and would be let do
-    /// everything. So: addresses, and names that nobody elsewhere can make resolve.
+    /// Is a request meant for this server?
+    ///
+    /// In open mode on loopback a page could do everything once its name resolves to this machine (DNS rebinding),
+    /// because its browser then takes both for the same origin. So `Host` must be an address or a name that nobody
+    /// elsewhere can make resolve. Elsewhere any name is right.
     pub fn is_for_us(&self, headers: &HeaderMap) -> bool {
-        let Self::Localhost = self else { return true };
-        // More than one is for nobody (RFC 9112 §3.2).
-        headers.get_all(header::HOST).iter().take(2).enumerate().all(|(nth, host)| {
-            let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
-            nth == 0
-                && authority.is_some_and(|authority| {
-                    let host = authority.host().trim_end_matches('.');
-                    !host.contains('.') || is_localhost_name(host) || address(host).is_some()
-                })
-        })
+        if *self != Self::Localhost {
+            return true;
+        }
+        let mut hosts = headers.get_all(header::HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) => is_local_host(host),
+            // HTTP/1.0, which no browser speaks.
+            (None, _) => true,
+            // Two hosts are refused (RFC 9112 §3.2).
+            (Some(_), Some(_)) => false,
+        }
     }
 
     /// Answers preflights, and lets allowed pages read the answers.
@@ -88,8 +91,8 @@ impl Origins {
     }
 }
 
-/// Reads a serialised origin (RFC 6454 §6.2): `scheme://host[:port]`, also of a scheme that only apps have, or `null`.
-/// Returns it as browsers write it. `None`: it is none.
+/// Parses a serialised origin (RFC 6454 §6.2): `null`, or `scheme://host[:port]` also with a scheme that only apps have.
+/// Returns it as browsers write it.
 pub fn parse_origin(text: &str) -> Option<HeaderValue> {
     if text.eq_ignore_ascii_case("null") {
         return Some(HeaderValue::from_static("null"));
@@ -98,7 +101,7 @@ pub fn parse_origin(text: &str) -> Option<HeaderValue> {
     let (scheme, authority) = (scheme.to_ascii_lowercase(), authority.trim_end_matches('/'));
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
         && scheme.chars().all(|char| char.is_ascii_alphanumeric() || "+-.".contains(char));
-    // A host that is not ASCII browsers write in Punycode.
+    // Browsers write a host that is not ASCII in Punycode.
     let is_authority = authority.chars().all(|char| char.is_ascii_graphic() && !"/?#*@".contains(char));
     if !is_scheme || !is_authority {
         return None;
@@ -113,13 +116,13 @@ pub fn parse_origin(text: &str) -> Option<HeaderValue> {
             }
             format!("{scheme}://{}", authority.as_str().strip_suffix(port).unwrap_or(authority.as_str()))
         }
-        // Others have no port that goes without saying, and `file://` has no host.
+        // Other schemes have no default port, and `file://` has no host.
         None => format!("{scheme}://{authority}"),
     };
     HeaderValue::from_str(&origin).ok()
 }
 
-/// The port that an origin of this scheme leaves out; `None`: it is no scheme of the web.
+/// Returns the port that origins of this scheme leave out; `None` if it is no scheme of the web.
 fn default_port(scheme: &str) -> Option<&'static str> {
     match scheme {
         "http" | "ws" => Some(":80"),
@@ -128,8 +131,8 @@ fn default_port(scheme: &str) -> Option<&'static str> {
     }
 }
 
-/// Is it the origin of the server itself, by the name that the request calls it? Some clients name it by the scheme of
-/// their WebSocket. Whether TLS ends before this server, it cannot know.
+/// Is it the origin of the server itself, under the name that the request has for it? Some clients write the scheme of
+/// their WebSocket. Any scheme is right, because a proxy may have ended TLS.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let own = || {
         let (scheme, authority) = origin.to_str().ok()?.split_once("://")?;
@@ -145,6 +148,15 @@ fn is_localhost(origin: &HeaderValue) -> bool {
     let Some(uri) = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok()) else { return false };
     let host = uri.host().unwrap_or_default();
     is_localhost_name(host) || address(host).is_some_and(|address| address.is_loopback())
+}
+
+/// Can a `Host` header not be the name of a page elsewhere?
+fn is_local_host(host: &HeaderValue) -> bool {
+    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    authority.is_some_and(|authority| {
+        let host = authority.host().trim_end_matches('.');
+        !host.contains('.') || is_localhost_name(host) || address(host).is_some()
+    })
 }
 
 fn is_localhost_name(host: &str) -> bool {
@@ -173,26 +185,6 @@ mod tests {
         ] {
             assert!(allows(origin), "{origin}");
         }
-        for host in [
-            "localhost:3000",
-            "LocalHost",
-            "127.0.0.1:3000",
-            "[::1]:3000",
-            "192.0.2.1",
-            "x.localhost",
-            "localhost.",
-            "georoom",
-        ] {
-            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
-            assert!(Origins::Localhost.is_for_us(&headers), "{host}");
-        }
-        for host in
-            ["evil.example", "localhost.evil.example:3000", "1.2.3.4.evil.example", "a@evil.example", ""]
-        {
-            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
-            assert!(!Origins::Localhost.is_for_us(&headers), "{host}");
-            assert!(Origins::Any.is_for_us(&headers), "{host}");
-        }
         for origin in [
             "null",
             "http://localhost.evil.example",
@@ -203,6 +195,35 @@ mod tests {
         ] {
             assert!(!allows(origin), "{origin}");
         }
+    }
+
+    #[test]
+    fn on_loopback_a_host_is_an_address_or_a_name_of_this_machine() {
+        let is_for_us = |origins: &Origins, hosts: &[&'static str]| {
+            let hosts = hosts.iter().map(|host| (header::HOST, HeaderValue::from_static(host)));
+            let mut headers = HeaderMap::new();
+            headers.extend(hosts);
+            origins.is_for_us(&headers)
+        };
+        for host in [
+            "localhost:3000",
+            "LocalHost",
+            "127.0.0.1:3000",
+            "[::1]:3000",
+            "192.0.2.1",
+            "x.localhost",
+            "localhost.",
+            "georoom",
+        ] {
+            assert!(is_for_us(&Origins::Localhost, &[host]), "{host}");
+        }
+        for host in
+            ["evil.example", "localhost.evil.example:3000", "1.2.3.4.evil.example", "a@evil.example", ""]
+        {
+            assert!(!is_for_us(&Origins::Localhost, &[host]), "{host}");
+            assert!(is_for_us(&Origins::Any, &[host]), "{host}");
+        }
+        assert!(is_for_us(&Origins::Localhost, &[]));
     }
 
     #[test]

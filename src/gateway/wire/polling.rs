@@ -23,7 +23,7 @@ use crate::{
     domain::access::Payer,
     net::{
         byte_budget::Reservation,
-        connection::{Answers, Delivery},
+        delivery::{Answers, Delivery},
     },
 };
 

@@ -38,7 +38,7 @@ use crate::{
     },
     metrics::{Counter, Metrics},
     net::{
-        accept::{Peer, freed},
+        accept::{Peer, upgraded},
         byte_budget::{ByteBudget, Reservation},
         client::Client,
     },
@@ -274,7 +274,7 @@ where
         let upgrading = upgrade::on(&mut request);
         let request = small(&request);
         tokio::spawn(async move {
-            let Some((mut stream, first)) = freed(upgrading).await else { return };
+            let Some((mut stream, first)) = upgraded(upgrading).await else { return };
             let Some(said) = wait(&mut stream, first, &guard).await else {
                 debug!("a WebSocket came to nothing; its session goes on polling");
                 return;
@@ -306,7 +306,7 @@ where
         let mut request = small(&request);
         request.extensions_mut().insert(connection.clone());
         tokio::spawn(async move {
-            let Some((stream, first)) = freed(upgrading).await else { return };
+            let Some((stream, first)) = upgraded(upgrading).await else { return };
             // Boxed: the library's tasks have room for it at several places.
             let stream = Box::new(Stream::new(stream, first, connection, false, patience));
             if let Err(error) = library.oneshot((stream, request)).await {

@@ -31,7 +31,7 @@ use crate::{
         id::{LocationId, ShareId, UserId},
     },
     metrics::{Counter, Metrics},
-    net::client::network,
+    net::address::network,
 };
 
 /// Seconds' worth of requests that may come at once after a pause: a map that opens, a phone back on line.

@@ -1,0 +1,103 @@
+//! Connecting to the database and migrating it, at the start and by `georoom migrate`.
+//!
+//! The start waits a moment for a database that is away, then the server goes on without it and migrates later.
+
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use super::StartError;
+use crate::{
+    config::{Config, Database, Invalid, Secret},
+    storage::{ConnectError, Store, explain, is_in_use},
+};
+
+/// How long the start waits for the database before the server serves without it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the start waits for the migrations of a database that is there.
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause before another attempt at a database that is away or in use.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A migration that is not done yet. It ends with the first error that will not come right by itself.
+pub type Migration = BoxFuture<'static, Result<(), ConnectError>>;
+
+/// Connects to the database and migrates it. Returns the migration too if it is still under way, because the database is
+/// away or its tables are large.
+///
+/// # Errors
+/// `DATABASE_URL`, and why the database cannot be used.
+pub async fn prepare(database: &Database) -> Result<(Store, Option<Migration>), StartError> {
+    let store = connect(database).await?;
+    let mut migration = migrate_when_there(store.clone(), database.url.clone()).boxed();
+    let is_there = timeout(CONNECT_TIMEOUT, store.answers()).await.is_ok();
+    let wait = if is_there { MIGRATE_TIMEOUT } else { Duration::ZERO };
+    match timeout(wait, &mut migration).await {
+        Ok(Ok(())) => Ok((store, None)),
+        Ok(Err(error)) => Err(unusable(&database.url, &error)),
+        Err(_) => Ok((store, Some(migration))),
+    }
+}
+
+/// Goes on with a migration while the server serves. Any error is tried again, because somebody may put it right.
+pub async fn finish_migration(mut migration: Migration, store: Store, url: Secret) {
+    while let Err(error) = migration.await {
+        log_unusable(&url, &error);
+        sleep(RETRY_INTERVAL).await;
+        migration = migrate_when_there(store.clone(), url.clone()).boxed();
+    }
+}
+
+/// Runs the migrations of the configured database.
+///
+/// # Errors
+/// `DATABASE_URL`, and what the driver says.
+pub async fn migrate(config: &Config) -> Result<(), StartError> {
+    let store = connect(&config.database).await?;
+    let deadline = Instant::now() + MIGRATE_TIMEOUT;
+    while let Err(error) = store.migrate().await {
+        if !is_in_use(&error) || Instant::now() > deadline {
+            return Err(unusable(&config.database.url, &error));
+        }
+        sleep(RETRY_INTERVAL).await;
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn connect(database: &Database) -> Result<Store, StartError> {
+    let deadline = Instant::now() + MIGRATE_TIMEOUT;
+    loop {
+        match Store::connect_with(database.url.expose(), database.connections).await {
+            // SQLite sets up the file when it connects, and does not wait for another process that does the same.
+            Err(error) if is_in_use(&error) && Instant::now() < deadline => sleep(RETRY_INTERVAL).await,
+            done => return done.map_err(|error| unusable(&database.url, &error)),
+        }
+    }
+}
+
+/// Migrates as soon as the database is there.
+async fn migrate_when_there(store: Store, url: Secret) -> Result<(), ConnectError> {
+    loop {
+        match store.migrate().await {
+            Ok(()) => {
+                info!("the database is there");
+                return Ok(());
+            }
+            Err(error) if store.is_away(&error) => log_unusable(&url, &error),
+            Err(error) => return Err(error),
+        }
+        sleep(RETRY_INTERVAL).await;
+    }
+}
+
+fn log_unusable(url: &Secret, error: &ConnectError) {
+    let error = explain(url.expose(), error);
+    warn!(error, "DATABASE_URL: the database cannot be used yet; trying again");
+}
+
+fn unusable(url: &Secret, error: &ConnectError) -> StartError {
+    Invalid::new("DATABASE_URL", explain(url.expose(), error))
+}
