@@ -34,7 +34,7 @@ fn give_way() {
     // Elsewhere it is the niceness of the whole process.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "nice");
+        tracing::debug!(%error, "the priority of a thread could not be lowered");
     }
 }
 

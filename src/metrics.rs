@@ -64,13 +64,13 @@ impl Default for Metrics {
         let (registry, looks) = (Mutex::new(registry), Mutex::default());
         let (refusals, limited) = (Counters::default(), Counters::default());
         let metrics = Self { registry, looks, queue_length, queue_limit, refusals, limited };
-        let help = "Requests, events and handshakes refused, by door and error code";
+        let help = "Refused requests, events and handshakes, by door and error code";
         metrics.register("refusals", help, None, metrics.refusals.0.clone());
-        metrics.register("limited", "What was refused because of a limit", None, metrics.limited.0.clone());
-        metrics.gauges("build_info", "Which georoom this is").of("version", env!("CARGO_PKG_VERSION")).set(1);
-        let help = "How much waits in a queue or is under way";
+        metrics.register("limited", "Refusals because of a limit, by limit", None, metrics.limited.0.clone());
+        metrics.gauges("build_info", "Version of georoom").of("version", env!("CARGO_PKG_VERSION")).set(1);
+        let help = "Entries that wait in a queue or are under way";
         metrics.register("queue_length", help, None, metrics.queue_length.0.clone());
-        metrics.register("queue_limit", "How much a queue takes", None, metrics.queue_limit.0.clone());
+        metrics.register("queue_limit", "Bound of a queue", None, metrics.queue_limit.0.clone());
         metrics
     }
 }

@@ -46,7 +46,7 @@ struct Shared {
 impl Supervisor {
     /// A supervisor of no tasks.
     pub fn start(metrics: &Metrics) -> Self {
-        let panics = metrics.counters("task_panics", "Panics that were caught, by the task they happened in");
+        let panics = metrics.counters("task_panics", "Caught panics, by task");
         let (failed, _) = watch::channel(None);
         Self(Arc::new(Shared { panics, failed, is_stopping: AtomicBool::new(false) }))
     }
@@ -109,7 +109,7 @@ impl Task {
             is_first
         });
         if is_first {
-            error!(task = self.name, why, "a task cannot go on; the process has to be started again");
+            error!(task = self.name, why, "a task cannot go on; the process ends and has to be restarted");
         }
     }
 

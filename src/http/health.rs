@@ -28,7 +28,8 @@ pub fn routes(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Err
     let database = service.clone();
     let readiness = move |method| answer_reads(method, readiness(database.clone()));
     let readyz = path!("readyz").and(warp::method()).then(readiness).boxed();
-    let database_up = service.metrics.gauge("database_up", "1 if the database answers, as for GET /readyz");
+    let database_up =
+        service.metrics.gauge("database_up", "1 if the database answers, as GET /readyz reports it");
     let scrape = move |method| answer_reads(method, scrape(service.clone(), database_up.clone()));
     let metrics = path!("metrics").and(warp::method()).then(scrape).boxed();
     healthz.or(readyz).unify().or(metrics).unify().boxed()

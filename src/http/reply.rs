@@ -129,10 +129,10 @@ fn log_interrupted(error: &Error) {
     let cause = std::error::Error::source(error);
     match error.code {
         Code::NotFound | Code::Forbidden => {
-            tracing::info!(%error, "the right to an answer ended; it was broken off")
+            tracing::info!(%error, "an answer was broken off, because the caller's right to it ended")
         }
         _ if error.is_failure() => tracing::error!(%error, cause, "an answer was broken off"),
-        _ => tracing::debug!(%error, "an answer was broken off: too much is under way"),
+        _ => tracing::debug!(%error, "an answer was broken off, because too much is under way"),
     }
 }
 

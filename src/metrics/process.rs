@@ -53,7 +53,7 @@ impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let Ok(read) = Read::now() else { return Ok(()) };
         let cpu = ConstCounter::new(read.cpu_seconds);
-        let help = "Time of all processors that the process has used.";
+        let help = "Processor time that the process has used.";
         cpu.encode(encoder.encode_descriptor(
             "process_cpu",
             help,
@@ -62,17 +62,17 @@ impl Collector for Process {
         )?)?;
         let max_fds = read.max_fds.map_or(f64::INFINITY, |most| most as f64);
         for (name, unit, help, value) in [
-            ("resident_memory", Some(Unit::Bytes), "Memory that is resident.", read.resident_bytes as f64),
-            ("virtual_memory", Some(Unit::Bytes), "Memory that is mapped.", read.virtual_bytes as f64),
+            ("resident_memory", Some(Unit::Bytes), "Resident memory.", read.resident_bytes as f64),
+            ("virtual_memory", Some(Unit::Bytes), "Mapped memory.", read.virtual_bytes as f64),
             ("open_fds", None, "Open file descriptors; each connection is one.", read.open_fds as f64),
-            ("max_fds", None, "How many file descriptors it may have open.", max_fds),
+            ("max_fds", None, "Limit of open file descriptors.", max_fds),
             (
                 "start_time",
                 Some(Unit::Seconds),
-                "When it started, since 1970-01-01T00:00:00Z.",
+                "Start of the process, since 1970-01-01T00:00:00Z.",
                 read.started_at,
             ),
-            ("threads", None, "Threads of the system.", read.threads as f64),
+            ("threads", None, "Threads of the process.", read.threads as f64),
         ] {
             let (gauge, name) = (ConstGauge::new(value), format!("process_{name}"));
             gauge.encode(encoder.encode_descriptor(&name, help, unit.as_ref(), gauge.metric_type())?)?;

@@ -66,8 +66,8 @@ impl Memory {
             let bytes = bytes.clone();
             metrics.watch_bytes(name, help, move || bytes.used());
         };
-        look("answers_unread", "Answers with locations that clients have not taken yet", &answers);
-        look("bodies_incomplete", "Request bodies of which a part has come", &bodies);
+        look("answers_unread", "Bytes of answers that clients have not taken yet", &answers);
+        look("bodies_incomplete", "Bytes of incomplete request bodies", &bodies);
         let budget = |bytes, what, limited: Counter| Budget { bytes, what, limited };
         Self {
             answers: budget(answers, "answers that are not read yet", metrics.limited("answer_bytes")),

@@ -67,7 +67,7 @@ impl Service {
         // Again: the lists that were before it in line are paid for now.
         self.limits.check_rows(payer)?;
         if let Err(error) = self.write_behind.write(&self.store).await {
-            tracing::debug!(%error, "uses not counted yet");
+            tracing::debug!(%error, "uses of share links could not be written yet");
         }
         let shares = self.store.shares(id).await?;
         self.limits.record_rows(payer, shares.len());

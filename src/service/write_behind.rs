@@ -65,7 +65,7 @@ pub async fn run(write_behind: Weak<WriteBehind>, store: Store) {
         sleep(EVERY).await;
         let Some(write_behind) = write_behind.upgrade() else { return };
         if let Err(error) = write_behind.write(&store).await {
-            tracing::debug!(%error, "notes wait for the database");
+            tracing::debug!(%error, "buffered changes wait for the database");
         }
     }
 }

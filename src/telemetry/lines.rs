@@ -94,7 +94,10 @@ impl Lines {
             batch.clear();
             batch.shrink_to(KEPT);
             if dropped > 0 && lost == 0 {
-                warn!(lines = dropped, "log lines were dropped: they came faster than they could be written");
+                warn!(
+                    lines = dropped,
+                    "log lines were dropped, because they came faster than they could be written"
+                );
             }
             let mut state = self.0.state.lock();
             if lost > 0 {

@@ -716,7 +716,7 @@ async fn idle(url: &str, count: usize, begins: &str) -> Vec<TcpStream> {
 }
 
 async fn a_server_out_of_descriptors_goes_on_once_there_are_some(db: Db) {
-    noise::expect(&["accept"]);
+    noise::expect(&["a connection could not be accepted"]);
     let database = TestDatabase::create(db).await;
     let mut server = Process::start(&[("DATABASE_URL", &database.url), QUIET]).await;
     let clients = Clients::start();
@@ -735,7 +735,7 @@ async fn a_server_out_of_descriptors_goes_on_once_there_are_some(db: Db) {
         server.limit("nofile", "80").await;
         let mut api = timeout(PATIENCE, idle(&server.api, 300, "")).await.expect("they wait in line");
         let mut gateway = timeout(PATIENCE, idle(&server.gateway, 300, "")).await.expect("they wait in line");
-        server.log.find("accept", &[]).await;
+        server.log.find("a connection could not be accepted", &[]).await;
         server.log.read.clear();
         // Who is in already is served all the same.
         let (ack, seen) = member.ask_seeing("chat", json!({"message": "hi", "roomName": "1"})).await;
@@ -757,7 +757,7 @@ async fn a_server_out_of_descriptors_goes_on_once_there_are_some(db: Db) {
         }
     }
     let lines = server.stop().await.whole().await;
-    let said = lines.iter().filter(|line| line["message"] == "accept").count();
+    let said = lines.iter().filter(|line| line["message"] == "a connection could not be accepted").count();
     assert!(said as u64 <= 2 * (began.elapsed().as_secs() + 1), "{said} lines");
     database.drop().await;
 }

@@ -18,15 +18,15 @@ pub struct SocketMetrics {
 impl SocketMetrics {
     /// None yet.
     pub fn start(metrics: &Metrics) -> Self {
-        let sockets = metrics.gauges("sockets", "Sockets that are connected, by transport");
+        let sockets = metrics.gauges("sockets", "Connected sockets, by transport");
         let over = |transport| sockets.of("transport", transport);
         let given_up = metrics.counter(
             "given_up_sockets",
-            "Connections that were ended because their client did not read what it was sent",
+            "Connections ended because their client did not read what it was sent",
         );
         let unlisted = metrics.counter(
             "list_events_dropped",
-            "Events of lists that a socket was not sent, because it did not read and too much waited for it",
+            "Events of lists not sent to a socket, because it did not read and too much waited for it",
         );
         Self { websocket: over("websocket"), polling: over("polling"), given_up, unlisted }
     }

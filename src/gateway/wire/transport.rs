@@ -112,7 +112,7 @@ where
         let state = (library.clone(), ended);
         tasks.task("session_ends").spawn(state, |(library, ended)| end_sessions(library, ended).boxed());
         let waiting = connections.waiting();
-        let help = "What waits for sockets in the process, and messages of theirs that have not come whole";
+        let help = "Bytes that wait for sockets in the process, and of incomplete messages from sockets";
         metrics.watch_bytes("sockets_waiting", help, move || waiting.used());
         Self { library, connections, patience, bodies, handshakes }
     }
@@ -276,7 +276,7 @@ where
         tokio::spawn(async move {
             let Some((mut stream, first)) = upgraded(upgrading).await else { return };
             let Some(said) = wait(&mut stream, first, &guard).await else {
-                debug!("a WebSocket came to nothing; its session goes on polling");
+                debug!("an upgrade to WebSocket failed; its session goes on polling");
                 return;
             };
             // A client changes over when it has read the answer to its last poll, as it polls again only then.
@@ -287,7 +287,7 @@ where
             poll.disarm();
             let stream = Box::new(Stream::new(stream, said, connection, true, patience));
             if let Err(error) = library.oneshot((stream, request)).await {
-                debug!(%error, "WebSocket");
+                debug!(%error, "a WebSocket ended with an error");
             }
             drop(guard);
         });
@@ -310,7 +310,7 @@ where
             // Boxed: the library's tasks have room for it at several places.
             let stream = Box::new(Stream::new(stream, first, connection, false, patience));
             if let Err(error) = library.oneshot((stream, request)).await {
-                debug!(%error, "WebSocket");
+                debug!(%error, "a WebSocket ended with an error");
             }
         });
         switching(accept)

@@ -225,7 +225,7 @@ async fn step(tx: &DatabaseTransaction, due: Due, keep: &History) -> Result<bool
     let sql = "DELETE FROM history WHERE location_id = ? AND version BETWEEN ? AND ?";
     let values = [id, first, cut].map(Value::from);
     tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, values)).await?;
-    debug!(location = id, first, last = cut, "removed from history");
+    debug!(location = id, first, last = cut, "versions were removed from history");
     Ok(cut == last)
 }
 

@@ -196,7 +196,7 @@ impl Store {
             }
             let delete = "DELETE FROM notification WHERE user_id = ? AND id <= ?";
             let removed = self.removed(delete, [user, last]).await?;
-            debug!(user, removed, "notifications removed");
+            debug!(user, removed, "notifications were removed");
             if removed < STEP {
                 return Ok(());
             }
@@ -228,7 +228,7 @@ impl Store {
                     let ids = surplus.iter().fold(first.to_string(), |ids, id| format!("{ids},{id}"));
                     let delete = format!("DELETE FROM notification WHERE user_id = ? AND id IN ({ids})");
                     self.removed(delete, [user]).await?;
-                    debug!(user, actor, removed, "notifications of one person removed");
+                    debug!(user, actor, removed, "notifications of one person's actions were removed");
                 }
                 if removed < STEP {
                     break;

@@ -36,7 +36,7 @@ pub const DATABASE_AWAY: [&str; 14] = [
     "it cannot be found out what became of a COMMIT",
     "it cannot be found out yet what became of a COMMIT",
     "notifications could not be removed; trying again",
-    "the database did not answer the goodbye",
+    "the database did not answer when its connections were closed",
     "uses of share links and names of users were not written",
 ];
 /// What a server says whose MySQL grants it fewer connections than it wants, and what it says once it has none.
@@ -47,7 +47,7 @@ pub const NO_CONNECTION: [&str; 2] = [
 /// What a server says at its end where clients have taken nothing of what they were sent.
 pub const CUT_OFF: &str = "sockets that read nothing were cut off at the end";
 /// What it says where somebody has sent no more than a part of a request.
-pub const IN_FLIGHT: &str = "requests were still in flight at the end of their grace";
+pub const IN_FLIGHT: &str = "requests were still in flight when the server stopped";
 /// What it says of a row that somebody else has written into the database.
 pub const BROKEN_ROW: [&str; 2] = [FAILED, "the row of a location cannot be read; lists leave it out"];
 
