@@ -89,7 +89,7 @@ impl Acceptor {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
-                        tracing::error!(%error, "accept");
+                        tracing::error!(%error, "a connection could not be accepted");
                         logged_at = Some(Instant::now());
                     }
                     sleep(ACCEPT_PAUSE).await;
@@ -137,7 +137,7 @@ impl Acceptor {
                 }
             };
             if let Err(error) = ended {
-                tracing::debug!(%error, "connection");
+                tracing::debug!(%error, "a connection ended with an error");
             }
         });
     }
@@ -162,7 +162,7 @@ impl Connections {
         self.0.send_replace(Phase::Drain);
         if timeout(grace, self.0.closed()).await.is_err() {
             let grace_s = grace.as_secs();
-            tracing::warn!(grace_s, "requests were still in flight at the end of their grace");
+            tracing::warn!(grace_s, "requests were still in flight when the server stopped");
             self.0.send_replace(Phase::Cut);
         }
     }
@@ -171,7 +171,7 @@ impl Connections {
 /// Returns the stream of a connection that has been upgraded to another protocol than HTTP, and the bytes that HTTP has
 /// read of that protocol.
 pub async fn upgraded(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
-    let upgraded = upgrade.await.inspect_err(|error| tracing::debug!(%error, "upgrade")).ok()?;
+    let upgraded = upgrade.await.inspect_err(|error| tracing::debug!(%error, "an upgrade failed")).ok()?;
     let parts = upgraded.downcast::<TokioIo<Connection>>().ok()?;
     let stream = parts.io.into_inner().into_stream();
     // Whoever has the stream now checks that its other end reads.

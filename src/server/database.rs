@@ -83,7 +83,7 @@ async fn migrate_when_there(store: Store, url: Secret) -> Result<(), ConnectErro
     loop {
         match store.migrate().await {
             Ok(()) => {
-                info!("the database is there");
+                info!("the database can be used");
                 return Ok(());
             }
             Err(error) if store.is_away(&error) => log_unusable(&url, &error),

@@ -165,7 +165,7 @@ impl Server {
         migrating.inspect(|migrating| migrating.abort());
         let _ = timeout(FINISH_TIMEOUT, service.finish()).await;
         if timeout(CLOSE_TIMEOUT, store.close()).await.is_err() {
-            warn!("the database did not answer the goodbye");
+            warn!("the database did not answer when its connections were closed");
         }
         info!("stopped");
         tasks.failure().map_or(Ok(()), |task| Err(Failed(task)))
@@ -188,10 +188,10 @@ async fn run_or_fail<T>(task: &Task, future: impl Future<Output = T>) -> Option<
 }
 
 fn register_metrics(metrics: &Metrics, heads: &Heads) {
-    let help = "Log lines that were dropped because the log was not read fast enough or could not be written";
+    let help = "Log lines dropped because the log was not read fast enough or could not be written";
     metrics.watch_counter("log_lines_dropped", help, telemetry::dropped_lines);
     let heads = heads.clone();
-    let help = "Bytes over 8 KiB of each request head that has not come whole";
+    let help = "Bytes over 8 KiB of each incomplete request head";
     metrics.watch_bytes("heads", help, move || heads.used());
 }
 
