@@ -15,11 +15,7 @@ use super::{
     client,
     rooms::Rooms,
     socket::session::log_name,
-    wire::{
-        connection::{Connection, EndReason},
-        connections::Connections,
-        refusal,
-    },
+    wire::{connection::Connection, connections::Connections, end_reason::EndReason, refusal},
 };
 use crate::{
     domain::{
@@ -104,7 +100,7 @@ fn ended(socket: &SocketRef, client: &client::Client, reason: DisconnectReason) 
     info!(
         socket = log_name(socket),
         user = %client.session.name(),
-        reason = client.outbox.connection().why().map_or_else(|| reason_code(reason), why_code),
+        reason = client.outbox.connection().end_reason().map_or_else(|| reason_code(reason), why_code),
         client = %from(socket),
         connected_s = client.session.since.elapsed().as_secs(),
         rooms = %listed(&rooms),

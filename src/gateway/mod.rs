@@ -102,7 +102,7 @@ impl Gateway {
         let rooms = Arc::new(Rooms::new(service.clone()));
         service.set_live_rooms(Arc::downgrade(&rooms));
         metrics::watch(&rooms, &service.metrics);
-        let sockets = SocketMetrics::start(&service.metrics);
+        let sockets = SocketMetrics::new(&service.metrics);
         let connections = Arc::new(Connections::new(sockets));
         connect::install(&io, rooms.clone(), connections.clone());
 

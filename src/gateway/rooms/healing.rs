@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use super::{Member, Rooms};
 use crate::{
     domain::id::LocationId,
-    gateway::wire::connection::EndReason,
+    gateway::wire::end_reason::EndReason,
     supervise::{Supervisor, Task},
 };
 

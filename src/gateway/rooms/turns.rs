@@ -24,7 +24,7 @@ use crate::{
     },
     gateway::{
         socket::{outbox, session::log_name},
-        wire::connection::{EndReason, SendOutcome},
+        wire::{connection::SendOutcome, end_reason::EndReason},
     },
 };
 

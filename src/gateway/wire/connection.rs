@@ -1,48 +1,44 @@
-//! One connection's account and its way out: what its socket was sent and has not read yet, end to end.
+//! One client's connection under its session: what it was sent, what it has read, and whether it may be sent more.
 //!
-//! A socket that owes too much is sent nothing more for now. What counts as read is `flow.rs`'s; the bytes on
-//! their way are `outbound.rs`'s.
+//! A client that has left too much unread is sent nothing more for now. `flow.rs` decides that, and `outbound.rs` holds
+//! the outgoing bytes. The methods that only one transport needs are in `websocket.rs` and `polls.rs`.
 
 use std::{
-    io::{self, IoSlice},
+    io::IoSlice,
     net::{IpAddr, Shutdown},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
-    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use socket2::SockRef;
-use tokio::{io::ReadBuf, net::TcpStream};
 
 use super::{
-    connections::Common, flow::Flow, frames::ping, metrics::SocketMetrics, outbound::Outbound,
-    polling::Polling, readers::Readers,
+    common::Common, end_reason::EndReason, flow::Flow, frames::ping, metrics::SocketMetrics,
+    outbound::Outbound, polling::Polling, read_turns::ReadTurns,
 };
 use crate::{domain::access::Payer, net::byte_budget::Reservation};
 
-/// How often a client may try to connect to other namespaces than the main one.
-const WANDERINGS: u8 = 2;
+/// Requests for other namespaces than the main one that a client may make.
+const MAX_OTHER_NAMESPACES: u8 = 2;
 
-/// The account of one socket, and its way out.
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// Nothing more goes over it.
+    /// It was ended from this side, and nothing more goes over it.
     is_aborted: AtomicBool,
-    /// It is about to be cut.
-    pub(super) is_closing: AtomicBool,
-    /// How often the client wanted another namespace.
-    wanderings: AtomicU8,
-    /// Written by whoever sends, and when confirmations come; held while frames go to the kernel.
+    /// It will be aborted in a moment.
+    is_closing: AtomicBool,
+    /// Requests of the client for other namespaces.
+    other_namespaces: AtomicU8,
+    /// Something waits in the outbox that must be sent before anything else. It is written under the outbox's lock. A
+    /// sender that reads an old value sends beside the event that is just leaving the outbox, or tries again later.
+    has_queued: AtomicBool,
+    /// Written by every sender and by confirmations; held while frames go to the kernel.
     pub(super) state: Mutex<State>,
-    /// Something that was to be sent before waits. Written under the lock of what waits (`socket/outbox`): whoever reads
-    /// the value of a moment ago sends beside what is just being handed out, or once more later.
-    is_owed: AtomicBool,
-    /// What all connections share.
     pub(super) common: Arc<Common>,
 }
 
@@ -50,41 +46,20 @@ pub struct Connection {
 pub(super) struct State {
     pub flow: Flow,
     pub outbound: Outbound,
-    /// Of a session that began by long-polling.
+    /// The state of a session that began by long-polling.
     pub polling: Option<Box<Polling>>,
-    /// Its place among the sessions whose client is not known yet.
+    /// The place among the sessions whose client is not known yet.
     unidentified: Option<Box<Reservation<IpAddr>>>,
-    /// See [`Connection::readers`].
-    readers: Option<Arc<Readers>>,
-    /// Bytes of binary attachments that the library may be keeping until their event is whole.
-    attached: usize,
-    /// How often it is among the sockets, by transport: twice for a moment, where a client connects again.
-    counted: u8,
-    /// Why it was cut, if that was our doing.
-    why: Option<EndReason>,
+    /// See [`Connection::read_turns`].
+    read_turns: Option<Arc<ReadTurns>>,
+    /// Bytes of binary attachments that the library may keep until their event is complete.
+    attachment_bytes: usize,
+    /// How often it is counted among the connected sockets: twice for a moment while a client connects again.
+    pub counted: u8,
+    end_reason: Option<EndReason>,
 }
 
-/// Why a connection is ended from this end.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum EndReason {
-    /// For too long its client took nothing, or read nothing of what it was sent; or it polled anew without having
-    /// read the last answer.
-    Unread,
-    /// The connection ended with the answer to a poll on it: what was in it may be lost.
-    AnswerLost,
-    /// More waited for it than may.
-    TooMuchWaits,
-    /// It was promised every version, and is too slow for that.
-    StalledInReplay,
-    /// It had not read what it may no longer see.
-    Withdrawn,
-    /// It had not read what it was sent before its token ended.
-    TokenEnded,
-    /// What came is not as its protocol has it.
-    Malformed,
-}
-
-/// A socket that is counted, until this is dropped.
+/// A socket that is counted as connected until this is dropped.
 #[derive(Debug)]
 pub struct CountedSocket(Arc<Connection>);
 
@@ -92,113 +67,119 @@ impl Drop for CountedSocket {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.counted = state.counted.saturating_sub(1);
-        self.0.sockets().over(state.outbound.was_opened()).dec();
+        self.0.metrics().connected(state.outbound.is_websocket()).dec();
     }
 }
 
-/// The result of sending frames to a socket.
+/// The result of sending frames.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SendOutcome {
-    /// They are on their way. A mark behind them, for [`Connection::has_read_to`].
+    /// The frames are on their way. The mark is behind them, for [`Connection::has_read_to`].
     Sent(u64),
-    /// The socket is to be sent nothing for now.
+    /// Not sent: the connection is sent nothing for now.
     Closed,
     /// Not sent: packets that the library was given must go first, or the transport is long-polling. Send through the
     /// library.
     ByLibrary,
 }
 
+/// Beginning: who the client is.
 impl Connection {
     /// Creates the connection of a session that is connecting.
     pub(super) fn new(common: &Arc<Common>) -> Self {
         Self { common: common.clone(), ..Self::default() }
     }
 
-    fn sockets(&self) -> &SocketMetrics {
-        &self.common.sockets
+    /// Records the address of a client that has not been identified yet, and its place among such sessions.
+    pub fn set_unidentified(&self, address: Payer, place: Option<Reservation<IpAddr>>) {
+        self.set_payer(address, place);
     }
 
-    /// Counts its socket as connected, until what is returned is dropped.
-    pub fn count_socket(self: &Arc<Self>) -> CountedSocket {
-        let mut state = self.state.lock();
-        state.counted = state.counted.saturating_add(1);
-        self.sockets().over(state.outbound.was_opened()).inc();
-        CountedSocket(self.clone())
-    }
-
-    /// Creates the connection of a WebSocket that is no session's.
-    pub(super) fn of_its_own(stream: TcpStream) -> Arc<Self> {
-        let connection = Arc::<Self>::default();
-        // It has none.
-        let _ = connection.set_stream(stream, false);
-        connection
-    }
-
-    /// Notes that nobody knows yet who its client is, only where it comes from; `place`: its place among such sessions.
-    pub fn set_unidentified(&self, from: Payer, place: Option<Reservation<IpAddr>>) {
-        self.set_payer(from, place);
-    }
-
-    /// Notes whose it is: whatever waits for the socket is held against the budget of that user or address.
+    /// Records the caller: from now on what waits for the socket is held against the budget of that user or address.
     pub fn identify(&self, payer: Payer) {
         self.set_payer(payer, None);
-        self.state.lock().readers = Some(self.common.readers.of(payer, Readers::default));
-    }
-
-    /// Returns the turns in which the caller's sockets read, once the caller is known.
-    pub(super) fn readers(&self) -> Option<Arc<Readers>> {
-        self.state.lock().readers.clone()
+        self.state.lock().read_turns = Some(self.common.read_turns.of(payer, ReadTurns::default));
     }
 
     fn set_payer(&self, payer: Payer, place: Option<Reservation<IpAddr>>) {
         let state = &mut *self.state.lock();
         state.unidentified = place.map(Box::new);
-        state.outbound.hold_against(self.common.waiting.record(payer, state.outbound.held_bytes()));
+        let bytes = state.outbound.reserved_bytes();
+        state.outbound.set_reservation(self.common.waiting.record(payer, bytes));
     }
 
-    /// Is it not known yet who its client is? Without limits nobody asks.
+    /// Is the client not identified yet? This is always `false` if unidentified sessions are not limited.
     pub fn is_unidentified(&self) -> bool {
         self.state.lock().unidentified.is_some()
     }
 
-    /// Whose it is, once that is known.
+    /// Returns the caller, or the address of a client that is not identified yet.
     pub fn payer(&self) -> Option<Payer> {
         self.state.lock().outbound.payer()
     }
 
-    /// Has the socket read enough to be sent more?
+    /// Returns the rounds in which the caller's WebSockets read, once the caller is known.
+    pub(super) fn read_turns(&self) -> Option<Arc<ReadTurns>> {
+        self.state.lock().read_turns.clone()
+    }
+
+    /// Counts its socket as connected until the result is dropped.
+    pub fn count_socket(self: &Arc<Self>) -> CountedSocket {
+        let mut state = self.state.lock();
+        state.counted = state.counted.saturating_add(1);
+        self.metrics().connected(state.outbound.is_websocket()).inc();
+        CountedSocket(self.clone())
+    }
+
+    /// Counts list events that the socket will not be sent, because too much waited for it.
+    pub fn record_dropped_list_events(&self, dropped: u64) {
+        self.metrics().dropped_list_events.inc_by(dropped);
+    }
+
+    /// Counts a request of the client for another namespace than the main one. Returns `false` if that was one too many.
+    pub fn record_other_namespace(&self) -> bool {
+        self.other_namespaces.fetch_add(1, Ordering::Relaxed) < MAX_OTHER_NAMESPACES
+    }
+
+    pub(super) fn metrics(&self) -> &SocketMetrics {
+        &self.common.metrics
+    }
+}
+
+/// Sending, and confirmation that the client has read.
+impl Connection {
+    /// Has the client read enough to be sent more?
     pub fn is_open(&self) -> bool {
         !self.is_aborted() && self.state.lock().flow.is_open(Instant::now())
     }
 
-    /// Has the socket read so much that it may be sent what it has missed?
+    /// Has the client read enough to be sent what it has missed?
     pub fn has_room(&self) -> bool {
-        !self.is_aborted() && self.state.lock().flow.has_room(Instant::now())
+        !self.has_queued() && !self.is_aborted() && self.state.lock().flow.has_room(Instant::now())
     }
 
-    /// Does something wait for the socket?
-    pub fn is_owed(&self) -> bool {
-        self.is_owed.load(Ordering::Relaxed)
+    fn has_queued(&self) -> bool {
+        self.has_queued.load(Ordering::Relaxed)
     }
 
-    /// Notes whether something waits for the socket.
-    pub fn owe(&self, something: bool) {
-        self.is_owed.store(something, Ordering::Relaxed);
+    /// Records whether something waits in the outbox.
+    pub fn set_has_queued(&self, has_queued: bool) {
+        self.has_queued.store(has_queued, Ordering::Relaxed);
     }
 
-    /// Sends whole frames, all or none, unless something waits that must go before. `now`: for many sockets the clock
-    /// is looked at once. `rest`: see [`Outbound::put`].
+    /// Sends whole frames, all or none, unless something waits in the outbox. The caller gives the time, so that the
+    /// clock is read once for many connections. For `rest` see [`Outbound::send`].
     pub fn send(
         &self,
         frames: &[IoSlice<'_>],
         rest: impl Fn(usize, usize) -> Bytes,
         now: Instant,
     ) -> SendOutcome {
-        if self.is_owed() { SendOutcome::Closed } else { self.send_next(frames, rest, now) }
+        if self.has_queued() { SendOutcome::Closed } else { self.send_queued(frames, rest, now) }
     }
 
-    /// The same for what waits, whose turn it is.
-    pub fn send_next(
+    /// Sends frames of the outbox, whose turn it is.
+    pub fn send_queued(
         &self,
         frames: &[IoSlice<'_>],
         rest: impl Fn(usize, usize) -> Bytes,
@@ -207,116 +188,31 @@ impl Connection {
         if self.is_aborted() {
             return SendOutcome::Closed;
         }
-        let mut state = self.state.lock();
-        if !state.flow.is_open(now) {
+        let State { flow, outbound, .. } = &mut *self.state.lock();
+        if !flow.is_open(now) {
             return SendOutcome::Closed;
         }
-        let State { flow, outbound, .. } = &mut *state;
-        if !outbound.is_clear() {
+        if !outbound.can_send() {
             return SendOutcome::ByLibrary;
         }
         flow.record_sent(frames.iter().map(|frame| frame.len()).sum());
-        if flow.is_due(now) {
-            // In one go: a ping by itself costs as much as they do.
+        if flow.is_question_due(now) {
+            // The ping goes in the same system call, because alone it would cost as much as the frames.
             let ping = ping(flow.ask(now));
-            outbound.put(&[frames, &[IoSlice::new(&ping)]].concat(), |part, from| {
-                match part == frames.len() {
-                    true => Bytes::copy_from_slice(&ping[from..]),
-                    false => rest(part, from),
-                }
+            outbound.send(&[frames, &[IoSlice::new(&ping)]].concat(), |part, from| {
+                if part == frames.len() { Bytes::copy_from_slice(&ping[from..]) } else { rest(part, from) }
             });
         } else {
-            outbound.put(frames, rest);
+            outbound.send(frames, rest);
         }
         SendOutcome::Sent(flow.sent())
     }
 
-    /// Reserves room for bytes that will wait for the socket, or that have come of a message. It returns `false` when
-    /// the caller's budget has no more room.
-    pub fn hold(&self, bytes: usize) -> bool {
-        self.state.lock().outbound.hold(bytes)
-    }
-
-    /// The same for what the library is to be given next.
-    pub fn may_give(&self, bytes: usize) -> bool {
-        self.state.lock().outbound.may_give(bytes)
-    }
-
-    /// Gives back room that [`Connection::hold`] has reserved.
-    pub fn release(&self, bytes: usize) {
-        self.state.lock().outbound.release(bytes);
-    }
-
-    /// Holds room for a binary attachment, which the library keeps until its event is whole. The connection is ended
-    /// where there is no more.
-    pub(super) fn record_attachment(&self, bytes: usize) {
-        let is_held = {
-            let State { outbound, attached, .. } = &mut *self.state.lock();
-            let is_held = outbound.hold(bytes);
-            *attached += if is_held { bytes } else { 0 };
-            is_held
-        };
-        if !is_held {
-            self.abort_for(EndReason::TooMuchWaits);
-        }
-    }
-
-    /// Gives the room back: the next message of the client has come, so the library keeps no attachment any more.
-    pub(super) fn release_attachments(&self) {
-        let State { outbound, attached, .. } = &mut *self.state.lock();
-        outbound.release(std::mem::take(attached));
-    }
-
-    /// Counts events of lists that the socket will not be sent: too much waited for it.
-    pub fn record_unlisted(&self, dropped: u64) {
-        self.sockets().unlisted.inc_by(dropped);
-    }
-
-    /// The library is about to be given an event or an ack of so many bytes, for which [`Connection::may_give`] found room.
-    /// Returns a mark behind it, for [`Connection::has_read_to`].
-    pub fn give(&self, bytes: usize) -> u64 {
-        let State { flow, outbound, .. } = &mut *self.state.lock();
-        outbound.give(bytes);
-        flow.record_sent(bytes);
-        if !outbound.was_opened() {
-            flow.expect_poll(Instant::now());
-        }
-        flow.sent()
-    }
-
-    /// The library did not take it.
-    pub fn take_back(&self) {
-        self.state.lock().outbound.take_back();
-    }
-
-    /// Bytes that the library was given and has not written yet.
-    #[cfg(test)]
-    pub fn given_bytes(&self) -> usize {
-        self.state.lock().outbound.given_bytes()
-    }
-
-    /// Is it allowed to ask for another namespace once more? There is none but the main one.
-    pub fn may_wander(&self) -> bool {
-        self.wanderings.fetch_add(1, Ordering::Relaxed) < WANDERINGS
-    }
-
-    /// Changes the state, and wakes whoever waits for the socket if it may then be sent more.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.state.lock();
-        let now = Instant::now();
-        let before = (state.flow.is_open(now), state.flow.has_room(now));
-        let changed = change(&mut state);
-        if (state.flow.is_open(now), state.flow.has_room(now)) > before {
-            self.common.opened.notify_one();
-        }
-        changed
-    }
-
-    /// Asks for confirmation; returns a mark behind all that was sent, for [`Connection::has_read_to`].
-    pub fn mark(&self) -> u64 {
+    /// Asks the client for confirmation. Returns a mark behind all that was sent, for [`Connection::has_read_to`].
+    pub fn request_confirmation(&self) -> u64 {
         let state = &mut *self.state.lock();
-        state.flow.hurry();
-        state.ask();
+        state.flow.expedite_question();
+        state.ask_if_due();
         state.flow.sent()
     }
 
@@ -325,154 +221,160 @@ impl Connection {
         self.state.lock().flow.has_read_to(mark)
     }
 
-    /// Is everything proved to be read?
-    pub fn has_read(&self) -> bool {
+    /// Is everything that was sent proved to be read?
+    pub fn has_read_all(&self) -> bool {
         self.state.lock().flow.unread() == 0
     }
 
-    /// Gives the connection a WebSocket.
-    ///
-    /// # Errors
-    /// The stream: there was one before, which counts.
-    pub(super) fn set_stream(&self, stream: TcpStream, is_upgrade: bool) -> Result<(), TcpStream> {
-        let State { flow, outbound, counted, .. } = &mut *self.state.lock();
-        outbound.open(stream, is_upgrade)?;
-        flow.forget_question();
-        self.sockets().over(false).dec_by((*counted).into());
-        self.sockets().over(true).inc_by((*counted).into());
-        Ok(())
-    }
-
-    /// The WebSocket is gone, and with it the session.
-    pub(super) fn lose_stream(&self) {
-        self.abort();
-        self.state.lock().outbound.close();
+    /// Has the client confirmed nothing, or the library written nothing, for longer than this?
+    pub(super) fn is_unanswered_for(&self, time: Duration) -> bool {
+        let state = self.state.lock();
+        state.flow.is_unanswered_for(time) || state.outbound.is_library_stuck_for(time)
     }
 
     /// Is there, or was there, a WebSocket?
-    pub(super) fn has_websocket(&self) -> bool {
-        self.state.lock().outbound.was_opened()
+    pub(super) fn is_websocket(&self) -> bool {
+        self.state.lock().outbound.is_websocket()
     }
 
-    /// Reads what the library is to read.
-    pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.state.lock().outbound.poll_read(cx, buffer)
+    /// Changes the state, and notifies the waiting senders if the client may then be sent more.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let before = (state.flow.is_open(now), state.flow.has_room(now));
+        let result = change(&mut state);
+        if (state.flow.is_open(now), state.flow.has_room(now)) > before {
+            self.common.opened.notify_one();
+        }
+        result
+    }
+}
+
+impl State {
+    /// Sends a ping if confirmation is due and everything that was sent is on the wire.
+    pub fn ask_if_due(&mut self) {
+        let now = Instant::now();
+        if self.flow.is_question_due(now) && self.outbound.can_send() {
+            let ping = ping(self.flow.ask(now));
+            self.outbound.send(&[IoSlice::new(&ping)], |_, from| Bytes::copy_from_slice(&ping[from..]));
+        }
+    }
+}
+
+/// Bytes held against the caller's budget, and packets given to the library.
+impl Connection {
+    /// Reserves bytes that will wait for the socket, or that have come of a message. Returns `false` if the caller's
+    /// budget has no room for them.
+    pub fn reserve(&self, bytes: usize) -> bool {
+        self.state.lock().outbound.reserve(bytes)
     }
 
-    /// Writes what the library has to write.
-    pub(super) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.change(|state| {
-            let written = ready!(state.outbound.poll_write(cx, bytes))?;
-            state.ask();
-            Poll::Ready(Ok(written))
-        })
+    /// Gives back bytes that were reserved.
+    pub fn release(&self, bytes: usize) {
+        self.state.lock().outbound.release(bytes);
     }
 
-    /// Puts a frame on the way between two of the library's, at the beginning of one that it stands for.
-    pub(super) fn put(&self, frame: Bytes) {
-        self.state.lock().outbound.put(&[IoSlice::new(&frame)], |_, from| frame.slice(from..));
+    /// Reserves bytes of a packet that the library is to be given. Returns `false` if there is no room for them.
+    pub fn reserve_for_library(&self, bytes: usize) -> bool {
+        self.state.lock().outbound.reserve_for_library(bytes)
     }
 
-    /// The library has nothing more to write.
-    pub(super) fn shut_down(&self) -> io::Result<()> {
-        match self.state.lock().outbound.stream() {
-            Some(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
-            None => Ok(()),
+    /// Records that the library is about to be given an event or an ack, for which [`Connection::reserve_for_library`]
+    /// found room. Returns a mark behind it, for [`Connection::has_read_to`].
+    pub fn record_given(&self, bytes: usize) -> u64 {
+        let State { flow, outbound, .. } = &mut *self.state.lock();
+        outbound.record_given(bytes);
+        flow.record_sent(bytes);
+        if !outbound.is_websocket() {
+            flow.expect_poll(Instant::now());
+        }
+        flow.sent()
+    }
+
+    /// Records that the library did not take the last packet.
+    pub fn record_not_taken(&self) {
+        self.state.lock().outbound.record_not_taken();
+    }
+
+    /// Reserves bytes of a binary attachment, which the library keeps until its event is complete. Ends the connection
+    /// if the caller's budget has no room for them.
+    pub(super) fn record_attachment(&self, bytes: usize) {
+        let is_reserved = {
+            let State { outbound, attachment_bytes, .. } = &mut *self.state.lock();
+            let is_reserved = outbound.reserve(bytes);
+            *attachment_bytes += if is_reserved { bytes } else { 0 };
+            is_reserved
+        };
+        if !is_reserved {
+            self.abort_for(EndReason::TooMuchWaits);
         }
     }
 
-    /// Is there nothing of ours that waits for the kernel? If there will be, `reader` is woken.
-    pub(super) fn is_drained(&self, reader: &Waker) -> bool {
-        let outbound = &mut self.state.lock().outbound;
-        outbound.wake_when_pending(reader);
-        !outbound.has_pending()
+    /// Gives back the bytes of attachments. The next message of the client has come, so the library keeps none of them.
+    pub(super) fn release_attachments(&self) {
+        let State { outbound, attachment_bytes, .. } = &mut *self.state.lock();
+        outbound.release(std::mem::take(attachment_bytes));
     }
+}
 
-    /// The client has sent a pong. One that nobody asked for confirms nothing.
-    pub(super) fn record_pong(&self, payload: &[u8]) {
-        self.change(|state| {
-            if state.flow.confirm(payload) {
-                state.ask();
-            }
-        });
-    }
-
-    /// The client has sent messages.
-    pub(super) fn record_messages(&self, messages: usize) {
-        let state = &mut *self.state.lock();
-        (0..messages).for_each(|_| state.outbound.record_message());
-        state.ask();
-    }
-
-    /// Checks whether the client has confirmed nothing, or the library has written nothing, for so long.
-    pub(super) fn is_unanswered_for(&self, time: Duration) -> bool {
-        let state = self.state.lock();
-        state.flow.is_unanswered_for(time) || state.outbound.is_stuck_for(time)
-    }
-
-    /// Was it ended from here?
-    pub fn is_aborted(&self) -> bool {
-        self.is_aborted.load(Ordering::Relaxed)
-    }
-
-    /// Is it about to be?
-    pub fn is_closing(&self) -> bool {
-        self.is_closing.load(Ordering::Relaxed)
-    }
-
+/// The end from this side.
+impl Connection {
     /// Ends the connection of a client that does not read.
-    pub fn abort_unread(&self, why: EndReason) {
-        if self.end(Some(why)) {
-            self.sockets().given_up.inc();
+    pub fn abort_unread(&self, reason: EndReason) {
+        if self.end(Some(reason)) {
+            self.metrics().given_up.inc();
         }
     }
 
-    /// Ends the connection for a reason of ours.
-    pub fn abort_for(&self, why: EndReason) {
-        self.end(Some(why));
+    /// Ends the connection for a reason that the log will name.
+    pub fn abort_for(&self, reason: EndReason) {
+        self.end(Some(reason));
     }
 
-    /// Ends the connection at once, whatever waits to be sent; the client connects again. Not the library's
-    /// disconnect, which waits in the same queue and tells the client to stay away.
+    /// Ends the connection at once, and drops everything that waits; the client connects again. The library's disconnect
+    /// would wait in the same queue, and it tells the client to stay away.
     pub fn abort(&self) {
         self.end(None);
     }
 
-    /// `true`: it had not ended before.
-    fn end(&self, why: Option<EndReason>) -> bool {
+    /// Ends the connection. Returns `false` if it had ended before.
+    fn end(&self, reason: Option<EndReason>) -> bool {
         let mut state = self.state.lock();
         let is_first = !self.is_aborted.swap(true, Ordering::Relaxed);
         if is_first {
-            state.why = why;
-            if !state.outbound.was_opened()
+            state.end_reason = reason;
+            if !state.outbound.is_websocket()
                 && let Some(polling) = &state.polling
             {
-                // There is a session to end, and what is on its way of an answer.
-                self.common.end_session(polling.session());
-                polling.abort_answer();
+                self.common.end_session(polling.session);
+                polling.abort_last_answer();
             }
         }
         if let Some(stream) = state.outbound.stream() {
-            // Without waiting for its other end. Gone already, if either fails.
+            // The other end is not waited for. If either call fails, the stream is closed already.
             let _ = stream.set_zero_linger();
             let _ = SockRef::from(stream).shutdown(Shutdown::Both);
         }
         is_first
     }
 
-    /// Why it was ended; `None`: not from here, or not at all.
-    pub fn why(&self) -> Option<EndReason> {
-        self.state.lock().why
+    /// Was the connection ended from this side?
+    pub fn is_aborted(&self) -> bool {
+        self.is_aborted.load(Ordering::Relaxed)
     }
-}
 
-impl State {
-    /// Asks for confirmation, if it is time and everything that was sent is on the wire.
-    fn ask(&mut self) {
-        let now = Instant::now();
-        if self.flow.is_due(now) && self.outbound.is_clear() {
-            let ping = ping(self.flow.ask(now));
-            self.outbound.put(&[IoSlice::new(&ping)], |_, from| Bytes::copy_from_slice(&ping[from..]));
-        }
+    /// Returns why it was ended from this side. `None`: it has not been, or for no reason of ours.
+    pub fn end_reason(&self) -> Option<EndReason> {
+        self.state.lock().end_reason
+    }
+
+    /// Records that the connection will be aborted in a moment. Returns `false` if that was recorded before.
+    pub(super) fn begin_closing(&self) -> bool {
+        !self.is_closing.swap(true, Ordering::Relaxed)
+    }
+
+    /// Will the connection be aborted in a moment?
+    pub fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
     }
 }

@@ -1,59 +1,65 @@
-//! How much of what one socket was sent is proved to have been read. Decisions only.
+//! How much of what one connection was sent is proved to have been read, and whether it may be sent more.
 //!
-//! The kernel and a proxy take whatever comes, so only the client's own answer counts: over WebSocket the pong that
-//! repeats the payload of our ping (RFC 6455 §5.5.3), which nobody can know who has not read up to it; over
-//! long-polling the next poll, once the answer to the last one has left the process.
+//! The kernel and a proxy accept bytes that the client never reads, so only the client's own answer counts. Over
+//! WebSocket that is a pong that repeats the random payload of our ping (RFC 6455 §5.5.3): only a client that has read
+//! up to the ping can know it. Over long-polling it is the next poll, once the last answer has left the process. This
+//! file only decides; `connection/` sends the pings.
 
 use std::time::{Duration, Instant};
 
 use super::frames::NONCE_BYTES;
 
-/// A socket may have so many bytes unread, and leave a question after them unanswered for so long.
+/// Unread bytes beyond which a connection is sent nothing more.
 const WINDOW: u64 = 64 * 1024;
-const PATIENCE: Duration = Duration::from_secs(3);
-/// A question is asked after so many bytes, or so much time with fewer: whoever reads it wakes up and answers, and
-/// each answer costs as much as a delivery. Together with [`PATIENCE`] it is how long what was sent may be unread.
-const ASK_EVERY_BYTES: u64 = WINDOW / 4;
-const ASK_EVERY: Duration = Duration::from_secs(2);
+/// Time without an answer to a question after which a connection is sent nothing more.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Unread bytes after which the client is asked for confirmation. It is not asked after each event, because an answer
+/// wakes the client and costs as much as a delivery.
+const ASK_BYTES: u64 = WINDOW / 4;
+/// Time after which the client is asked for confirmation of fewer bytes. Together with [`ANSWER_TIMEOUT`] it bounds how
+/// long something may stay unread.
+const ASK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The bytes one socket was sent, and those it has read.
+/// Counts the bytes that one connection was sent, and those that its client has confirmed.
 #[derive(Debug, Default)]
 pub struct Flow {
-    /// All that were ever sent.
+    /// Bytes that were sent since the connection began.
     sent: u64,
-    /// All that were proved to be read.
+    /// Bytes that are proved to be read since the connection began.
     read: u64,
-    asked: Option<Question>,
+    question: Option<Question>,
     last_asked: Option<Instant>,
 }
 
-/// A question that is not answered yet.
+/// A request for confirmation that is not answered yet.
 #[derive(Debug)]
 struct Question {
-    at: Instant,
-    /// What its answer proves to be read.
+    asked_at: Instant,
+    /// The value of [`Flow::sent`] that an answer confirms.
     mark: u64,
-    /// What its answer has to repeat.
+    /// The payload that an answer has to repeat.
     nonce: [u8; NONCE_BYTES],
 }
 
 impl Flow {
-    /// May more be sent?
+    /// May the connection be sent more?
     pub fn is_open(&self, now: Instant) -> bool {
-        self.unread() < WINDOW && self.asked.as_ref().is_none_or(|asked| now - asked.at < PATIENCE)
+        self.unread() < WINDOW
+            && self.question.as_ref().is_none_or(|asked| now - asked.asked_at < ANSWER_TIMEOUT)
     }
 
-    /// May what was missed be sent? The other half of the window is for what is new.
+    /// May the connection be sent versions that it has missed? They may fill half of the window; the other half is for
+    /// new versions.
     pub fn has_room(&self, now: Instant) -> bool {
         self.unread() < WINDOW / 2 && self.is_open(now)
     }
 
-    /// A mark behind all that was sent, for [`Flow::has_read_to`].
+    /// Returns the number of bytes sent so far, which is a mark behind all of them for [`Flow::has_read_to`].
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// The number of bytes that are not proved to be read.
+    /// Returns the number of bytes that are not proved to be read.
     pub fn unread(&self) -> u64 {
         self.sent - self.read
     }
@@ -63,62 +69,62 @@ impl Flow {
         self.read >= mark
     }
 
-    /// Has a question been unanswered for so long?
+    /// Has a question been unanswered for longer than this?
     pub fn is_unanswered_for(&self, time: Duration) -> bool {
-        self.asked.as_ref().is_some_and(|asked| asked.at.elapsed() > time)
+        self.question.as_ref().is_some_and(|asked| asked.asked_at.elapsed() > time)
     }
 
-    /// Counts bytes that are on their way.
+    /// Counts bytes that are being sent.
     pub fn record_sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
     }
 
-    /// Is it time to ask? Everything that was sent must be before the question on the wire.
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.asked.is_none()
+    /// Is it time to ask for confirmation? The ping must go out behind all bytes that were counted.
+    pub fn is_question_due(&self, now: Instant) -> bool {
+        self.question.is_none()
             && self.unread() > 0
-            && (self.unread() >= ASK_EVERY_BYTES
-                || self.last_asked.is_none_or(|last| now - last >= ASK_EVERY))
+            && (self.unread() >= ASK_BYTES || self.last_asked.is_none_or(|last| now - last >= ASK_INTERVAL))
     }
 
     /// Makes the next question due at once.
-    pub fn hurry(&mut self) {
+    pub fn expedite_question(&mut self) {
         self.last_asked = None;
     }
 
-    /// Asks: returns what the answer has to repeat.
+    /// Begins a question, and returns the payload that its answer has to repeat.
     pub fn ask(&mut self, now: Instant) -> [u8; NONCE_BYTES] {
         let nonce = rand::random();
-        self.asked = Some(Question { at: now, mark: self.sent, nonce });
+        self.question = Some(Question { asked_at: now, mark: self.sent, nonce });
         self.last_asked = Some(now);
         nonce
     }
 
-    /// Takes an answer. `false`: it repeats nothing that was asked.
+    /// Takes the payload of a pong. Returns `false` if it does not answer the current question; it then confirms
+    /// nothing.
     pub fn confirm(&mut self, payload: &[u8]) -> bool {
-        let Some(asked) = self.asked.take_if(|asked| asked.nonce == payload) else { return false };
+        let Some(asked) = self.question.take_if(|asked| asked.nonce == payload) else { return false };
         self.read = self.read.max(asked.mark);
         true
     }
 
-    /// Whoever polls is expected to poll again by themselves.
+    /// Begins waiting for the next poll, which is the answer of a client that polls.
     pub fn expect_poll(&mut self, now: Instant) {
         let (mark, nonce) = (self.read, rand::random());
-        self.asked.get_or_insert(Question { at: now, mark, nonce });
+        self.question.get_or_insert(Question { asked_at: now, mark, nonce });
     }
 
-    /// A poll has come: what was sent up to this mark is read.
+    /// Takes a poll, which confirms everything before this mark.
     pub fn record_poll(&mut self, mark: u64, now: Instant) {
         self.read = self.read.max(mark.min(self.sent));
-        self.asked = None;
+        self.question = None;
         if self.unread() > 0 {
             self.expect_poll(now);
         }
     }
 
-    /// Another way to confirm begins: what was asked before is not answered.
-    pub fn forget_question(&mut self) {
-        self.asked = None;
+    /// Drops the current question, because the client changes to a transport on which it cannot answer it.
+    pub fn drop_question(&mut self) {
+        self.question = None;
     }
 }
 
@@ -127,10 +133,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_repeats_the_question_confirms_and_only_what_was_sent_before_it() {
+    fn a_pong_confirms_only_by_the_nonce_and_only_bytes_sent_before_the_ping() {
         let (mut flow, now) = (Flow::default(), Instant::now());
         flow.record_sent(1_000);
-        assert!(flow.is_due(now));
+        assert!(flow.is_question_due(now));
         let nonce = flow.ask(now);
         flow.record_sent(500);
         for forged in [&[][..], &[0; NONCE_BYTES], &nonce[..7]] {
@@ -144,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_confirms_nothing_is_sent_a_window_and_for_so_long() {
+    fn a_client_that_confirms_nothing_is_sent_one_window_and_for_a_bounded_time() {
         let (mut flow, now) = (Flow::default(), Instant::now());
         flow.record_sent(WINDOW as usize - 1);
         assert!(flow.is_open(now) && !flow.has_room(now));
@@ -153,19 +159,19 @@ mod tests {
         let mut flow = Flow::default();
         flow.record_sent(1);
         flow.ask(now);
-        assert!(flow.is_open(now) && !flow.is_open(now + PATIENCE));
+        assert!(flow.is_open(now) && !flow.is_open(now + ANSWER_TIMEOUT));
     }
 
     #[test]
-    fn a_poll_confirms_what_the_last_answer_held() {
+    fn a_poll_confirms_the_packets_of_the_last_answer() {
         let (mut flow, now) = (Flow::default(), Instant::now());
         flow.record_sent(100);
         flow.expect_poll(now);
         flow.record_poll(60, now);
         assert_eq!(flow.unread(), 40);
-        assert!(!flow.is_open(now + PATIENCE), "there is more to be fetched");
+        assert!(!flow.is_open(now + ANSWER_TIMEOUT), "there is more to be fetched");
         flow.record_poll(200, now);
         assert_eq!(flow.unread(), 0, "never more than was sent");
-        assert!(flow.is_open(now + PATIENCE));
+        assert!(flow.is_open(now + ANSWER_TIMEOUT));
     }
 }

@@ -1,8 +1,8 @@
-//! The outgoing bytes of one connection: frames of the library and frames of our own, one after the other.
+//! The outgoing bytes of one connection: the library's frames and our own, one after the other.
 //!
-//! Our own are pings and finished text frames. Those go to the kernel at once, past the library's queue, its
-//! tasks and its copies; but never past a packet that the library was given before: the sizes of what it was given
-//! and has not written yet are kept. For long-polling, where the library writes everything, only that is here.
+//! Our own frames are pings and finished text frames. They go to the kernel at once, past the library's queue, its
+//! tasks and its copies, but never past a packet that the library was given earlier. [`LibraryQueue`] knows which of
+//! those the library has not written yet. Over long-polling the library writes everything, and only that queue is used.
 
 use std::{
     collections::VecDeque,
@@ -21,187 +21,131 @@ use tokio::{
 };
 
 use super::{
-    frames::{Frames, TEXT, opcode},
+    frames::{FrameTracker, TEXT},
     payload::each_packet,
 };
 use crate::{domain::access::Payer, net::byte_budget::Reservation};
 
-/// What the client of a session that leaves long-polling says first: `2probe` and `5`. Until then the library
-/// takes nothing else, not even the answer to a ping.
+/// Messages with which a client changes from long-polling to a WebSocket: `2probe` and `5`. Before them the library
+/// accepts no other frame, not even a pong.
 const UPGRADE_MESSAGES: u8 = 2;
+/// Bytes of several packets that the library may hold for a client that polls. All of it fits into the next answer;
+/// the library may lose what does not fit when the client changes to a WebSocket.
+const MAX_LIBRARY_BYTES: usize = 512 * 1024;
 
 #[derive(Debug, Default)]
 pub struct Outbound {
-    /// While there is a WebSocket. Here and not behind a pointer, because each delivery comes by.
+    /// The stream while there is a WebSocket. It is not behind a pointer, because every delivery uses it.
     stream: Option<TcpStream>,
-    /// There was one.
-    was_opened: bool,
-    /// Messages to come before anything of ours may go.
-    unready: u8,
-    /// Follows what the library writes.
-    frames: Frames,
-    /// What the kernel did not take of our own frames, shared with every other socket that is sent the same. It goes
-    /// before anything else, and is a part of what is unread, which the account bounds.
+    /// There is, or was, a WebSocket.
+    is_websocket: bool,
+    /// Messages that the client must send before a frame of our own may go.
+    awaited_messages: u8,
+    /// Tracks the frames that the library writes.
+    frames: FrameTracker,
+    /// Our own frames, or parts of them, that the kernel did not take. They are shared with every other socket that
+    /// is sent the same. They go before anything else, and count as unread, so the flow's window bounds them.
     pending: VecDeque<Bytes>,
-    /// Whoever reads the WebSocket, to be woken when something is pending.
+    /// The task that reads the WebSocket, to be woken when something is pending.
     reader: Option<Waker>,
-    packets: Packets,
+    library: LibraryQueue,
+    /// The bytes that wait for the socket, in the library or elsewhere, held against the budget of its caller, or of
+    /// its address until the caller is known.
+    reservation: Option<Box<Reservation<Payer>>>,
 }
 
-/// Bytes that the library may hold for a client that polls, where that is more than one packet: all of it fits into the
-/// next answer. What does not, it may lose when the client changes to a WebSocket.
-const MAX_GIVEN: usize = 512 * 1024;
-
-/// What the library was given and has not written yet.
-#[derive(Debug)]
-struct Given {
-    sizes: VecDeque<u32>,
-    /// When it was last given something, or wrote something of that.
-    at: Instant,
-}
-
-/// Events and acks that the library was given.
+/// The events and acks that the library was given and has not written yet.
 #[derive(Debug, Default)]
-struct Packets {
-    /// The sizes of those that it has not written yet, oldest first; `None`: none. Apart, because each delivery comes
-    /// by and nearly always finds none.
-    waiting: Option<Box<Given>>,
-    /// Their sum.
+struct LibraryQueue {
+    /// `None` if there are none, which is nearly always so. It is behind a pointer because every delivery looks at it.
+    unwritten: Option<Box<Unwritten>>,
+    /// The sum of their sizes.
     bytes: usize,
-    /// The client has been told that it is in the main namespace.
+    /// The library has told the client that it is in the main namespace.
     is_connected: bool,
-    /// What they and whatever else waits for the socket hold of the budget of whoever has the socket; until that is
-    /// known, of their address.
-    held: Option<Box<Reservation<Payer>>>,
 }
 
-impl Packets {
-    /// A packet was written.
-    fn record_written(&mut self, packet: &[u8]) {
+#[derive(Debug)]
+struct Unwritten {
+    /// The sizes of the packets, oldest first.
+    sizes: VecDeque<u32>,
+    /// When the library was last given its first packet, or wrote one.
+    last_progress: Instant,
+}
+
+impl LibraryQueue {
+    fn push(&mut self, bytes: usize) {
+        let new = || Box::new(Unwritten { sizes: VecDeque::new(), last_progress: Instant::now() });
+        self.unwritten.get_or_insert_with(new).sizes.push_back(bytes as u32);
+        self.bytes += bytes;
+    }
+
+    /// Records that the library has written a packet. Returns the size of an event or an ack.
+    fn record_written(&mut self, packet: &[u8]) -> usize {
         match packet {
-            [b'4', b'0', ..] => self.is_connected = true,
-            [b'4', b'2' | b'3', ..] => {
-                let bytes = self.waiting.as_mut().and_then(|waiting| {
-                    waiting.at = Instant::now();
-                    waiting.sizes.pop_front()
-                });
-                self.forget(bytes);
+            [b'4', b'0', ..] => {
+                self.is_connected = true;
+                0
             }
-            _ => {}
+            [b'4', b'2' | b'3', ..] => self.remove(|unwritten| {
+                unwritten.last_progress = Instant::now();
+                unwritten.sizes.pop_front()
+            }),
+            _ => 0,
         }
     }
 
-    fn forget(&mut self, bytes: Option<u32>) {
-        let bytes = bytes.unwrap_or_default() as usize;
-        self.waiting.take_if(|waiting| waiting.sizes.is_empty());
+    /// Removes the newest packet, which the library did not take. Returns its size.
+    fn remove_newest(&mut self) -> usize {
+        self.remove(|unwritten| unwritten.sizes.pop_back())
+    }
+
+    fn remove(&mut self, pop: impl FnOnce(&mut Unwritten) -> Option<u32>) -> usize {
+        let bytes = self.unwritten.as_mut().and_then(|unwritten| pop(unwritten)).unwrap_or_default() as usize;
+        self.unwritten.take_if(|unwritten| unwritten.sizes.is_empty());
         self.bytes -= bytes;
-        if let Some(held) = &mut self.held {
-            held.shrink(bytes);
-        }
+        bytes
     }
 }
 
+/// The WebSocket.
 impl Outbound {
-    /// There is a WebSocket.
+    /// Takes the stream of a WebSocket.
     ///
     /// # Errors
-    /// The stream, where there was one before.
+    /// The stream, if there is or was a WebSocket already.
     pub fn open(&mut self, stream: TcpStream, is_upgrade: bool) -> Result<(), TcpStream> {
-        if std::mem::replace(&mut self.was_opened, true) {
+        if std::mem::replace(&mut self.is_websocket, true) {
             return Err(stream);
         }
         self.stream = Some(stream);
-        self.unready = if is_upgrade { UPGRADE_MESSAGES } else { 0 };
+        self.awaited_messages = if is_upgrade { UPGRADE_MESSAGES } else { 0 };
         Ok(())
     }
 
-    pub fn was_opened(&self) -> bool {
-        self.was_opened
-    }
-
-    pub fn stream(&self) -> Option<&TcpStream> {
-        self.stream.as_ref()
-    }
-
-    /// The WebSocket is gone.
+    /// Drops the stream and what was pending.
     pub fn close(&mut self) {
         self.stream = None;
         self.pending = VecDeque::new();
         self.reader = None;
     }
 
-    /// A message of the client has come.
-    pub fn record_message(&mut self) {
-        self.unready = self.unready.saturating_sub(1);
+    /// Is there, or was there, a WebSocket?
+    pub fn is_websocket(&self) -> bool {
+        self.is_websocket
     }
 
-    /// From now on whatever waits for the socket is held against this budget.
-    pub fn hold_against(&mut self, budget: Reservation<Payer>) {
-        self.packets.held = Some(Box::new(budget));
+    pub fn stream(&self) -> Option<&TcpStream> {
+        self.stream.as_ref()
     }
 
-    /// Whose budget that is.
-    pub fn payer(&self) -> Option<Payer> {
-        self.packets.held.as_ref().map(|held| held.key())
+    /// Counts messages that the client has sent.
+    pub fn record_messages(&mut self, messages: usize) {
+        let messages = u8::try_from(messages).unwrap_or(u8::MAX);
+        self.awaited_messages = self.awaited_messages.saturating_sub(messages);
     }
 
-    /// Reserves room for bytes that are to wait for the socket. `false`: there is none.
-    pub fn hold(&mut self, bytes: usize) -> bool {
-        self.packets.held.as_mut().is_none_or(|held| held.grow(bytes))
-    }
-
-    /// The same for what the library is to be given next.
-    pub fn may_give(&mut self, bytes: usize) -> bool {
-        let given = self.packets.bytes;
-        let fits = self.was_opened || given == 0 || given + bytes <= MAX_GIVEN;
-        fits && self.hold(bytes)
-    }
-
-    /// Bytes that are held.
-    pub fn held_bytes(&self) -> usize {
-        self.packets.held.as_ref().map_or(0, |held| held.bytes())
-    }
-
-    /// Has the library written nothing for so long, though it was given something?
-    pub fn is_stuck_for(&self, time: Duration) -> bool {
-        self.was_opened && self.packets.waiting.as_ref().is_some_and(|given| given.at.elapsed() > time)
-    }
-
-    /// Gives back room that [`Outbound::hold`] has reserved.
-    pub fn release(&mut self, bytes: usize) {
-        if let Some(held) = &mut self.packets.held {
-            held.shrink(bytes);
-        }
-    }
-
-    /// The library is about to be given an event or an ack of so many bytes, for which [`Outbound::may_give`] found room.
-    pub fn give(&mut self, bytes: usize) {
-        let new = || Box::new(Given { sizes: VecDeque::new(), at: Instant::now() });
-        self.packets.waiting.get_or_insert_with(new).sizes.push_back(bytes as u32);
-        self.packets.bytes += bytes;
-    }
-
-    /// It did not take it.
-    pub fn take_back(&mut self) {
-        let bytes = self.packets.waiting.as_mut().and_then(|waiting| waiting.sizes.pop_back());
-        self.packets.forget(bytes);
-    }
-
-    /// Bytes that the library was given and has not written yet.
-    pub fn given_bytes(&self) -> usize {
-        self.packets.bytes
-    }
-
-    /// Takes note of the packets in an answer to a poll.
-    pub fn record_answer(&mut self, body: &[u8], has_lengths: bool) {
-        let Ok(text) = str::from_utf8(body) else { return };
-        let Ok(_) = each_packet(text, has_lengths, |packet| {
-            self.packets.record_written(packet.as_bytes());
-            Ok::<_, Infallible>(())
-        });
-    }
-
-    /// Reads what the client has sent.
+    /// Reads bytes that the client has sent.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Some(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -209,10 +153,9 @@ impl Outbound {
         }
     }
 
-    /// Writes what is pending of our own frames, and then what the library has to write, as far as the kernel takes
-    /// it.
+    /// Writes what is pending, and then bytes of the library, as far as the kernel takes them.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Self { stream: Some(stream), frames, pending, packets, .. } = self else {
+        let Self { stream: Some(stream), frames, pending, library, reservation, .. } = self else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
         while let Some(first) = pending.front_mut() {
@@ -222,41 +165,42 @@ impl Outbound {
                 pending.pop_front();
             }
         }
-        // A socket that keeps up keeps no memory for it.
+        // A client that reads in time costs no memory for pending frames.
         *pending = VecDeque::new();
         let written = ready!(Pin::new(stream).poll_write(cx, bytes))?;
-        frames.pass(&bytes[..written], |frame| {
-            if opcode(frame.first) == TEXT {
-                packets.record_written(frame.start);
+        frames.advance(&bytes[..written], |frame| {
+            if frame.opcode() == TEXT {
+                shrink(reservation, library.record_written(frame.start));
             }
         });
         Poll::Ready(Ok(written))
     }
 
-    /// Do frames of ours wait for the kernel?
-    pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
-    /// Remembers whom to wake when something of ours waits for the kernel.
-    pub fn wake_when_pending(&mut self, reader: &Waker) {
+    /// Returns whether frames of ours wait for the kernel, and has `reader` woken when there are some.
+    pub fn watch_pending(&mut self, reader: &Waker) -> bool {
         if !self.reader.as_ref().is_some_and(|known| known.will_wake(reader)) {
             self.reader = Some(reader.clone());
         }
+        self.has_pending()
     }
 
-    /// May a frame of ours go now: between two frames of the library's, and behind all that it was given?
-    pub fn is_clear(&self) -> bool {
+    fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// May a frame of ours be sent now: between two frames of the library, and behind all that it was given?
+    pub fn can_send(&self) -> bool {
         self.stream.is_some()
-            && self.unready == 0
-            && self.packets.is_connected
-            && self.packets.waiting.is_none()
-            && self.frames.is_between()
+            && self.awaited_messages == 0
+            && self.library.is_connected
+            && self.library.unwritten.is_none()
+            && self.frames.is_at_boundary()
     }
 
-    /// Puts frames of ours on the way, which may come in several parts. `rest` gives what follows a byte of a part,
-    /// where the kernel did not take it. Only while [`Outbound::is_clear`], or where the library would begin a frame.
-    pub fn put(&mut self, parts: &[IoSlice<'_>], rest: impl Fn(usize, usize) -> Bytes) {
+    /// Sends frames of ours, which may come in several parts. `rest(part, from)` returns the bytes of a part from that
+    /// offset on, for the bytes that the kernel does not take. This may be called only if [`Outbound::can_send`], or
+    /// where the library would begin a frame.
+    pub fn send(&mut self, parts: &[IoSlice<'_>], rest: impl Fn(usize, usize) -> Bytes) {
         let Some(stream) = &self.stream else { return };
         let mut written = 0;
         if !self.has_pending() {
@@ -265,14 +209,14 @@ impl Outbound {
                 [part] => socket.send(part),
                 parts => socket.send_vectored(parts),
             };
-            // An end of the connection is seen by whoever reads it.
+            // The reader of the stream notices an error.
             written = sent.unwrap_or(0);
         }
         for (number, part) in parts.iter().enumerate() {
-            let gone = written.min(part.len());
-            written -= gone;
-            if gone < part.len() {
-                self.pending.push_back(rest(number, gone));
+            let taken = written.min(part.len());
+            written -= taken;
+            if taken < part.len() {
+                self.pending.push_back(rest(number, taken));
             }
         }
         if self.has_pending()
@@ -280,5 +224,77 @@ impl Outbound {
         {
             reader.wake();
         }
+    }
+}
+
+/// The packets given to the library, and the caller's budget for all bytes that wait.
+impl Outbound {
+    /// Holds what waits for the socket against another budget from now on.
+    pub fn set_reservation(&mut self, reservation: Reservation<Payer>) {
+        self.reservation = Some(Box::new(reservation));
+    }
+
+    /// Returns the owner of the budget.
+    pub fn payer(&self) -> Option<Payer> {
+        self.reservation.as_ref().map(|reservation| reservation.key())
+    }
+
+    /// Returns the number of bytes reserved now.
+    pub fn reserved_bytes(&self) -> usize {
+        self.reservation.as_ref().map_or(0, |reservation| reservation.bytes())
+    }
+
+    /// Reserves bytes that are to wait for the socket. Returns `false` if the budget has no room for them.
+    pub fn reserve(&mut self, bytes: usize) -> bool {
+        self.reservation.as_mut().is_none_or(|reservation| reservation.grow(bytes))
+    }
+
+    /// Reserves bytes of a packet that the library is to be given. Returns `false` if there is no room for them.
+    pub fn reserve_for_library(&mut self, bytes: usize) -> bool {
+        let given = self.library.bytes;
+        let fits = self.is_websocket || given == 0 || given + bytes <= MAX_LIBRARY_BYTES;
+        fits && self.reserve(bytes)
+    }
+
+    /// Gives back bytes that were reserved.
+    pub fn release(&mut self, bytes: usize) {
+        shrink(&mut self.reservation, bytes);
+    }
+
+    /// Records that the library is about to be given a packet, for which [`Outbound::reserve_for_library`] found room.
+    pub fn record_given(&mut self, bytes: usize) {
+        self.library.push(bytes);
+    }
+
+    /// Records that the library did not take the last packet.
+    pub fn record_not_taken(&mut self) {
+        let bytes = self.library.remove_newest();
+        self.release(bytes);
+    }
+
+    /// Returns the number of bytes that the library was given and has not written yet.
+    pub fn library_bytes(&self) -> usize {
+        self.library.bytes
+    }
+
+    /// Has the library written nothing to a WebSocket for longer than this, though it was given packets?
+    pub fn is_library_stuck_for(&self, time: Duration) -> bool {
+        let is_stuck = |unwritten: &Unwritten| unwritten.last_progress.elapsed() > time;
+        self.is_websocket && self.library.unwritten.as_deref().is_some_and(is_stuck)
+    }
+
+    /// Records the packets in an answer to a poll as written.
+    pub fn record_answer(&mut self, body: &[u8], has_lengths: bool) {
+        let Ok(text) = str::from_utf8(body) else { return };
+        let Ok(_) = each_packet(text, has_lengths, |packet| {
+            shrink(&mut self.reservation, self.library.record_written(packet.as_bytes()));
+            Ok::<_, Infallible>(())
+        });
+    }
+}
+
+fn shrink(reservation: &mut Option<Box<Reservation<Payer>>>, bytes: usize) {
+    if let Some(reservation) = reservation {
+        reservation.shrink(bytes);
     }
 }

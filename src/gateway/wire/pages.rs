@@ -1,18 +1,17 @@
-//! Answers for browsers that open the gateway's port: a page that says what the gateway is, and the JavaScript client as a
+//! Answers for browsers that open the gateway's port: a page that explains the gateway, and the JavaScript client as a
 //! file.
 //!
-//! They stand apart from `transport.rs` because they begin no session.
+//! These requests begin no session, so `transport.rs` never sees them.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
 
-use super::response::ResponseBody;
+use super::response::{ResponseBody, full};
 
-/// The client as its makers build it for a `<script>`: `dist/socket.io.min.js` of the npm package `socket.io-client`.
+/// The JavaScript client, built for a `<script>`: `dist/socket.io.min.js` of the npm package `socket.io-client`.
 const CLIENT: &[u8] = include_bytes!("socket.io-4.8.4.min.js");
 const CLIENT_TAG: &str = "\"4.8.4\"";
-/// Node's server serves the client at these paths, too.
+/// Paths of the client, the same as those of Socket.IO's server for Node.
 const CLIENT_PATHS: [&str; 2] = ["/socket.io/socket.io.js", "/socket.io/socket.io.min.js"];
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -26,7 +25,7 @@ on another port.
 const NOTHING_HERE: &str =
     "There is nothing here: this is a Socket.IO gateway, and its path is /socket.io.\n";
 
-/// Answers a request that cannot be a Socket.IO client's. `None`: it may be.
+/// Answers a request that no Socket.IO client sends. Returns `None` for a request that may be one of a client.
 pub fn answer<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
     let path = request.uri().path();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -44,7 +43,7 @@ pub fn answer<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
     })
 }
 
-/// Answers with the client, or with 304 where the browser has it already.
+/// Answers with the JavaScript client, or with 304 if the browser has it already.
 fn client(known: Option<&HeaderValue>) -> Response<ResponseBody> {
     let is_known =
         known.and_then(|known| known.to_str().ok()).is_some_and(|known| known.contains(CLIENT_TAG));
@@ -59,7 +58,7 @@ fn client(known: Option<&HeaderValue>) -> Response<ResponseBody> {
 }
 
 fn page(status: StatusCode, kind: &'static str, body: &'static [u8]) -> Response<ResponseBody> {
-    let mut answer = Response::new(Full::from(Bytes::from_static(body)).map_err(Into::into).boxed_unsync());
+    let mut answer = Response::new(full(Bytes::from_static(body)));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer

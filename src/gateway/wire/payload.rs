@@ -1,52 +1,54 @@
-//! The packets of Engine.IO, and the bodies of long-polling requests and answers, which hold several of them.
+//! The packets of Engine.IO, and the bodies of long-polling requests and answers, which hold several packets.
 //!
-//! Version 4 separates packets. Version 3 writes the length before each packet, in one of two framings: as text, or as
-//! bytes, as Python's and C#'s older clients do. The library is given bodies of version 4 alone: its reader of version 3
-//! takes time with the square of the number of packets.
+//! Version 4 of the protocol separates packets. Version 3 writes the length before each packet, in one of two framings:
+//! as text, or as bytes, as older clients in Python and C# do. The library is given only bodies of version 4, because
+//! the time its reader of version 3 takes grows with the square of the number of packets.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// A message of Socket.IO begins with this.
+/// Prefix of a Socket.IO message.
 pub const MESSAGE: &str = "4";
-/// A connection to another namespace than the main one begins with this. There is none, and the library would repeat its
-/// name in a refusal that no limit counts.
-pub const ELSEWHERE: &str = "40/";
-/// This packet means nothing. The library ends the session of a client that sends it.
+/// Prefix of a request to connect to another namespace than the main one. There is no other, and the library would
+/// repeat its name in a refusal that no limit counts.
+pub const OTHER_NAMESPACE: &str = "40/";
+/// A packet without a meaning. The library ends the session of a client that sends it.
 pub const NOOP: &str = "6";
-/// An event or an ack with attachments begins with one of these.
+/// Prefixes of an event and of an ack with binary attachments.
 const BINARY_MESSAGES: [&str; 2] = ["45", "46"];
-/// In a body, an attachment begins with this.
+/// Number of bytes by which [`announces_attachments`] decides.
+pub const KIND_BYTES: usize = 2;
+/// Prefix of an attachment in a body of version 4.
 pub const ATTACHMENT: &str = "b";
-/// The same in version 3, which repeats that an attachment belongs to a message.
+/// Prefix of an attachment in version 3, which repeats that it belongs to a message.
 const ATTACHMENT_3: &str = "b4";
-/// Bytes of a packet by which [`announces_attachments`] decides.
-pub const DECISIVE_BYTES: usize = 2;
 
-/// This character separates the packets of a body of version 4.
+/// The character that separates the packets of a body of version 4.
 const SEPARATOR: char = '\u{1e}';
-/// In a body framed as bytes, a text packet begins with this byte.
+/// First byte of a text packet in a body framed as bytes.
 const TEXT: u8 = 0;
-/// In a body framed as bytes, a binary packet begins with this byte.
+/// First byte of a binary packet in a body framed as bytes.
 const BINARY: u8 = 1;
-/// In a body framed as bytes, this byte ends the length of a packet.
+/// The byte that ends the length of a packet in a body framed as bytes.
 const LENGTH_END: u8 = 0xff;
-/// Digits of the longest length that a body can have.
+/// Number of digits of the longest length that a body can have.
 const MAX_DIGITS: usize = 9;
 
-/// Do attachments follow this packet, until the last of which the library keeps it?
+/// Do binary attachments follow this packet? The library then keeps the packet until the last of them has come.
 pub fn announces_attachments(start: &[u8]) -> bool {
     BINARY_MESSAGES.iter().any(|kind| start.starts_with(kind.as_bytes()))
 }
 
-/// Passes over the packets of a body; `false`: it is not framed as it should be, which the library may never
-/// get over.
+/// Calls `visit` with each packet of a body. Returns `false` if the body is not framed as its version requires.
+///
+/// # Errors
+/// The first error of `visit`.
 pub fn each_packet<E>(
     body: &str,
     has_lengths: bool,
-    mut see: impl FnMut(&str) -> Result<(), E>,
+    mut visit: impl FnMut(&str) -> Result<(), E>,
 ) -> Result<bool, E> {
     if !has_lengths {
-        body.split(SEPARATOR).try_for_each(see)?;
+        body.split(SEPARATOR).try_for_each(visit)?;
         return Ok(true);
     }
     let mut rest = body;
@@ -61,7 +63,7 @@ pub fn each_packet<E>(
             }
         }
         let (packet, next) = after.split_at(after.len() - chars.as_str().len());
-        see(packet)?;
+        visit(packet)?;
         rest = next;
     }
     Ok(true)
@@ -70,7 +72,7 @@ pub fn each_packet<E>(
 /// Appends a packet to a body.
 pub fn push_packet(body: &mut String, has_lengths: bool, packet: &str) {
     if has_lengths {
-        // In UTF-16 units, because the first client was JavaScript's.
+        // The length counts UTF-16 units, because the first client was written in JavaScript.
         body.push_str(&packet.encode_utf16().count().to_string());
         body.push(':');
     } else if !body.is_empty() {
@@ -79,7 +81,7 @@ pub fn push_packet(body: &mut String, has_lengths: bool, packet: &str) {
     body.push_str(packet);
 }
 
-/// Returns a body of version 4 without the packets that mean nothing.
+/// Returns a body of version 4 without its [`NOOP`] packets.
 pub fn without_noops(body: &str) -> String {
     let mut rest = String::with_capacity(body.len());
     for packet in body.split(SEPARATOR).filter(|packet| *packet != NOOP) {
@@ -88,8 +90,8 @@ pub fn without_noops(body: &str) -> String {
     rest
 }
 
-/// Turns a body of version 3 into one of version 4. `None`: it is not framed as version 3 has it, or a packet contains the
-/// separator, which JSON would escape.
+/// Turns a body of version 3 into one of version 4. Returns `None` if it is not framed as version 3 requires, or if a
+/// packet contains the separator of version 4, which JSON would escape.
 pub fn from_version_3(body: &[u8]) -> Option<String> {
     let mut given = String::with_capacity(body.len());
     let push = |packet: &str| {
@@ -102,7 +104,7 @@ pub fn from_version_3(body: &[u8]) -> Option<String> {
         }
         Ok(())
     };
-    // Not all clients say by their `Content-Type` which framing they use. As text, a length begins with a digit.
+    // Not all clients name their framing by the `Content-Type`. In the text framing a body begins with a digit.
     match body.first() {
         Some(&(TEXT | BINARY)) => each_packet_as_bytes(body, push)?,
         _ => each_packet(str::from_utf8(body).ok()?, true, push).ok()?.then_some(())?,
@@ -110,10 +112,11 @@ pub fn from_version_3(body: &[u8]) -> Option<String> {
     Some(given)
 }
 
-/// Passes over the packets of a body framed as bytes, binary ones as text in base64. Each is 0 for text or 1 for binary,
-/// the decimal digits of its length in bytes, each a byte from 0 to 9, then 255, then the packet. `None`: it is not framed
-/// so.
-fn each_packet_as_bytes(body: &[u8], mut see: impl FnMut(&str) -> Result<(), ()>) -> Option<()> {
+/// Calls `visit` with each packet of a body framed as bytes; a binary packet comes as text in base64.
+///
+/// A packet is a byte 0 for text or 1 for binary, then the decimal digits of its length as bytes from 0 to 9, then 255,
+/// then its bytes. Returns `None` if the body is not framed in this way.
+fn each_packet_as_bytes(body: &[u8], mut visit: impl FnMut(&str) -> Result<(), ()>) -> Option<()> {
     let mut rest = body;
     while let [kind, after @ ..] = rest {
         let digits = after.iter().take(MAX_DIGITS + 1).position(|byte| *byte == LENGTH_END)?;
@@ -123,11 +126,11 @@ fn each_packet_as_bytes(body: &[u8], mut see: impl FnMut(&str) -> Result<(), ()>
             .try_fold(0, |length: usize, digit| (*digit < 10).then_some(length * 10 + usize::from(*digit)))?;
         let (packet, next) = after.get(1..)?.split_at_checked(length)?;
         match *kind {
-            TEXT => see(str::from_utf8(packet).ok()?).ok()?,
+            TEXT => visit(str::from_utf8(packet).ok()?).ok()?,
             BINARY => {
-                // The type of a binary packet is a byte too, and no digit.
+                // The type of a binary packet is a byte too, not a digit.
                 let (kind, data) = packet.split_first()?;
-                see(&format!("{ATTACHMENT}{kind}{}", STANDARD.encode(data))).ok()?;
+                visit(&format!("{ATTACHMENT}{kind}{}", STANDARD.encode(data))).ok()?;
             }
             _ => return None,
         }

@@ -1,86 +1,63 @@
-//! Between HTTP and the library: takes WebSockets over, to own the stream under them, follows the polls of those who
-//! have none, and lets nobody hold much before it is known who they are.
+//! The HTTP side of Engine.IO: sends each request to the library, or answers it where the library is not trusted to.
+//!
+//! It takes over the TCP streams of WebSockets, follows the answers to polls until they have left, and checks bodies
+//! before the library sees them. `mod.rs` says why.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header, response::Parts};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     body::{Body, Incoming},
     upgrade,
 };
 use socketioxide::socket::Sid;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::sync::mpsc;
 use tower::{Service as TowerService, ServiceExt};
 use tracing::debug;
-use tungstenite::handshake::derive_accept_key;
 
 use super::{
-    connection::{Connection, EndReason},
+    bodies::Bodies,
+    connection::Connection,
     connections::Connections,
-    payload::{
-        ATTACHMENT, ELSEWHERE, MESSAGE, NOOP, announces_attachments, each_packet, from_version_3,
-        without_noops,
-    },
-    polling::{self, PollGuard, PollingSession},
+    end_reason::EndReason,
+    polling::{self, PollingSession},
+    polls::PollGuard,
     refusal,
-    response::{BoxError, ResponseBody, refused},
+    request::{Handshake, copy_for_library, has_lengths, has_token, parameter, websocket_handshake},
+    response::{BoxError, ResponseBody, boxed, full, poll_answer_head, refused, switching_protocols},
     stream::Stream,
-    upgrade::wait,
+    unidentified::UnidentifiedSessions,
+    upgrade::wait_for_upgrade,
 };
 use crate::{
     config,
-    domain::{
-        access::Payer,
-        error::{Code, Error},
-    },
-    metrics::{Counter, Metrics},
+    domain::access::Payer,
     net::{
         accept::{Peer, upgraded},
-        byte_budget::{ByteBudget, Reservation},
+        byte_budget::Reservation,
         client::Client,
     },
     service::{Service, limits::payer},
 };
 
-/// How large a body or a message may be while nobody knows its client: it holds at most a token.
-pub const UNIDENTIFIED_BYTES: usize = 128 * 1024;
-/// How much a body's buffer grows at a time.
-const BODY_STEP: usize = 64 * 1024;
+/// The library's answer to a request of a session that it does not know.
+const UNKNOWN_SESSION: &str = r#"{"code":"1","message":"Session ID unknown"}"#;
 
-/// The library, and what it is not left to do. `L` serves requests and ready-made WebSocket streams.
+/// Answers requests. The library `L` serves requests and the streams of WebSockets.
 #[derive(Clone)]
 pub struct Transport<L> {
     library: L,
     connections: Arc<Connections>,
-    /// How long a WebSocket may take nothing, and half of how long a client may read nothing.
-    patience: Duration,
+    /// Time for which a WebSocket may take no bytes, and half of the time for which a client may confirm none.
+    write_timeout: Duration,
     bodies: Bodies,
-    handshakes: Handshakes,
+    unidentified: UnidentifiedSessions,
 }
 
-/// How large a request's body may be, and each message in it; how long it may take and where that is counted.
-#[derive(Clone)]
-struct Bodies {
-    body: usize,
-    message: usize,
-    /// How long it may take of a session whose client is not known yet.
-    handshake_timeout: Duration,
-    service: Arc<Service>,
-}
-
-/// Sessions whose client nobody knows yet: of one address, and in all.
-#[derive(Clone)]
-struct Handshakes {
-    /// `None`: any number.
-    places: Option<ByteBudget<IpAddr>>,
-    limited: Counter,
-}
-
-/// As the library says it.
-const UNKNOWN_SESSION: &str = r#"{"code":"1","message":"Session ID unknown"}"#;
+type Answer = Result<Response<ResponseBody>, Infallible>;
 
 impl<L, B> Transport<L>
 where
@@ -91,112 +68,97 @@ where
         + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    /// Puts a transport in front of the library, and ends sessions that have no connection.
+    /// Creates the transport in front of the library, and starts the task that ends polling sessions.
     pub fn new(
         library: L,
         connections: Arc<Connections>,
-        patience: Duration,
+        write_timeout: Duration,
         limits: &config::Limits,
         service: &Arc<Service>,
     ) -> Self {
         let Service { metrics, tasks, .. } = &**service;
-        let bodies = Bodies {
-            body: limits.poll_bytes,
-            message: limits.message_bytes,
-            handshake_timeout: limits.handshake_timeout,
-            service: service.clone(),
-        };
-        let handshakes = Handshakes::new(limits, metrics);
-        let (ending, ended) = mpsc::unbounded_channel();
-        connections.end_sessions_with(ending);
-        let state = (library.clone(), ended);
-        tasks.task("session_ends").spawn(state, |(library, ended)| end_sessions(library, ended).boxed());
+        let bodies = Bodies::new(limits, service);
+        let unidentified = UnidentifiedSessions::new(limits, metrics);
+        let (queue, session_ends) = mpsc::unbounded_channel();
+        connections.set_session_ends(queue);
+        let state = (library.clone(), session_ends);
+        tasks.task("session_ends").spawn(state, |(library, ends)| end_sessions(library, ends).boxed());
         let waiting = connections.waiting();
         let help = "Bytes that wait for sockets in the process, and of incomplete messages from sockets";
         metrics.watch_bytes("sockets_waiting", help, move || waiting.used());
-        Self { library, connections, patience, bodies, handshakes }
+        Self { library, connections, write_timeout, bodies, unidentified }
     }
 
     /// Answers one request.
-    pub async fn serve(self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
-        let session = parameter(&request, "sid").map(str::to_owned);
-        let accept = accepted(&request);
-        let Some(session) = session else { return self.open(request, accept).await };
+    pub async fn serve(self, request: Request<Incoming>) -> Answer {
+        let handshake = websocket_handshake(&request);
+        let Some(session) = parameter(&request, "sid").map(str::to_owned) else {
+            return self.open(request, handshake).await;
+        };
         let Some(connection) = self.connections.find(&session) else {
-            // Before anything of a body is read.
+            // The request is refused before anything of its body is read.
             return Ok(refused(StatusCode::BAD_REQUEST, UNKNOWN_SESSION));
         };
-        if request.method() == Method::POST && connection.is_unanswered_for(2 * self.patience) {
-            // It is heard of, and polls no more.
+        if request.method() == Method::POST && connection.is_unanswered_for(2 * self.write_timeout) {
+            // The client goes on sending, but does not poll any more.
             connection.abort_unread(EndReason::Unread);
         }
         if connection.is_aborted() {
-            // The client takes the session for lost, and connects again.
+            // This answer makes the client give up the session and connect again.
             return Ok(refused(StatusCode::BAD_REQUEST, "this session has ended"));
         }
-        match (accept, request.method()) {
-            (Some(accept), _) => Ok(self.upgrade(request, connection, accept)),
-            (None, &Method::GET) => self.poll(request, connection).await,
+        match (handshake, request.method()) {
+            (Some(handshake), _) => Ok(self.upgrade(request, connection, handshake)),
+            (None, &Method::GET) => self.answer_poll(request, connection).await,
             (None, &Method::POST) => self.receive(request, connection).await,
-            (None, _) => self.ask(small(&request).map(|()| Full::default())).await,
+            (None, _) => self.ask_library(copy_for_library(&request).map(|()| Full::default())).await,
         }
     }
 
-    /// Begins a session, or answers what is of none.
-    async fn open(
-        self,
-        request: Request<Incoming>,
-        accept: Option<Accept>,
-    ) -> Result<Response<ResponseBody>, Infallible> {
-        let from = Client::address(request.extensions().get());
+    /// Begins a session, or answers a request that belongs to none.
+    async fn open(self, request: Request<Incoming>, handshake: Option<Handshake>) -> Answer {
+        let address = Client::address(request.extensions().get());
         if request.method() == Method::POST {
             return Ok(refused(StatusCode::BAD_REQUEST, "there is no session to send this to"));
         }
-        let place = match self.handshakes.enter(from) {
-            Ok(place) => place,
-            Err(refusal) => return Ok(*refusal),
+        let Ok(place) = self.unidentified.enter(address) else {
+            return Ok(refused(StatusCode::TOO_MANY_REQUESTS, "too many handshakes at once; try again"));
         };
         let connection = self.connections.create();
-        connection.set_unidentified(payer(None, from), place);
-        if let Some(accept) = accept {
-            return Ok(self.take_over(request, connection, accept));
+        connection.set_unidentified(payer(None, address), place);
+        if let Some(handshake) = handshake {
+            return Ok(self.open_websocket(request, connection, handshake));
         }
-        // Not as it came: the library keeps it for as long as the session lasts.
-        let mut small = small(&request);
-        small.extensions_mut().insert(connection.clone());
-        let has_lengths = has_lengths(&small);
-        let response = self.library.clone().oneshot(small.map(|()| Full::default())).await?;
+        let mut request = copy_for_library(&request);
+        request.extensions_mut().insert(connection.clone());
+        let has_lengths = has_lengths(&request);
+        let response = self.library.clone().oneshot(request.map(|()| Full::default())).await?;
         if response.status() != StatusCode::OK {
             return Ok(boxed(response));
         }
         let (parts, body) = response.into_parts();
         let Ok(body) = body.collect().await else { return Ok(refused(StatusCode::BAD_REQUEST, "cut off")) };
         let body = body.to_bytes();
-        if let Some(id) = opened_session(&body) {
+        if let Some(id) = session_in(&body) {
             connection.set_polling(PollingSession { id, has_lengths });
             self.connections.insert(id, &connection);
         }
-        Ok(Response::from_parts(parts, Full::from(body).map_err(Into::into).boxed_unsync()))
+        Ok(Response::from_parts(parts, full(body)))
     }
 
-    /// Lets the library answer.
-    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Response<ResponseBody>, Infallible> {
+    async fn ask_library(&self, request: Request<Full<Bytes>>) -> Answer {
         Ok(boxed(self.library.clone().oneshot(request).await?))
     }
 
-    /// Takes what a session that polls sends.
-    async fn receive(
-        self,
-        request: Request<Incoming>,
-        connection: Arc<Connection>,
-    ) -> Result<Response<ResponseBody>, Infallible> {
-        let (mut small, body) = (small(&request), request.into_body());
-        match self.bodies.read(&small, &connection, body).await {
+    /// Takes packets that the client of a polling session sends.
+    async fn receive(self, request: Request<Incoming>, connection: Arc<Connection>) -> Answer {
+        let (mut copy, body) = (copy_for_library(&request), request.into_body());
+        match self.bodies.read(&copy, &connection, body).await {
             Ok(body) => {
-                let sid = parameter(&small, "sid").unwrap_or_default();
+                let sid = parameter(&copy, "sid").unwrap_or_default();
                 let uri = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
-                *small.uri_mut() = uri.parse().unwrap_or_default();
-                self.ask(small.map(|()| Full::from(body))).await
+                *copy.uri_mut() = uri.parse().unwrap_or_default();
+                self.ask_library(copy.map(|()| Full::from(body))).await
             }
             Err((status, why)) => {
                 if status == StatusCode::BAD_REQUEST {
@@ -207,371 +169,142 @@ where
         }
     }
 
-    /// Answers a poll.
-    async fn poll(
-        self,
-        request: Request<Incoming>,
-        connection: Arc<Connection>,
-    ) -> Result<Response<ResponseBody>, Infallible> {
+    /// Answers a poll, and follows the answer until it has left this process.
+    async fn answer_poll(self, request: Request<Incoming>, connection: Arc<Connection>) -> Answer {
         let Some(guard) = PollGuard::begin(&connection) else {
             return Ok(refused(StatusCode::BAD_REQUEST, "another poll of this session waits for its answer"));
         };
-        if !connection.record_poll().await {
+        if !connection.confirm_last_answer().await {
             return Ok(refused(StatusCode::BAD_REQUEST, "the last answer was not read"));
         }
-        let has_lengths = has_lengths(&request);
         let keeps_alive = !has_token(&request, header::CONNECTION, "close");
         let answers = request.extensions().get::<Peer>().map(|peer| peer.answers.clone());
-        let library = self.library.clone();
-        let request = small(&request).map(|()| Full::default());
-        let answered = async { library.oneshot(request).await.map(Response::into_parts) };
-        let (mut parts, body) = tokio::select! {
-            biased;
-            answered = answered => {
-                let (parts, body) = answered?;
-                let Ok(body) = body.collect().await else {
-                    return Ok(refused(StatusCode::BAD_REQUEST, "cut off"));
-                };
-                (parts, body.to_bytes())
-            }
-            // Nothing is taken from the library before there is an answer, so it may be left.
-            () = connection.wait_for_noop() => (noop_parts(), polling::noop(has_lengths)),
+        let has_lengths = has_lengths(&request);
+        let Some((mut parts, mut body)) = self.poll_library(&request, &connection, has_lengths).await? else {
+            return Ok(refused(StatusCode::BAD_REQUEST, "cut off"));
         };
         if parts.status != StatusCode::OK {
             guard.disarm();
-            return Ok(Response::from_parts(parts, Full::from(body).map_err(Into::into).boxed_unsync()));
+            return Ok(Response::from_parts(parts, full(body)));
         }
         let Some(answers) = answers else {
             return Ok(refused(StatusCode::INTERNAL_SERVER_ERROR, "no connection"));
         };
-        let body = match connection.is_closing() {
-            true => {
-                // The refusal has another length than the library's.
-                parts.headers.remove(header::CONTENT_LENGTH);
-                refusal::rewrite_answer(body, has_lengths)
-            }
-            false => body,
-        };
-        // It was held as long as it waited; from here on until it has left.
+        if connection.is_closing() {
+            // The rewritten refusal has another length than the library's.
+            parts.headers.remove(header::CONTENT_LENGTH);
+            body = refusal::rewrite_answer(body, has_lengths);
+        }
+        // The bytes were held against the caller's budget while they waited; now they are held until they have left.
         let held = connection.record_answer(&body);
-        let (followed, delivery) = answers.follow(Bytes::from_owner(Held(body, held)), keeps_alive);
-        connection.follow_answer(delivery, answers);
+        let (followed, delivery) = answers.follow(Bytes::from_owner(HeldAnswer(body, held)), keeps_alive);
+        connection.set_last_answer(delivery, answers);
         guard.disarm();
         Ok(Response::from_parts(parts, followed.map_err(Into::into).boxed_unsync()))
     }
 
-    /// Answers a WebSocket handshake of a session that polls. It goes on polling until the client has changed over.
+    /// Waits for the library's answer to a poll, or until the poll must be answered with nothing. Returns `None` if the
+    /// answer breaks off.
+    async fn poll_library(
+        &self,
+        request: &Request<Incoming>,
+        connection: &Connection,
+        has_lengths: bool,
+    ) -> Result<Option<(Parts, Bytes)>, Infallible> {
+        let answer = self.library.clone().oneshot(copy_for_library(request).map(|()| Full::default()));
+        tokio::select! {
+            biased;
+            answer = answer => {
+                let (parts, body) = answer?.into_parts();
+                Ok(body.collect().await.ok().map(|body| (parts, body.to_bytes())))
+            }
+            // The library hands out no packet before it answers, so its answer may be dropped here.
+            () = connection.wait_for_noop() => Ok(Some((poll_answer_head(), polling::noop(has_lengths)))),
+        }
+    }
+
+    /// Answers a WebSocket handshake of a session that polls. The session goes on polling until the client confirms the
+    /// change over the WebSocket.
     fn upgrade(
         self,
         mut request: Request<Incoming>,
         connection: Arc<Connection>,
-        accept: Accept,
+        handshake: Handshake,
     ) -> Response<ResponseBody> {
         let Some(guard) = connection.begin_upgrade() else {
             return refused(StatusCode::BAD_REQUEST, "another WebSocket of this session is open");
         };
-        let Self { library, patience, .. } = self;
+        let Self { library, write_timeout, .. } = self;
         let upgrading = upgrade::on(&mut request);
-        let request = small(&request);
+        let request = copy_for_library(&request);
         tokio::spawn(async move {
-            let Some((mut stream, first)) = upgraded(upgrading).await else { return };
-            let Some(said) = wait(&mut stream, first, &guard).await else {
+            let Some((mut stream, already_read)) = upgraded(upgrading).await else { return };
+            let Some(read) = wait_for_upgrade(&mut stream, already_read, &guard).await else {
                 debug!("an upgrade to WebSocket failed; its session goes on polling");
                 return;
             };
-            // A client changes over when it has read the answer to its last poll, as it polls again only then.
+            // A client changes after it has read the answer to its last poll, so the change confirms as a poll does.
             let Some(poll) = PollGuard::begin(&connection) else { return };
-            if !connection.record_poll().await {
+            if !connection.confirm_last_answer().await {
                 return;
             }
             poll.disarm();
-            let stream = Box::new(Stream::new(stream, said, connection, true, patience));
+            // The stream is boxed because the library's tasks hold space for it in several places.
+            let stream = Box::new(Stream::new(stream, read, connection, true, write_timeout));
             if let Err(error) = library.oneshot((stream, request)).await {
                 debug!(%error, "a WebSocket ended with an error");
             }
             drop(guard);
         });
-        switching(accept)
+        switching_protocols(handshake)
     }
 
-    /// Answers a WebSocket handshake; once the stream is free the library gets it, wrapped.
-    fn take_over(
+    /// Answers the WebSocket handshake of a new session.
+    fn open_websocket(
         self,
         mut request: Request<Incoming>,
         connection: Arc<Connection>,
-        accept: Accept,
+        handshake: Handshake,
     ) -> Response<ResponseBody> {
-        let Self { library, patience, .. } = self;
+        let Self { library, write_timeout, .. } = self;
         let upgrading = upgrade::on(&mut request);
-        let mut request = small(&request);
+        let mut request = copy_for_library(&request);
         request.extensions_mut().insert(connection.clone());
         tokio::spawn(async move {
-            let Some((stream, first)) = upgraded(upgrading).await else { return };
-            // Boxed: the library's tasks have room for it at several places.
-            let stream = Box::new(Stream::new(stream, first, connection, false, patience));
+            let Some((stream, already_read)) = upgraded(upgrading).await else { return };
+            let stream = Box::new(Stream::new(stream, already_read, connection, false, write_timeout));
             if let Err(error) = library.oneshot((stream, request)).await {
                 debug!(%error, "a WebSocket ended with an error");
             }
         });
-        switching(accept)
+        switching_protocols(handshake)
     }
 }
 
-/// Ends sessions that have no connection, as their clients would.
-async fn end_sessions<L, B>(library: &mut L, ended: &mut mpsc::UnboundedReceiver<PollingSession>)
+/// Ends polling sessions, by the request with which a client would.
+async fn end_sessions<L, B>(library: &mut L, sessions: &mut mpsc::UnboundedReceiver<PollingSession>)
 where
     L: TowerService<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible, Future: Send> + Clone,
 {
-    while let Some(PollingSession { id, has_lengths }) = ended.recv().await {
+    while let Some(PollingSession { id, has_lengths }) = sessions.recv().await {
         let version = if has_lengths { 3 } else { 4 };
         let uri = format!("/socket.io/?EIO={version}&transport=polling&sid={}", id.as_str());
-        let request = Request::post(uri).body(polling::close(has_lengths)).expect("of plain text");
+        let request = Request::post(uri).body(polling::close(has_lengths)).expect("the URI is plain ASCII");
         let _ = library.clone().oneshot(request).await;
     }
 }
 
-impl Handshakes {
-    fn new(limits: &config::Limits, metrics: &Metrics) -> Self {
-        let places = limits.quotas.as_ref().map(|quotas| {
-            let count = |count: std::num::NonZeroU32| count.get() as usize;
-            ByteBudget::new(count(quotas.handshakes), count(quotas.address_handshakes))
-        });
-        if let Some(places) = places.clone() {
-            let limit = places.total();
-            metrics.queue("handshakes", limit, move || places.used());
-        }
-        Self { places, limited: metrics.limited("handshakes") }
-    }
-
-    /// Takes a place for a session that begins, until its client is known.
-    ///
-    /// # Errors
-    /// What to answer: there are too many.
-    fn enter(&self, from: IpAddr) -> Result<Option<Reservation<IpAddr>>, Box<Response<ResponseBody>>> {
-        let Some(places) = &self.places else { return Ok(None) };
-        let Payer::Address(network) = payer(None, from) else { return Ok(None) };
-        places.reserve(network, 1).map(Some).ok_or_else(|| {
-            self.limited.inc();
-            Box::new(refused(StatusCode::TOO_MANY_REQUESTS, "too many handshakes at once; try again"))
-        })
-    }
-}
-
-type Refusal = (StatusCode, &'static str);
-
-impl Bodies {
-    /// The body of a request that sends something, framed as version 4 of Engine.IO has it.
-    async fn read(
-        &self,
-        request: &Request<()>,
-        connection: &Connection,
-        body: Incoming,
-    ) -> Result<Bytes, Refusal> {
-        let payer =
-            connection.payer().unwrap_or_else(|| payer(None, Client::address(request.extensions().get())));
-        let limits = &self.service.limits;
-        let (most, time) = match connection.is_unidentified() {
-            true => (self.body.min(UNIDENTIFIED_BYTES), limits.body_timeout.min(self.handshake_timeout)),
-            false => (self.body, limits.body_timeout),
-        };
-        let body = match timeout(time, self.collect(payer, body, most)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(Unread::TooLarge)) => return Err(self.too_large()),
-            Ok(Err(Unread::Full(error))) => {
-                let status = match error.code {
-                    Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-                    _ => StatusCode::SERVICE_UNAVAILABLE,
-                };
-                return Err((status, "too much is being sent at once; try again"));
-            }
-            Ok(Err(Unread::BrokenOff)) => {
-                // Its network did, and nothing it has sent is at fault.
-                connection.abort();
-                return Err((StatusCode::BAD_REQUEST, "the body ended before its end"));
-            }
-            Err(_) => {
-                limits.too_slow.inc();
-                return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long to come"));
-            }
-        };
-        let body = match has_lengths(request) {
-            true => from_version_3(&body)
-                .ok_or((StatusCode::BAD_REQUEST, "the body is not framed as its protocol has it"))?
-                .into(),
-            false => body,
-        };
-        let text = str::from_utf8(&body).map_err(|_| (StatusCode::BAD_REQUEST, "the body is not text"))?;
-        let mut has_noop = false;
-        each_packet(text, false, |packet| {
-            if packet.len() > self.message {
-                return Err(self.too_large());
-            }
-            has_noop |= packet == NOOP;
-            if packet.starts_with(MESSAGE) {
-                connection.release_attachments();
-            }
-            if packet.starts_with(ATTACHMENT) || announces_attachments(packet.as_bytes()) {
-                connection.record_attachment(packet.len());
-            }
-            match packet.starts_with(ELSEWHERE) && !connection.may_wander() {
-                true => Err((StatusCode::BAD_REQUEST, "there is no such namespace")),
-                false => Ok(()),
-            }
-        })?;
-        Ok(if has_noop { without_noops(text).into() } else { body })
-    }
-
-    /// The bytes of a body, `most` at most. One that comes whole at once is passed on as it is; others hold a part of
-    /// the budget.
-    async fn collect(&self, payer: Payer, mut body: Incoming, most: usize) -> Result<Bytes, Unread> {
-        if body.size_hint().lower() > most as u64 {
-            return Err(Unread::TooLarge);
-        }
-        let budget = &self.service.memory.bodies;
-        let mut held = budget.reserve(payer, 0).map_err(Unread::Full)?;
-        let mut bytes = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(chunk) = frame.map_err(|_| Unread::BrokenOff)?.into_data() else { continue };
-            let length = bytes.len() + chunk.len();
-            if length > most {
-                return Err(Unread::TooLarge);
-            }
-            if bytes.is_empty() && body.is_end_stream() {
-                return Ok(chunk);
-            }
-            if bytes.capacity() < length {
-                let more = BODY_STEP.max(chunk.len()).min(most - bytes.len());
-                let new = bytes.len() + more - bytes.capacity();
-                budget.grow(payer, &mut held, new).map_err(Unread::Full)?;
-                bytes.reserve_exact(more);
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(bytes.into())
-    }
-
-    fn too_large(&self) -> Refusal {
-        self.service.limits.too_large.inc();
-        (StatusCode::PAYLOAD_TOO_LARGE, "the body, or a message in it, is too large")
-    }
-}
-
-/// An answer, and what it holds of its client's budget until the connection has sent it.
-struct Held(Bytes, #[expect(dead_code, reason = "given back when dropped")] Option<Reservation<Payer>>);
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-/// Why a body was not read.
-enum Unread {
-    TooLarge,
-    /// Too much of others, or of the same caller, is coming in.
-    Full(Error),
-    BrokenOff,
-}
-
-fn boxed<B>(response: Response<B>) -> Response<ResponseBody>
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    response.map(|body| body.map_err(Into::into).boxed_unsync())
-}
-
-/// The head of an answer to a poll.
-fn noop_parts() -> http::response::Parts {
-    let mut response = Response::new(());
-    let plain = HeaderValue::from_static("text/plain; charset=UTF-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    response.into_parts().0
-}
-
-/// The headers of the answer to a WebSocket handshake that differ from client to client (RFC 6455 §4.2.2).
-struct Accept {
-    key: HeaderValue,
-    /// The first that the client offers, as in Node's server: some give up where none is chosen.
-    subprotocol: Option<HeaderValue>,
-}
-
-/// The answer to a good WebSocket handshake.
-fn switching(accept: Accept) -> Response<ResponseBody> {
-    let mut response = Response::new(Default::default());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept.key);
-    if let Some(subprotocol) = accept.subprotocol {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
-    }
-    response
-}
-
-/// The session that an answer to a handshake opens: its packet is `0{"sid":"…",…}`, with its length before it in
-/// version 3.
-fn opened_session(body: &[u8]) -> Option<Sid> {
+/// Returns the session that an answer opens. Its packet is `0{"sid":"…",…}`, with its length before it in version 3.
+fn session_in(body: &[u8]) -> Option<Sid> {
     let (_, after) = str::from_utf8(body).ok()?.split_once(r#""sid":""#)?;
     after.split('"').next()?.parse().ok()
 }
 
-/// Version 3 of the protocol gives before each packet of a body its length in UTF-16 units.
-fn has_lengths<B>(request: &Request<B>) -> bool {
-    parameter(request, "EIO") == Some("3")
-}
+/// An answer to a poll, and the bytes that it holds of its caller's budget until it has left.
+struct HeldAnswer(Bytes, #[expect(dead_code, reason = "given back when dropped")] Option<Reservation<Payer>>);
 
-/// What to accept a WebSocket handshake with (RFC 6455 §4.2); `None`: it is none, or not a good one, and
-/// the library says so.
-fn accepted(request: &Request<Incoming>) -> Option<Accept> {
-    let has = |name, token: &str| has_token(request, name, token);
-    let path = request.uri().path().strip_prefix("/socket.io")?;
-    let is_good = request.method() == Method::GET
-        && (path.is_empty() || path.starts_with('/'))
-        && parameter(request, "transport") == Some("websocket")
-        && has(header::CONNECTION, "upgrade")
-        && has(header::UPGRADE, "websocket")
-        && has(header::SEC_WEBSOCKET_VERSION, "13");
-    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).filter(|_| is_good)?;
-    let key = HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()?;
-    Some(Accept { key, subprotocol: subprotocol(request.headers()) })
-}
-
-/// Returns the first subprotocol that a client offers.
-fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
-    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
-    let first = offered.split(',').map(str::trim).find(|name| !name.is_empty())?;
-    HeaderValue::from_str(first).ok()
-}
-
-/// Does a header list this token?
-fn has_token<B>(request: &Request<B>, name: HeaderName, token: &str) -> bool {
-    let value = request.headers().get(name).and_then(|value| value.to_str().ok());
-    value.is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
-}
-
-/// The request as the socket keeps it for life: a copy, because the original holds on to the whole buffer
-/// it was read into.
-fn small(request: &Request<Incoming>) -> Request<()> {
-    let mut small = Request::new(());
-    *small.method_mut() = request.method().clone();
-    *small.uri_mut() = request.uri().to_string().parse().unwrap_or_default();
-    // Not the `Content-Type`, by which the library would choose how to read a body: here it is always text.
-    for value in request.headers().get_all(header::AUTHORIZATION) {
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-            small.headers_mut().append(header::AUTHORIZATION, value);
-        }
+impl AsRef<[u8]> for HeldAnswer {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
-    if let Some(client) = request.extensions().get::<Client>() {
-        small.extensions_mut().insert(*client);
-    }
-    small
-}
-
-/// A parameter of the query, as it stands.
-fn parameter<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
-    let query = request.uri().query()?;
-    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
-    // As the library reads it.
-    value.split('=').next()
 }

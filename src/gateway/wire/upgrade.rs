@@ -1,10 +1,9 @@
-//! A WebSocket that a polling session opens: held back from the library until it is known to work.
+//! A WebSocket that a polling session opens is held back from the library until it is known to work.
 //!
-//! The library ends a session whose WebSocket opens and then carries nothing, and on mobile networks many do: a
-//! middlebox answers the handshake and swallows the frames. So the first words of a change of transport are spoken
-//! here (Engine.IO protocol, "Upgrade"): the client sends `2probe`, is answered `3probe`, and once it has seen that, it
-//! sends `5`. Until then nothing has happened to the session. Some clients, such as Arduino's, say `5` at once, and Node's
-//! server takes that too.
+//! The library ends a session whose WebSocket opens and then carries nothing. On mobile networks that is common: a
+//! middlebox answers the handshake and swallows the frames. So the first packets of the change are exchanged here
+//! (Engine.IO protocol, "Upgrade"): the client sends `2probe`, is answered `3probe`, and then sends `5`. Until then the
+//! session is unchanged. Some clients, such as Arduino's, send `5` at once, which Node's server accepts too.
 
 use std::time::Duration;
 
@@ -16,43 +15,47 @@ use tokio::{
 };
 
 use super::{
-    frames::{Frames, TEXT, header, is_begun, opcode},
-    polling::UpgradeGuard,
+    frames::{FrameTracker, TEXT, text_header},
+    polls::UpgradeGuard,
 };
 
-/// How long a client may take until it has changed over, as in Node's server.
+/// Time for a client to send `5`, the same as in Node's server.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a client says until then is a few bytes.
-const MAX_BYTES: usize = 1_024;
+/// Bytes that a client may send until then; it needs a few.
+const MAX_UPGRADE_BYTES: usize = 1_024;
 const PROBE: &[u8] = b"2probe";
-/// The same as a client's frame, masked with zeros: the library wants one also from a client that sends none.
+/// [`PROBE`] as a client's frame, masked with zeros. The library requires it, also of a client that sends none.
 const PROBE_FRAME: [u8; 12] = *b"\x81\x86\x00\x00\x00\x002probe";
 const UPGRADE: &[u8] = b"5";
 const PROBE_ANSWER: &str = "3probe";
-/// The library answers the probe too; its answer, a frame of so many bytes, is left out.
+/// Length of the frame with which the library answers the probe too; it is not written.
 pub const LIBRARY_ANSWER_BYTES: usize = 2 + PROBE_ANSWER.len();
 
-/// Waits until the client changes over. Returns what it has sent, for the library to read. `None`: it came to
-/// nothing.
-pub async fn wait(stream: &mut TcpStream, first: Bytes, guard: &UpgradeGuard) -> Option<Bytes> {
-    timeout(UPGRADE_TIMEOUT, negotiate(stream, first, guard)).await.ok().flatten()
+/// Waits until the client confirms the change. Returns the bytes that it has sent, for the library to read, or `None` if
+/// it does not change.
+pub async fn wait_for_upgrade(
+    stream: &mut TcpStream,
+    already_read: Bytes,
+    guard: &UpgradeGuard,
+) -> Option<Bytes> {
+    timeout(UPGRADE_TIMEOUT, negotiate(stream, already_read, guard)).await.ok().flatten()
 }
 
-async fn negotiate(stream: &mut TcpStream, first: Bytes, guard: &UpgradeGuard) -> Option<Bytes> {
-    let mut read = BytesMut::from(&first[..]);
+async fn negotiate(stream: &mut TcpStream, already_read: Bytes, guard: &UpgradeGuard) -> Option<Bytes> {
+    let mut read = BytesMut::from(&already_read[..]);
     let mut dialogue = Dialogue::default();
     let (mut seen, mut is_answered) = (0, false);
     loop {
         let step = dialogue.read(&read[seen..]);
         seen = read.len();
         if dialogue.has_probed && !is_answered {
-            let frame = [&header(PROBE_ANSWER.len()), PROBE_ANSWER.as_bytes()].concat();
+            let frame = [&text_header(PROBE_ANSWER.len()), PROBE_ANSWER.as_bytes()].concat();
             stream.write_all(&frame).await.ok()?;
             guard.record_probe();
             is_answered = true;
         }
         match step {
-            Step::Wait if read.len() < MAX_BYTES => {}
+            Step::Wait if read.len() < MAX_UPGRADE_BYTES => {}
             Step::Upgrade if dialogue.has_probed => return Some(read.freeze()),
             Step::Upgrade => {
                 guard.record_probe();
@@ -66,14 +69,14 @@ async fn negotiate(stream: &mut TcpStream, first: Bytes, guard: &UpgradeGuard) -
     }
 }
 
-/// What the client has said so far.
+/// The frames that the client has sent so far.
 #[derive(Default)]
 struct Dialogue {
-    frames: Frames,
+    frames: FrameTracker,
     has_probed: bool,
 }
 
-/// What is to be done.
+/// The next step of the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Step {
     Wait,
@@ -82,15 +85,16 @@ enum Step {
 }
 
 impl Dialogue {
-    /// Reads on. Any other frame ends it: the library would take none either.
+    /// Reads the next bytes. A frame that does not belong here ends the attempt, because the library would not accept it
+    /// either.
     fn read(&mut self, bytes: &[u8]) -> Step {
         let mut step = Step::Wait;
         let has_probed = &mut self.has_probed;
-        self.frames.pass(bytes, |frame| {
+        self.frames.advance(bytes, |frame| {
             if step != Step::Wait {
                 return;
             }
-            let text = (opcode(frame.first) == TEXT && !is_begun(frame.first)).then_some(frame.start);
+            let text = (frame.opcode() == TEXT && frame.is_final()).then_some(frame.start);
             match text {
                 Some(PROBE) if !*has_probed => *has_probed = true,
                 Some(UPGRADE) => step = Step::Upgrade,
@@ -105,7 +109,7 @@ impl Dialogue {
 mod tests {
     use super::*;
 
-    /// A client's frame, masked with zeros.
+    /// Makes a client's frame, masked with zeros.
     fn frame(opcode: u8, payload: &str) -> Vec<u8> {
         let mut frame = vec![0x80 | opcode, 0x80 | payload.len() as u8, 0, 0, 0, 0];
         frame.extend(payload.as_bytes());
@@ -113,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_changes_over_by_a_probe_and_a_word() {
+    fn a_client_changes_by_a_probe_and_a_confirmation() {
         let (probe, upgrade) = (frame(TEXT, "2probe"), frame(TEXT, "5"));
         let run = |pieces: &[&[u8]]| {
             let mut dialogue = Dialogue::default();

@@ -535,7 +535,7 @@ impl Update {
         let (event, end) = (r#"42["chat","#, "]");
         let [before, message, _] = parts.map(str::len);
         let length = event.len() + parts.map(str::len).iter().sum::<usize>() + end.len();
-        let mut frame = frames::header(length);
+        let mut frame = frames::text_header(length);
         frame.reserve_exact(length);
         let chat = frame.len() + event.len()..frame.len() + length - end.len();
         let message = chat.start + before..chat.start + before + message;

@@ -22,7 +22,10 @@ use crate::{
     },
     gateway::{
         rooms::room::Update,
-        wire::connection::{Connection, EndReason, SendOutcome},
+        wire::{
+            connection::{Connection, SendOutcome},
+            end_reason::EndReason,
+        },
     },
 };
 
@@ -68,12 +71,12 @@ impl Outbox {
     /// Sends positions by the library, as the connection has said; all or none. Returns a mark behind them.
     pub fn send_positions(&self, socket: &SocketRef, updates: &[Update]) -> Option<u64> {
         let bytes = |update: &Update| update.chat().get().len() + ENVELOPE;
-        if !self.connection.may_give(updates.iter().map(bytes).sum()) {
+        if !self.connection.reserve_for_library(updates.iter().map(bytes).sum()) {
             return None;
         }
         let mut mark = 0;
         for update in updates {
-            mark = self.connection.give(bytes(update));
+            mark = self.connection.record_given(bytes(update));
             if self.emit(socket, CHAT, update.chat()).is_err() {
                 // Far more than the window: some may have been taken, so none can be sent again.
                 self.abort(EndReason::TooMuchWaits);
@@ -84,7 +87,7 @@ impl Outbox {
 
     /// Has the socket read so much that it may be sent what it has missed?
     pub fn has_room(&self) -> bool {
-        !self.connection.is_owed() && self.connection.has_room()
+        self.connection.has_room()
     }
 
     /// Sends an event, now or in its turn.
@@ -154,7 +157,7 @@ impl Outbox {
         let before = waiting.bytes();
         waiting.retain(|waiting| !is_dropped(waiting));
         self.connection.release(before - waiting.bytes());
-        self.connection.owe(!waiting.is_empty());
+        self.connection.set_has_queued(!waiting.is_empty());
     }
 
     /// A mark behind what was last sent of some topics, unless it was read.
@@ -179,7 +182,7 @@ impl Outbox {
 
     /// A mark behind all that was sent, for [`Outbox::withdraw`].
     pub fn mark(&self) -> u64 {
-        self.connection.mark()
+        self.connection.request_confirmation()
     }
 
     /// Ends connections that have not read within [`WITHDRAWN`] what they were sent before a mark: it may still
@@ -189,7 +192,7 @@ impl Outbox {
             return;
         }
         // Asked for now, or a socket that reads would have no occasion to say so in time.
-        marked.iter().for_each(|(outbox, _)| _ = outbox.connection.mark());
+        marked.iter().for_each(|(outbox, _)| _ = outbox.connection.request_confirmation());
         tokio::spawn(async move {
             sleep(WITHDRAWN).await;
             for (outbox, mark) in marked {
@@ -219,7 +222,7 @@ impl Outbox {
             self.abort(EndReason::TooMuchWaits);
             return;
         }
-        self.connection.owe(!waiting.is_empty());
+        self.connection.set_has_queued(!waiting.is_empty());
         if !waiting.is_empty() && !std::mem::replace(is_blocked, true) {
             self.blocked.lock().push((socket.clone(), self.clone()));
         }
@@ -240,7 +243,7 @@ impl Outbox {
         }
         match waiting.take_dropped() {
             0 => {}
-            dropped => self.connection.record_unlisted(dropped),
+            dropped => self.connection.record_dropped_list_events(dropped),
         }
         if is_held || is_of_list { Ok(()) } else { Err(TooMuch) }
     }
@@ -248,7 +251,7 @@ impl Outbox {
     /// Holds so many bytes instead of those before. `false`: there is no room for them, and nothing has changed.
     fn hold_instead(&self, before: usize, now: usize) -> bool {
         self.connection.release(before.saturating_sub(now));
-        self.connection.hold(now.saturating_sub(before))
+        self.connection.reserve(now.saturating_sub(before))
     }
 
     /// Sends what waits, as far as the socket takes it; `true` if nothing is left.
@@ -267,14 +270,14 @@ impl Outbox {
             before = waiting.bytes();
         }
         *is_blocked = !waiting.is_empty();
-        self.connection.owe(*is_blocked);
+        self.connection.set_has_queued(*is_blocked);
         !*is_blocked
     }
 
     fn clear(&self, waiting: &mut Queue) {
         self.connection.release(waiting.bytes());
         waiting.clear();
-        self.connection.owe(false);
+        self.connection.set_has_queued(false);
     }
 
     /// Sends what is next, and notes a mark behind what it tells of a location.
@@ -294,7 +297,7 @@ impl Outbox {
             1 => Bytes::from_owner(Shared(body.clone())).slice(from..),
             _ => Bytes::from_static(TAIL),
         };
-        let mark = match self.connection.send_next(&parts, rest, std::time::Instant::now()) {
+        let mark = match self.connection.send_queued(&parts, rest, std::time::Instant::now()) {
             SendOutcome::Sent(mark) => mark,
             SendOutcome::Closed => return Err(next),
             SendOutcome::ByLibrary => self.give(socket, next)?,
@@ -311,11 +314,11 @@ impl Outbox {
     /// What was to be sent: there is no room for it.
     fn give(&self, socket: &SocketRef, next: Queued) -> Result<u64, Queued> {
         let bytes = next.body().get().len() + ENVELOPE;
-        if !self.connection.may_give(bytes) {
+        if !self.connection.reserve_for_library(bytes) {
             return Err(next);
         }
         // Before it goes: it may be fetched, and the next poll be there, before this returns.
-        let mark = self.connection.give(bytes);
+        let mark = self.connection.record_given(bytes);
         match next {
             Queued::Event(event) | Queued::InRoom(_, _, event) | Queued::OfList(_, event) => {
                 let _ = self.emit(socket, event.name, &event.body);
@@ -323,7 +326,7 @@ impl Outbox {
             Queued::Ack(ack, body) => {
                 if ack.sender.send(&body).is_err() {
                     // Gone, or so far behind that it is about to be cut.
-                    self.connection.take_back();
+                    self.connection.record_not_taken();
                 }
             }
         }
@@ -335,7 +338,7 @@ impl Outbox {
     fn emit(&self, socket: &SocketRef, name: &'static str, body: &RawValue) -> Result<(), ()> {
         let sent = socket.emit(name, body);
         if sent.is_err() {
-            self.connection.take_back();
+            self.connection.record_not_taken();
         }
         match sent {
             Err(SendError::Socket(SocketError::InternalChannelFull)) => Err(()),

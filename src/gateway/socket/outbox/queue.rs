@@ -198,7 +198,7 @@ impl Queued {
             Self::Ack(Ack { id, .. }, _) => write!(packet, "43{id}["),
         };
         written.expect("a Vec takes everything");
-        let mut frame = frames::header(packet.len() + self.body().get().len() + TAIL.len());
+        let mut frame = frames::text_header(packet.len() + self.body().get().len() + TAIL.len());
         frame.append(&mut packet);
         frame
     }
