@@ -32,7 +32,7 @@ pub type Migration = BoxFuture<'static, Result<(), ConnectError>>;
 pub async fn prepare(database: &Database) -> Result<(Store, Option<Migration>), StartError> {
     let store = connect(database).await?;
     let mut migration = migrate_when_there(store.clone(), database.url.clone()).boxed();
-    let is_there = timeout(CONNECT_TIMEOUT, store.answers()).await.is_ok();
+    let is_there = timeout(CONNECT_TIMEOUT, store.wait_until_reachable()).await.is_ok();
     let wait = if is_there { MIGRATE_TIMEOUT } else { Duration::ZERO };
     match timeout(wait, &mut migration).await {
         Ok(Ok(())) => Ok((store, None)),

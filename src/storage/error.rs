@@ -33,6 +33,9 @@ const SQLITE_BUSY: [u32; 2] = [5, 6];
 /// SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
 const SQLITE_AWAY: [u32; 6] = [5, 6, 8, 10, 13, 14];
 
+/// The text of [`being_migrated`].
+const BEING_MIGRATED: &str = "another process migrates the database";
+
 /// May a transaction whose COMMIT was not sent be tried again at once? It lost a deadlock, or its connection.
 pub fn may_try_again(error: &DbErr) -> bool {
     is_deadlock(error) || is_broken(error)
@@ -156,6 +159,16 @@ pub fn may_come_back(error: &DbErr) -> bool {
     }
     sqlite_code(error).is_some_and(|code| SQLITE_AWAY.contains(&code))
         || matches!(sqlx_error(error), Some(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed))
+}
+
+/// The error of a migration for which another process has to be waited for.
+pub fn being_migrated() -> DbErr {
+    DbErr::Custom(BEING_MIGRATED.to_owned())
+}
+
+/// Is another process using the database, which will soon be done? Several may start at once.
+pub fn is_in_use(error: &DbErr) -> bool {
+    matches!(error, DbErr::Custom(text) if text == BEING_MIGRATED) || is_sqlite_busy(error)
 }
 
 /// Does another process use the SQLite file just now?

@@ -14,7 +14,8 @@ mod retention;
 mod sql;
 mod write;
 
-pub use pool::{ConnectError, Readiness, Store, explain, is_in_use};
+pub use error::is_in_use;
+pub use pool::{Readiness, Store, explain};
 pub use read::{
     accounts::Names,
     history::Past,
@@ -26,4 +27,6 @@ pub use read::{
     shares::{Share, StoredShare},
 };
 pub use retention::{Expiry, Retention};
+/// Why the database could not be opened or migrated.
+pub use sea_orm::DbErr as ConnectError;
 pub use write::{counts::watch_channel, grant::Granted, shares::NewShare, writer::Writer};

@@ -6,21 +6,10 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sea_orm::{DatabaseTransaction, DbErr, TransactionTrait};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
-use tracing::warn;
+use tokio::{sync::watch, time::Instant};
 
-use super::connect::{LOOK_AGAIN, Store, immediate};
-use crate::storage::error::{DbResult, STATEMENT_TIMEOUT, is_out_of_connections};
-
-/// A writer takes at most so many connections from readers. If these are not enough, other clients get what comes free,
-/// and taking more would only leave the readers without any.
-const GIVEN_UP: u32 = 2;
 /// After a writer has taken connections in vain, no writer takes more for so long.
-const TAKE_AGAIN: Duration = Duration::from_secs(5);
+const TAKE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The number of connections for each use.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,7 +26,7 @@ pub struct ConnectionCounts {
 
 impl ConnectionCounts {
     /// Divides `connections`, which is 2 or more.
-    pub fn of(connections: u32) -> Self {
+    pub fn divide(connections: u32) -> Self {
         let writers = if connections < 4 { 1 } else { 2 };
         let readers = connections.saturating_sub(writers).max(1);
         let lists = if readers == 1 { 0 } else { (readers * 2 / 5).max(1) };
@@ -55,7 +44,7 @@ pub struct Gate {
 }
 
 /// Keeps the gate closed until it is dropped.
-struct Closed<'a>(&'a Gate);
+pub struct Closed<'a>(&'a Gate);
 
 impl Gate {
     /// Waits until no writer waits for a connection.
@@ -66,12 +55,18 @@ impl Gate {
         }
     }
 
-    /// May a writer take connections from readers? It may not until [`TAKE_AGAIN`] after one did so in vain.
-    fn may_take(&self) -> bool {
-        self.failed_at.lock().is_none_or(|at| at.elapsed() >= TAKE_AGAIN)
+    /// May a writer take connections from readers? It may not until [`TAKE_AGAIN_AFTER`] after one did so in vain.
+    pub fn may_take(&self) -> bool {
+        self.failed_at.lock().is_none_or(|at| at.elapsed() >= TAKE_AGAIN_AFTER)
     }
 
-    fn close(&self) -> Closed<'_> {
+    /// Records whether a writer that took connections got one for itself.
+    pub fn record_taken(&self, has_succeeded: bool) {
+        *self.failed_at.lock() = (!has_succeeded).then(Instant::now);
+    }
+
+    /// Closes the gate until the result is dropped.
+    pub fn close(&self) -> Closed<'_> {
         self.waiting.send_modify(|closed| *closed += 1);
         Closed(self)
     }
@@ -80,43 +75,6 @@ impl Gate {
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
         self.0.waiting.send_modify(|closed| *closed -= 1);
-    }
-}
-
-impl Store {
-    /// Begins a transaction that may write after MySQL has granted no connection (`error`): closes idle connections of
-    /// readers, one at a time and not more than [`GIVEN_UP`], until MySQL grants one.
-    ///
-    /// # Errors
-    /// Any error of the database; after 2.5 s that it still grants no connection, because other clients have them.
-    pub(in crate::storage) async fn begin_in_place_of_a_reader(
-        &self,
-        error: DbErr,
-    ) -> DbResult<DatabaseTransaction> {
-        if !self.gate.may_take() {
-            return Err(error);
-        }
-        warn!(%error, "MySQL grants no further connection, so a reader gives up its own; set DATABASE_CONNECTIONS lower");
-        let until = Instant::now() + STATEMENT_TIMEOUT / 2;
-        let _closed = self.gate.close();
-        let mut given_up = 0;
-        loop {
-            let [reads, lists] = self.read_pools();
-            if given_up < GIVEN_UP
-                && (reads.close_idle_connection().await || lists.close_idle_connection().await)
-            {
-                given_up += 1;
-            }
-            let begun = self.writer_connection().begin_with_options(immediate()).await;
-            let is_refused = begun.as_ref().is_err_and(is_out_of_connections);
-            // MySQL may take a moment to see that the other is gone.
-            if is_refused && Instant::now() < until {
-                sleep(LOOK_AGAIN).await;
-                continue;
-            }
-            *self.gate.failed_at.lock() = is_refused.then(Instant::now);
-            return begun;
-        }
     }
 }
 
@@ -138,7 +96,7 @@ mod tests {
             (100, 2, 59, 39),
         ] {
             assert_eq!(
-                ConnectionCounts::of(connections),
+                ConnectionCounts::divide(connections),
                 ConnectionCounts { writers, reads, lists },
                 "{connections}"
             );

@@ -9,24 +9,22 @@ use migrations::Migrator;
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement, TransactionTrait};
 use sea_orm_migration::MigratorTrait;
 
-use super::connect::{ConnectError, Store, immediate};
-use crate::storage::error::{DbResult, is_sqlite_busy};
+use super::{store::Store, writes::immediate};
+use crate::storage::error::{DbResult, being_migrated};
 
 /// The name of the MySQL lock that is held while migrating. Such names belong to the whole server, hence the database's.
 const LOCK_NAME: &str = "SHA2(CONCAT('georoom.migrate.', DATABASE()), 224)";
 /// How many seconds one attempt waits for that lock.
 const LOCK_TIMEOUT_S: u32 = 3;
-/// The message of the error when another process holds the lock for longer.
-const BEING_MIGRATED: &str = "another process migrates the database";
 
 impl Store {
     /// Runs the steps that this database has not seen.
     ///
     /// # Errors
-    /// Any error of the database; that another process is migrating it ([`is_in_use`]); that another version of georoom
+    /// Any error of the database; that another process is migrating it ([`crate::storage::is_in_use`]); that another version of georoom
     /// has made it.
-    pub async fn migrate(&self) -> Result<(), ConnectError> {
-        self.write.pool.changed(self.run_steps()).await?;
+    pub async fn migrate(&self) -> DbResult<()> {
+        self.writer.pool.renew_if_read_only(self.run_steps()).await?;
         self.is_migrated.store(true, Ordering::Release);
         Ok(())
     }
@@ -34,7 +32,7 @@ impl Store {
     /// Runs the steps while no other process does. On SQLite the transaction keeps others out. On MySQL, where each
     /// statement commits by itself, a named lock of the transaction's connection does.
     async fn run_steps(&self) -> DbResult<()> {
-        let tx = self.write.pool.now().begin_with_options(immediate()).await?;
+        let tx = self.writer.pool.current().begin_with_options(immediate()).await?;
         if self.backend() != DatabaseBackend::MySql {
             run_unseen(&tx).await?;
             return tx.commit().await;
@@ -44,7 +42,7 @@ impl Store {
         // 0 is a timeout; NULL is an error, such as a lack of memory.
         let is_locked = answer.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()?.flatten();
         if is_locked != Some(1) {
-            return Err(DbErr::Custom(BEING_MIGRATED.to_owned()));
+            return Err(being_migrated());
         }
         let done = run_unseen(&tx).await;
         // The connection lives on and would keep the lock.
@@ -70,9 +68,4 @@ fn made_by_another_version(step: &str) -> DbErr {
         "the database was made by another version of georoom: its step {step} is unknown; \
          use that version or an empty database"
     ))
-}
-
-/// Is another process using the database, which will soon be done? Several may start at once.
-pub fn is_in_use(error: &ConnectError) -> bool {
-    matches!(error, DbErr::Custom(text) if text == BEING_MIGRATED) || is_sqlite_busy(error)
 }

@@ -1,13 +1,20 @@
-//! Connections to the database: opening, dividing, replacing them, and whether they can be used.
+//! Connections to the database: [`Store`] and what it is made of.
 
 mod address;
-mod connect;
 mod connections;
+mod health;
+mod in_step;
 mod migrate;
+mod options;
 mod readiness;
+mod reads;
+mod replaceable;
+mod session;
+mod store;
+mod writer_connection;
+mod writes;
 
 pub use address::explain;
-pub(super) use connect::SEARCH_HINT;
-pub use connect::{ConnectError, Store};
-pub use migrate::is_in_use;
-pub use readiness::Readiness;
+pub use health::Readiness;
+pub(super) use reads::SEARCH_HINT;
+pub use store::Store;

@@ -48,6 +48,6 @@ impl Store {
             tx.commit().await?;
             Ok(Some(access))
         };
-        self.answered(read).await
+        self.read(read).await
     }
 }

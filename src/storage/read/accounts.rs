@@ -81,7 +81,7 @@ impl Store {
     pub async fn names_of(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>> {
         let (mut known, others) = self.names.of(users);
         for some in others.chunks(TOGETHER) {
-            known.append(&mut self.answered(|| async { written(&self.reader()?, some).await }).await?);
+            known.append(&mut self.read(|| async { written(&self.reader()?, some).await }).await?);
         }
         Ok(known)
     }

@@ -113,7 +113,7 @@ impl Store {
     /// `storage_unavailable`, `internal`.
     pub async fn history(&self, id: LocationId, since: u64, limit: u64) -> Result<Option<Past>> {
         let read = || async {
-            let tx = self.lister()?.begin().await?;
+            let tx = self.list_reader()?.begin().await?;
             let Some(head) = locations::versions(&tx, &[id]).await?.pop() else { return Ok(None) };
             let sizes = sizes(&tx, id, since + 1, limit, Order::OldestFirst).await?;
             let bytes: Vec<_> = sizes.iter().map(|size| size.bytes as usize).collect();
@@ -131,7 +131,7 @@ impl Store {
             tx.commit().await?;
             Ok(Some(past))
         };
-        self.listed(read).await
+        self.read_list(read).await
     }
 
     /// Reads the next piece of a page of history.
@@ -145,7 +145,8 @@ impl Store {
         }
         let (id, piece) = (past.id, past.next_piece());
         let (Some(first), Some(last)) = (piece.first(), piece.last()) else { return Ok(Vec::new()) };
-        let versions = self.listed(async || between(&self.lister()?, id, *first, *last).await).await?;
+        let versions =
+            self.read_list(async || between(&self.list_reader()?, id, *first, *last).await).await?;
         if versions.iter().map(|location| location.version).ne(piece.iter().copied()) {
             return Err(Error::internal(format!(
                 "versions {first} to {last} of location {id} are not all there any more"
@@ -174,7 +175,7 @@ impl Store {
                 tx.commit().await?;
                 Ok(versions)
             };
-            let versions = self.answered(read).await?;
+            let versions = self.read(read).await?;
             if !versions.is_empty() {
                 return Ok(Some(versions));
             }

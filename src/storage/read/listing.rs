@@ -114,8 +114,8 @@ impl Store {
     /// `storage_unavailable`, `internal`.
     pub async fn locations(&self, seen_by: &Caller, page: Page) -> Result<(Listing, u64)> {
         let mut entries = match page.is_deep() {
-            true => self.searched(async || newest(&self.lister()?, seen_by, page).await).await?,
-            false => self.listed(async || newest(&self.lister()?, seen_by, page).await).await?,
+            true => self.search(async || newest(&self.list_reader()?, seen_by, page).await).await?,
+            false => self.read_list(async || newest(&self.list_reader()?, seen_by, page).await).await?,
         };
         // Not ORDER BY: MySQL would sort the geometries along, and has not the memory for large ones.
         entries.sort_unstable_by_key(|entry| std::cmp::Reverse((entry.created_at, entry.id)));
@@ -148,7 +148,7 @@ impl Store {
             true => HashMap::new(),
             false => {
                 let seen_by = &listing.seen_by;
-                self.listed(async || rows_of(&self.lister()?, seen_by, &missing).await).await?
+                self.read_list(async || rows_of(&self.list_reader()?, seen_by, &missing).await).await?
             }
         };
         let mut piece = Vec::with_capacity(piece_len);

@@ -44,7 +44,7 @@ impl Store {
     /// `storage_unavailable`, `internal`.
     pub async fn location(&self, id: LocationId) -> Result<Option<Location>> {
         let read = async || Entity::find_by_id(id.get() as i64).one(&self.reader()?).await;
-        self.answered(read).await?.map(Location::try_from).transpose()
+        self.read(read).await?.map(Location::try_from).transpose()
     }
 
     /// Where those of some locations stand that are there.
@@ -52,7 +52,7 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn versions(&self, ids: &[LocationId]) -> Result<Vec<Head>> {
-        self.answered(|| async { versions(&self.reader()?, ids).await }).await
+        self.read(|| async { versions(&self.reader()?, ids).await }).await
     }
 }
 

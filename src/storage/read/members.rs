@@ -60,7 +60,7 @@ impl Store {
             })
             .transpose()
         };
-        self.answered(read).await
+        self.read(read).await
     }
 
     /// The members of a location, longest first, then by id.
@@ -82,7 +82,7 @@ impl Store {
             });
             member.collect()
         };
-        let mut members: Vec<Member> = self.answered(read).await?;
+        let mut members: Vec<Member> = self.read(read).await?;
         // What was said last may not be written down yet.
         let (said, _) = self.names.of(&members.iter().map(|member| member.user).collect::<Vec<_>>());
         let mut said = said.into_iter().peekable();

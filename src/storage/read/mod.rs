@@ -10,4 +10,5 @@ pub mod notifications;
 pub mod pieces;
 pub mod search;
 pub mod shares;
+pub mod total_cache;
 pub mod totals;

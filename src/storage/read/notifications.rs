@@ -67,7 +67,7 @@ impl Store {
             tx.commit().await?;
             Ok(Notifications { page, total, unread })
         };
-        self.answered(read).await
+        self.read(read).await
     }
 
     /// Notes that a notification is read; `None`: its user has no such one.
@@ -76,7 +76,7 @@ impl Store {
     /// `storage_unavailable`, `internal`.
     pub async fn read_notification(&self, of: UserId, id: u64) -> Result<Option<Notification>> {
         let now = Timestamp::now().as_millis() as u64;
-        self.beside_the_writer(move |tx| {
+        self.write_outside_queue(move |tx| {
             Box::pin(async move {
                 let sql =
                     "UPDATE notification SET read_at = ? WHERE user_id = ? AND id = ? AND read_at IS NULL";
@@ -95,7 +95,7 @@ impl Store {
     /// `storage_unavailable`, `internal`.
     pub async fn read_notifications(&self, of: UserId) -> Result<()> {
         let now = Timestamp::now().as_millis() as u64;
-        self.beside_the_writer(move |tx| {
+        self.write_outside_queue(move |tx| {
             Box::pin(async move {
                 let sql = "UPDATE notification SET read_at = ? WHERE user_id = ? AND read_at IS NULL";
                 tx.execute_raw(statement(tx, sql, [now, of.get()])).await.map(drop)

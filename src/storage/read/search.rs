@@ -2,7 +2,7 @@
 //!
 //! A few small candidates are kept whole and answered from, in one statement. Else a few bytes are kept of each
 //! match, whatever its size, of no more matches than the page can need. Searches have connections and a total time of
-//! their own ([`Store::searched`]); whose turn it is, the service decides.
+//! their own ([`Store::search`]); whose turn it is, the service decides.
 
 use std::{borrow::Cow, cmp::Ordering, collections::HashMap, fmt::Write as _, sync::Arc};
 
@@ -23,7 +23,7 @@ use crate::{
     },
     heavy,
     storage::{
-        error::{DbResult, in_time},
+        error::DbResult,
         geometry::Plane,
         index,
         pool::{SEARCH_HINT, Store},
@@ -131,7 +131,7 @@ impl Store {
                 few => Ok(few),
             }
         };
-        let Some(mut entries) = self.searched(search).await? else {
+        let Some(mut entries) = self.search(search).await? else {
             let detail = "too many locations come before this page; ask for a smaller area";
             return Err(Error::new(Code::InvalidParameter, detail));
         };
@@ -168,11 +168,11 @@ impl Store {
     ) -> DbResult<Option<Vec<Entry>>> {
         let limit = format!(" LIMIT {}", FEW + 1);
         let statement = self.candidates(&columns(FEW_BYTES), seen_by, rects, &limit);
-        let lister = self.lister()?;
-        let mut candidates = in_time(lister.stream_raw(statement)).await?;
+        let lister = self.list_reader()?;
+        let mut candidates = self.wait_in_search(lister.stream_raw(statement)).await?;
         let mut ranking = Ranking { filter, wanted: usize::MAX, passed: Vec::new() };
         let (mut seen, mut entries) = (0, HashMap::new());
-        while let Some(row) = in_time(candidates.try_next()).await? {
+        while let Some(row) = self.wait_in_search(candidates.try_next()).await? {
             let entry = entry(&row, FEW_BYTES)?;
             seen += 1;
             if seen > FEW || entry.bytes > FEW_BYTES {
@@ -202,14 +202,14 @@ impl Store {
         page: Page,
     ) -> DbResult<Option<Vec<Entry>>> {
         // A snapshot, so that what is found is what is shown, as far as it is read with the page.
-        let tx = in_time(self.lister()?.begin()).await?;
+        let tx = self.wait_in_search(self.list_reader()?.begin()).await?;
         let wanted = usize::try_from(page.offset + page.limit).unwrap_or(usize::MAX);
         let ranking = Ranking { filter, wanted, passed: Vec::new() };
         let Some(ranking) = self.ranked(&tx, seen_by, rects, filter, ranking).await? else { return Ok(None) };
         let page = ranking.page(page);
         let ids: Vec<_> = page.iter().map(|passed| passed.id).collect();
-        let entries = in_time(entries_of(&tx, &ids)).await?;
-        in_time(tx.commit()).await?;
+        let entries = self.wait_in_search(entries_of(&tx, &ids)).await?;
+        self.wait_in_search(tx.commit()).await?;
         Ok(Some(in_order(page, entries.into_iter().map(|entry| (entry.id, entry)).collect())))
     }
 
@@ -223,8 +223,8 @@ impl Store {
     ) -> DbResult<Option<Ranking<'a>>> {
         let columns = "location.id, location.created_at, location.geometry";
         let statement = self.candidates(columns, seen_by, rects, "");
-        let mut candidates = in_time(tx.stream_raw(statement)).await?;
-        while let Some(row) = in_time(candidates.try_next()).await? {
+        let mut candidates = self.wait_in_search(tx.stream_raw(statement)).await?;
+        while let Some(row) = self.wait_in_search(candidates.try_next()).await? {
             let (id, created_at): (i64, i64) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
             let Ok(Plane(geometry)) = row.try_get_by_index(2) else {
                 log_unreadable(id, "its geometry");

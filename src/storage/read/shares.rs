@@ -73,7 +73,7 @@ impl Store {
             let now = Timestamp::now().as_millis() as u64;
             count(&db, statement(&db, sql, [guest.share.0, guest.location.get(), now])).await
         };
-        Ok(self.answered(read).await? > 0)
+        Ok(self.read(read).await? > 0)
     }
 
     /// The shares of a location that have not ended, oldest first.
@@ -96,7 +96,7 @@ impl Store {
             uses: row.uses as u64,
             last_used_at: row.last_used_at.map(Timestamp::from_millis),
         };
-        Ok(self.answered(read).await?.into_iter().map(share).collect())
+        Ok(self.read(read).await?.into_iter().map(share).collect())
     }
 
     /// The share with this hash of its secret; it may have ended.
@@ -104,7 +104,7 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn share_by_hash(&self, token_hash: &[u8; 32]) -> Result<Option<StoredShare>> {
-        let row = self.answered(|| async { by_hash(&self.reader()?, token_hash).await }).await?;
+        let row = self.read(|| async { by_hash(&self.reader()?, token_hash).await }).await?;
         let Some(row) = row else { return Ok(None) };
         let location = LocationId::new(row.location_id as u64);
         let location = location.ok_or_else(|| Error::internal("share.location_id is that of no location"))?;

@@ -4,12 +4,8 @@
 //! larger count is kept for a second; above [`COUNTED`] one list is counted at a time, and its count is kept for
 //! longer, in proportion to what it took.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
-use parking_lot::Mutex;
 use sea_orm::{Statement, Value};
 
 use super::listing::{limited_to, seen};
@@ -25,41 +21,6 @@ use crate::{
 const COUNTED_ANEW: u64 = 1_000;
 /// Up to so many are counted by whoever asks, without a turn.
 const COUNTED: u64 = 10_000;
-/// How long a count of more is kept at least.
-const KEPT: Duration = Duration::from_secs(1);
-/// It is kept for so many times what it took, so that counting takes at most a twentieth of one connection.
-const KEPT_TIMES: u32 = 20;
-
-/// Counts of long lists: of everything (`None`), or of what one user sees.
-#[derive(Debug, Default)]
-pub struct Totals {
-    /// Written after each count. Those that are not good any more are removed then, so it is bounded by how many
-    /// counts of over [`COUNTED_ANEW`] rows fit into the time they are kept.
-    kept: Mutex<HashMap<Option<i64>, Total>>,
-    /// Held while a long list is counted: one at a time, and whoever waits finds the count of who was before.
-    turn: tokio::sync::Mutex<()>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Total {
-    locations: u64,
-    good_until: Instant,
-}
-
-impl Totals {
-    fn kept(&self, list: Option<i64>) -> Option<u64> {
-        let kept = self.kept.lock();
-        kept.get(&list).filter(|total| Instant::now() < total.good_until).map(|total| total.locations)
-    }
-
-    fn keep(&self, list: Option<i64>, locations: u64, took: Duration) {
-        let now = Instant::now();
-        let mut kept = self.kept.lock();
-        kept.retain(|_, total| now < total.good_until);
-        kept.insert(list, Total { locations, good_until: now + KEPT.max(took * KEPT_TIMES) });
-    }
-}
-
 impl Store {
     /// How many locations somebody sees in lists. Exact up to 1,000, from there as it was a moment ago.
     ///
@@ -69,25 +30,26 @@ impl Store {
         let list = limited_to(seen_by);
         // Nobody else's list begins with NULL, so a guest's empty one may be kept as well.
         let key = list.as_ref().map(|user| user.unwrap_or(-1));
-        if let Some(total) = self.totals.kept(key) {
+        if let Some(total) = self.totals.get(key) {
             return Ok(total);
         }
         let (few, started) = (count_of(list, Some(COUNTED + 1)), Instant::now());
-        let few = self.listed(|| async { count(&self.lister()?, self.statement(&few)).await }).await?;
+        let few =
+            self.read_list(|| async { count(&self.list_reader()?, self.statement(&few)).await }).await?;
         if few <= COUNTED {
             if few > COUNTED_ANEW {
-                self.totals.keep(key, few, started.elapsed());
+                self.totals.insert(key, few, started.elapsed());
             }
             return Ok(few);
         }
-        let _turn = self.totals.turn.lock().await;
-        if let Some(total) = self.totals.kept(key) {
+        let _turn = self.totals.wait_for_turn().await;
+        if let Some(total) = self.totals.get(key) {
             return Ok(total);
         }
         let (all, started) = (count_of(list, None), Instant::now());
-        let all = || async { count(&self.lister()?, self.statement(&all)).await };
-        let total = self.searched(all).await?;
-        self.totals.keep(key, total, started.elapsed());
+        let all = || async { count(&self.list_reader()?, self.statement(&all)).await };
+        let total = self.search(all).await?;
+        self.totals.insert(key, total, started.elapsed());
         Ok(total)
     }
 

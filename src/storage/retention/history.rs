@@ -157,7 +157,7 @@ impl Store {
         let values = [Value::from(last), Value::from(PAGE)];
         let page = Statement::from_sql_and_values(self.backend(), sql, values);
         let read = || async { Oldest::find_by_statement(page.clone()).all(&self.reader()?).await };
-        let page = self.asked(read).await?;
+        let page = self.read_raw(read).await?;
         let too_old = cutoff(keep);
         due.extend(page.iter().filter_map(|oldest| {
             let head = oldest.head.map(|head| head as u64);
@@ -174,7 +174,7 @@ impl Store {
     async fn trim(&self, due: &[Due], keep: &History) -> Result<(), DbErr> {
         let mut due = due.to_vec();
         while !due.is_empty() {
-            let steps = self.beside_the_writer(|tx| {
+            let steps = self.write_outside_queue(|tx| {
                 let (due, keep) = (due.clone(), *keep);
                 Box::pin(async move {
                     let mut left = Vec::new();

@@ -156,7 +156,7 @@ impl Store {
             db.query_all_raw(statement(&db, sql, [from, PAGE])).await
         };
         let mut last = None;
-        for row in self.asked(read).await? {
+        for row in self.read_raw(read).await? {
             let (user, oldest): (i64, i64) = row.try_get_many_by_index()?;
             last = Some(user as u64);
             if of_all || oldest as u64 / OF_ONE_NOTICE <= too_old {
@@ -251,7 +251,7 @@ impl Store {
 
     async fn removed<const N: usize>(&self, sql: impl Into<String>, numbers: [u64; N]) -> DbResult<u64> {
         let sql = sql.into();
-        self.beside_the_writer(move |tx| {
+        self.write_outside_queue(move |tx| {
             let sql = sql.clone();
             Box::pin(async move { Ok(tx.execute_raw(statement(tx, &sql, numbers)).await?.rows_affected()) })
         })
@@ -265,7 +265,7 @@ impl Store {
             let rows = db.query_all_raw(statement(&db, sql, numbers)).await?;
             rows.iter().map(|row| Ok(row.try_get_by_index::<i64>(0)? as u64)).collect::<DbResult<Vec<_>>>()
         };
-        self.asked(read).await
+        self.read_raw(read).await
     }
 
     /// The id a statement asks for; 0: there is none.
@@ -274,7 +274,7 @@ impl Store {
             let db = self.reader()?;
             count(&db, statement(&db, sql, numbers)).await
         };
-        self.asked(read).await
+        self.read_raw(read).await
     }
 }
 

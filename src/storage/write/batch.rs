@@ -163,10 +163,10 @@ struct Shape {
 impl Store {
     /// Carries out acts, in their order, and commits them together.
     pub async fn attempt(&self, acts: &[Act], locked: Locked) -> std::result::Result<Outcomes, Failure> {
-        let (tx, mut outcomes) = self.written(self.carry_out(acts, locked)).await?;
+        let (tx, mut outcomes) = self.on_writer(self.carry_out(acts, locked)).await?;
         let order = self.order.clone().lock_owned().await;
         // A panic here says as little about what was committed as a connection that breaks.
-        let committed = AssertUnwindSafe(self.written(tx.commit())).catch_unwind().await;
+        let committed = AssertUnwindSafe(self.on_writer(tx.commit())).catch_unwind().await;
         match committed.unwrap_or_else(|_| Err(DbErr::Custom("panic at COMMIT".into()))) {
             Ok(()) => {
                 outcomes.order = Some(order);
@@ -300,7 +300,7 @@ impl Store {
             let members = notices::some_members(&tx, &listed, None).await?;
             Ok((tx, rows, kept, members))
         };
-        let (tx, rows, kept, members) = self.written(ask).await?;
+        let (tx, rows, kept, members) = self.on_writer(ask).await?;
         let row = |id| rows.get(&id).and_then(Option::as_ref);
         let is = row(location.id);
         let was_counted = is.is_some_and(|is| is.location.version >= location.version);
@@ -327,7 +327,7 @@ impl Store {
             *order = Some(self.order.clone().lock_owned().await);
         }
         // Nothing was changed.
-        let _ = self.written(tx.rollback()).await;
+        let _ = self.on_writer(tx.rollback()).await;
         Ok(fate)
     }
 }

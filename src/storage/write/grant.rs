@@ -231,7 +231,7 @@ impl Store {
     ) -> Result<(T, Vec<Event>, InOrder)> {
         let turn = timeout(STATEMENT_TIMEOUT, self.turn.clone().lock_owned()).await;
         let turn = turn.map_err(|_| Error::database_away())?;
-        let store = self.apart();
+        let store = self.large_writer();
         let task = tokio::spawn(async move {
             let _turn = turn;
             let (mut tries, mut at) = (0, Try::Clean);
@@ -256,10 +256,10 @@ impl Store {
                         Err(Fault::Failed(error)) => Err(error),
                     }
                 };
-                let error = match store.written(begun).await {
+                let error = match store.on_writer(begun).await {
                     Ok((tx, Ok(Some((done, news))))) => {
                         let order = store.order.clone().lock_owned().await;
-                        match store.written(tx.commit()).await {
+                        match store.on_writer(tx.commit()).await {
                             Ok(()) => return Ok((done, news, order)),
                             Err(error) => {
                                 if !is_deadlock(&error) {
@@ -273,12 +273,12 @@ impl Store {
                     }
                     Ok((tx, Ok(None))) => {
                         let order = store.order.clone().lock_owned().await;
-                        let _ = store.written(tx.rollback()).await;
+                        let _ = store.on_writer(tx.rollback()).await;
                         let (done, news) = unsure.take().expect("what is stored was sent");
                         return Ok((done, news, order));
                     }
                     Ok((tx, Err(refused))) => {
-                        let _ = store.written(tx.rollback()).await;
+                        let _ = store.on_writer(tx.rollback()).await;
                         return Err(refused);
                     }
                     Err(error) if may_try_again(&error) => error,

@@ -106,7 +106,7 @@ impl Writer {
             watched.spawn((committing, queue), |(committing, queue)| committing.run(queue).boxed());
             changes
         };
-        let large = store.writes_apart().then(|| start("large_writer", store.apart()));
+        let large = store.has_large_writer().then(|| start("large_writer", store.large_writer()));
         let small = start("writer", store);
         let large = large.unwrap_or_else(|| small.clone());
         let places = Places::default();
@@ -251,7 +251,7 @@ impl Committing {
             let tried = Instant::now();
             match self.try_to_commit(&part.acts, &mut locked).await {
                 Ok(outcomes) => {
-                    self.store.writes.record_succeeded();
+                    self.store.write_health.record_succeeded();
                     self.counts.commit.observe(tried.elapsed());
                     self.most = (self.most * 2).min(BATCH);
                     // Published before they are answered: once every write is answered, every event is
@@ -271,7 +271,7 @@ impl Committing {
                     parts.extend([right, part]);
                 }
                 Err(Failure::Undone(error)) => {
-                    self.store.writes.record_failed(&error);
+                    self.store.write_health.record_failed(&error);
                     away_now = is_away(&error);
                     if is_silence(&error) {
                         // It may only be too slow for so many at once.
@@ -280,7 +280,7 @@ impl Committing {
                     part.refuse(domain_error(error));
                 }
                 Err(Failure::Unconfirmed(outcomes, error)) => {
-                    self.store.writes.record_failed(&error);
+                    self.store.write_health.record_failed(&error);
                     away_now = true;
                     let (acts, stays) = (std::mem::take(&mut part.acts), std::mem::take(&mut part.stays));
                     let held = self.hold_created(&acts, &outcomes, stays.first());
@@ -312,7 +312,7 @@ impl Committing {
                     warn!(%error, "it cannot be found out what became of a COMMIT")
                 }
                 Err(error) => {
-                    self.store.writes.record_failed(&error);
+                    self.store.write_health.record_failed(&error);
                     warn!(%error, "it cannot be found out yet what became of a COMMIT");
                     self.unsure = Some((acts, outcomes, passages));
                     return Err(Away);

@@ -1,0 +1,104 @@
+//! Reading: each read has its time, is tried again where that helps, and replaces connections that have fallen silent.
+
+use std::time::Duration;
+
+use futures_util::TryFutureExt;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    replaceable::Pool,
+    store::{POLL_INTERVAL, Store},
+};
+use crate::{
+    domain::error::{Code, Error, Result},
+    storage::error::{DbResult, TRIES, domain_error, in_time, is_broken, is_out_of_connections},
+};
+
+/// How long a list that is searched for may take from its first statement until all it shows is found.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Stands behind the first SELECT of a search and repeats [`SEARCH_TIMEOUT`]: MySQL then stops the statement by itself
+/// when nobody waits for it any more.
+pub(in crate::storage) const SEARCH_HINT: &str = "/*+ MAX_EXECUTION_TIME(5000) */";
+/// How long a read waits if MySQL grants no connection: one of this process's own may come free.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Store {
+    /// Waits for what `read` reads over [`Store::reader`].
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub(in crate::storage) fn read<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = Result<T>>
+    where
+        F: Future<Output = DbResult<T>>,
+    {
+        self.read_raw(read).map_err(domain_error)
+    }
+
+    /// Does the same with the database's own errors.
+    pub(in crate::storage) fn read_raw<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = DbResult<T>>
+    where
+        F: Future<Output = DbResult<T>>,
+    {
+        // Boxed: every request that might read would else carry the read's kilobytes in its future.
+        self.reads.renew_if_silent(Box::pin(in_time(self.retry(&self.reads, read))))
+    }
+
+    /// Waits for what `read` reads over [`Store::list_reader`].
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub(in crate::storage) async fn read_list<T, F>(&self, read: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = DbResult<T>>,
+    {
+        let read = Box::pin(in_time(self.retry(&self.lists, read)));
+        self.lists.renew_if_silent(read).await.map_err(domain_error)
+    }
+
+    /// Waits for what `search` finds over [`Store::list_reader`]. It computes besides waiting for the database, and is
+    /// stopped with its statement when both together take too long.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub(in crate::storage) async fn search<T, F>(&self, search: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = DbResult<T>>,
+    {
+        let search = Box::pin(self.retry(&self.lists, search));
+        let found = timeout(SEARCH_TIMEOUT, self.lists.renew_if_silent(search));
+        found.await.map_or_else(|_| Err(too_long()), |found| found.map_err(domain_error))
+    }
+
+    /// Waits for one answer of a search that reads several, not longer than for any other statement.
+    pub(in crate::storage) async fn wait_in_search<T>(
+        &self,
+        answer: impl Future<Output = DbResult<T>>,
+    ) -> DbResult<T> {
+        in_time(self.lists.watch_to_end(answer)).await
+    }
+
+    /// Reads over `pool`. A connection that broke while it was idle fails at its next use, so the read is tried again
+    /// over others. If MySQL grants no connection, it waits for one.
+    pub(super) async fn retry<T, F>(&self, pool: &Pool, read: impl Fn() -> F) -> DbResult<T>
+    where
+        F: Future<Output = DbResult<T>>,
+    {
+        let (mut tries, until) = (1, Instant::now() + CONNECTION_TIMEOUT);
+        loop {
+            self.gate.wait_until_open().await;
+            match pool.watch_to_end(read()).await {
+                Err(error) if is_broken(&error) && tries < TRIES => tries += 1,
+                Err(error) if is_out_of_connections(&error) && Instant::now() < until => {
+                    sleep(POLL_INTERVAL).await
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+fn too_long() -> Error {
+    let detail =
+        "the list takes too long to find; ask for a smaller area, or for a page nearer to the beginning";
+    Error::new(Code::StorageUnavailable, detail).after(SEARCH_TIMEOUT)
+}
