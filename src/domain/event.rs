@@ -8,7 +8,6 @@ use super::{
     id::{LocationId, UserId},
     location::Committed,
     notification::AddressedNotice,
-    presence::{ActiveUser, PresenceChange},
 };
 
 /// One change. Events of one location come in the order of their commits, those of a user or a room in the order in
@@ -28,10 +27,6 @@ pub enum Event {
         /// The number of such changes of the location so far, this one included.
         grants: u64,
     },
-    /// A user has entered or left a room, or the number of its sockets has changed.
-    PresenceChanged(PresenceChange),
-    /// Users have connected, disconnected or changed their names: their new rows in the list of active users.
-    ActiveUsersChanged(Vec<ActiveUser>),
     /// The lists of locations that some users see have changed.
     ListChanged {
         /// The change.

@@ -1,6 +1,9 @@
-//! Connecting and disconnecting: who may, and as whom.
+//! Connecting to the main namespace: who may, and as which user.
+//!
+//! Everything is installed in the middleware, before the client is told that it is connected: an event that it sends the
+//! moment after would find no handler.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use serde_json::Value;
 use socketioxide::{
@@ -12,28 +15,25 @@ use socketioxide::{
 use tracing::info;
 
 use super::{
-    client,
-    rooms::Rooms,
+    client::{Client, Clients},
+    disconnect::disconnected,
     socket::session::log_name,
-    wire::{connection::Connection, connections::Connections, end_reason::EndReason, refusal},
+    wire::{connection::Connection, connections::Connections, refusal},
 };
 use crate::{
     domain::{
         error::{Code, Error, Result},
-        id::LocationId,
         json::Plain,
     },
-    net::{bearer::bearer, client::Client},
-    service::{access::Credentials, limits::payer},
+    net::{self, bearer::bearer},
+    service::{
+        access::{Credentials, Identity},
+        limits::{SocketPermit, payer},
+    },
 };
 
-/// Rooms of one line of the log.
-const LISTED: usize = 20;
-
 /// Takes sockets on the main namespace.
-pub fn install(io: &SocketIo, rooms: Arc<Rooms>, connections: Arc<Connections>) {
-    // In the middleware, before the client hears that it is connected: an event it sends the moment
-    // after would find no handler.
+pub fn install(io: &SocketIo, clients: Arc<Clients>, connections: Arc<Connections>) {
     let on_connecting = async move |socket: SocketRef, TryData(auth): TryData<Plain>| {
         let connection = socket
             .req_parts()
@@ -42,90 +42,77 @@ pub fn install(io: &SocketIo, rooms: Arc<Rooms>, connections: Arc<Connections>) 
             .cloned()
             .unwrap_or_else(|| connections.create());
         connections.insert(socket.id, &connection);
-        let admitted = async {
-            if connection.is_closing() {
-                return Err(Error::new(Code::Unauthorized, "this connection is ending"));
-            }
-            let shown = || credentials(&socket, &auth.unwrap_or_default().0);
-            let identity = rooms.service.identify(from(&socket), shown).await?;
-            let user = identity.as_ref().and_then(|identity| identity.caller.account());
-            let permit = rooms.service.limits.admit_socket(user, from(&socket))?;
-            connection.identify(payer(user, from(&socket)));
-            Ok((identity, permit))
-        };
-        let (identity, permit) = admitted.await.map_err(|error: Error| {
-            info!(socket = log_name(&socket), client = %from(&socket), code = error.code.as_str(), "refused");
-            rooms.counts.refusals.count(error.code);
+        let admitted = admit(&clients, &socket, &connection, || auth.unwrap_or_default().0).await;
+        let (identity, permit) = admitted.map_err(|error| {
+            let client = address(&socket);
+            info!(socket = log_name(&socket), %client, code = error.code.as_str(), "refused");
+            clients.refusals.count(error.code);
             // Clients 2.x would stay connected to nothing, and others could.
             connections.abort_soon(&connection);
             refusal::text(&error, socket.protocol())
         })?;
-        let client = client::Client::install(&socket, identity, permit, connection.clone(), rooms.clone());
+        let client = Client::install(&clients, &socket, identity, permit, connection.clone());
         socket.extensions.insert(client.clone());
         let connections = connections.clone();
         socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
-            // A connection without a socket would be nobody's, and count for nobody.
+            // A connection without a socket would belong to nobody, and count against no limit.
             connections.abort_soon(&connection);
-            ended(&socket, &client, reason);
+            disconnected(&socket, &client, reason);
         });
         Ok::<(), String>(())
     };
-    let on_connected = async move |socket: SocketRef, Extension(client): Extension<Arc<client::Client>>| {
-        info!(
-            socket = log_name(&socket),
-            client = %from(&socket),
-            transport = match socket.transport_type() {
-                TransportType::Websocket => "websocket",
-                TransportType::Polling => "polling",
-            },
-            protocol = match socket.protocol() {
-                ProtocolVersion::V4 => 4,
-                ProtocolVersion::V5 => 5,
-            },
-            user = %client.session.name(),
-            "connect"
-        );
-        client.place(&socket);
-        client.register(&socket);
-        client.expire(&socket);
-        client.work(&socket).await;
+    let on_connected = async move |socket: SocketRef, Extension(client): Extension<Arc<Client>>| {
+        log_connect(&socket, &client);
+        client.begin(socket).await;
     };
     io.ns("/", on_connected.with(on_connecting));
 }
 
-/// A socket is gone.
-fn ended(socket: &SocketRef, client: &client::Client, reason: DisconnectReason) {
-    let for_good = reason == DisconnectReason::ClientNSDisconnect;
-    let Some(rooms) = client.disconnected(socket, for_good) else { return };
+/// Finds out which user a socket belongs to, and whether it may connect. From then on, what waits for it is held against
+/// that user's budget.
+async fn admit(
+    clients: &Clients,
+    socket: &SocketRef,
+    connection: &Arc<Connection>,
+    auth: impl FnOnce() -> Value,
+) -> Result<(Option<Identity>, SocketPermit)> {
+    if connection.is_closing() {
+        return Err(Error::new(Code::Unauthorized, "this connection is ending"));
+    }
+    let (service, address) = (&clients.service, address(socket));
+    let identity = service.identify(address, || credentials(socket, &auth())).await?;
+    let user = identity.as_ref().and_then(|identity| identity.caller.account());
+    let permit = service.limits.admit_socket(user, address)?;
+    connection.identify(payer(user, address));
+    Ok((identity, permit))
+}
+
+fn log_connect(socket: &SocketRef, client: &Client) {
     info!(
         socket = log_name(socket),
-        user = %client.session.name(),
-        reason = client.outbox.connection().end_reason().map_or_else(|| reason_code(reason), why_code),
-        client = %from(socket),
-        connected_s = client.session.since.elapsed().as_secs(),
-        rooms = %listed(&rooms),
-        "disconnect"
+        client = %address(socket),
+        transport = match socket.transport_type() {
+            TransportType::Websocket => "websocket",
+            TransportType::Polling => "polling",
+        },
+        protocol = match socket.protocol() {
+            ProtocolVersion::V4 => 4,
+            ProtocolVersion::V5 => 5,
+        },
+        user = %client.log_user(),
+        "connect"
     );
 }
 
-/// The server has closed these: their handlers are not told.
-pub fn closed(sockets: &[SocketRef]) {
-    for socket in sockets {
-        if let Some(client) = socket.extensions.get::<Arc<client::Client>>() {
-            ended(socket, &client, DisconnectReason::ClosingServer);
-        }
-    }
+/// Returns the address that a socket connects from.
+fn address(socket: &SocketRef) -> IpAddr {
+    net::client::Client::address(socket.req_parts().extensions.get())
 }
 
-/// The address it came from.
-fn from(socket: &SocketRef) -> IpAddr {
-    Client::address(socket.req_parts().extensions.get())
-}
-
-/// What a socket shows: in the handshake's `auth`, in the query (clients 2.x, Postman), or as a header.
+/// Reads what a socket shows: in the handshake's `auth`, in the query (clients 2.x, Postman), or as a header.
 ///
 /// # Errors
-/// `invalid_token`, `invalid_share`, `invalid_share_password`.
+/// `invalid_token`, `invalid_share`, `invalid_share_password`, `unauthorized`.
 fn credentials(socket: &SocketRef, auth: &Value) -> Result<Credentials> {
     let request = socket.req_parts();
     let query = request.uri.query().unwrap_or_default();
@@ -146,41 +133,4 @@ fn credentials(socket: &SocketRef, auth: &Value) -> Result<Credentials> {
         return Err(Error::new(Code::Unauthorized, "auth must be an object, such as {\"token\": \"…\"}"));
     }
     Ok(Credentials { token, share, password: shown("password", Code::InvalidSharePassword)? })
-}
-
-/// Rooms for the log: not all, where they are many.
-fn listed(rooms: &HashSet<LocationId>) -> String {
-    let mut rooms: Vec<_> = rooms.iter().copied().collect();
-    rooms.sort_unstable();
-    let rest = rooms.len().saturating_sub(LISTED);
-    let listed: Vec<_> = rooms.iter().take(LISTED).map(LocationId::to_string).collect();
-    listed.join(" ") + &if rest > 0 { format!(" and {rest} more") } else { String::new() }
-}
-
-/// One word for the log, where the end was our doing.
-fn why_code(why: EndReason) -> &'static str {
-    match why {
-        EndReason::Unread => "unread",
-        EndReason::AnswerLost => "answer_lost",
-        EndReason::TooMuchWaits => "too_much_waits",
-        EndReason::StalledInReplay => "stalled_in_replay",
-        EndReason::Withdrawn => "withdrawn",
-        EndReason::TokenEnded => "token_ended",
-        EndReason::Malformed => "parse_error",
-    }
-}
-
-/// The same where it was not, as Socket.IO's own servers name them.
-fn reason_code(reason: DisconnectReason) -> &'static str {
-    match reason {
-        DisconnectReason::TransportClose => "transport_close",
-        DisconnectReason::MultipleHttpPollingError => "multiple_polls",
-        DisconnectReason::PacketParsingError => "parse_error",
-        DisconnectReason::TransportError => "transport_error",
-        DisconnectReason::HeartbeatTimeout => "ping_timeout",
-        DisconnectReason::ClientNSDisconnect => "client_disconnect",
-        // Said to nobody else.
-        DisconnectReason::ServerNSDisconnect => "token_ended",
-        DisconnectReason::ClosingServer => "server_closing",
-    }
 }

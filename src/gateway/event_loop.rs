@@ -1,4 +1,4 @@
-//! From what was committed to the rooms: one task, so that a room hears of commits in their order.
+//! Takes committed events to rooms and lists. It is one task, so a room is told of commits in their order.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,127 +9,164 @@ use tokio::{
 };
 
 use super::{
-    people::list_events,
+    people::{
+        directory::Directory,
+        list_events::{self, Charge},
+    },
     rooms::{Broken, Rooms},
+    socket::outbox::{self, Blocked},
 };
-use crate::domain::{event::Event, id::LocationId, location::Committed};
+use crate::{
+    domain::{event::Event, id::LocationId, location::Committed},
+    service::Service,
+    supervise::Task,
+};
 
-/// How often what could not be sent or read is tried again.
-const CATCH_UP: Duration = Duration::from_millis(100);
-/// Events taken at once: what waits for one room goes to its members together.
-const BATCH: usize = 32;
-/// At least so long after the last time, however many sockets read again.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How often the gateway tries again to send or read what it could not before.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(100);
+/// The pause between two such rounds, however many sockets read again.
+const MIN_CATCH_UP_INTERVAL: Duration = Duration::from_millis(10);
+/// Limits the events taken at once. Versions of one location among them go to its members together.
+const MAX_BATCH_EVENTS: usize = 32;
 
-/// Forwards until stopped, and then what is still there.
-pub async fn run(
-    rooms: Arc<Rooms>,
-    mut events: mpsc::Receiver<Event>,
-    opened: Arc<Notify>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let mut catch_up = interval(CATCH_UP);
-    catch_up.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut not_before = Instant::now();
-    let mut stopping = false;
-    let mut batch = Vec::with_capacity(BATCH);
-    // Beside this task: what one room lacks holds up no other.
-    let mut reads = JoinSet::new();
-    let read = |id: LocationId| {
-        let rooms = rooms.clone();
-        async move { _ = rooms.tasks.reads.catch_async(rooms.fill(id)).await }
-    };
-    // After a panic in an event of a room.
-    let heal = |broken: Broken| {
-        let rooms = rooms.clone();
-        async move { _ = rooms.tasks.reads.catch_async(rooms.heal(broken)).await }
-    };
-    loop {
-        let is_due = async {
-            // First: an event in between ends this, and what it has taken would be lost.
-            sleep_until(not_before).await;
-            tokio::select! { _ = catch_up.tick() => {}, () = opened.notified() => {} }
-        };
-        // Fresh versions before rooms that are still at it: a small room is not to wait for large ones. But those too
-        // go on, whatever comes.
-        rooms.take_turn();
-        tokio::select! {
-            _ = &mut stopped, if !stopping => {
-                stopping = true;
-                events.close();
-            }
-            taken = events.recv_many(&mut batch, BATCH) => {
-                if taken == 0 {
-                    break;
-                }
-                forward(&rooms, &mut batch, |lacking| match lacking {
-                    Ok(lacking) => drop(reads.spawn(read(lacking))),
-                    Err(broken) => drop(reads.spawn(heal(broken))),
-                });
-            }
-            () = is_due => {
-                rooms.catch_up().into_iter().for_each(|lacking| drop(reads.spawn(read(lacking))));
-                not_before = Instant::now() + PAUSE;
-            }
-            Some(_) = reads.join_next() => {}
-            // In between, others of this thread have their turn.
-            () = yield_now(), if rooms.has_turns() => {}
-            () = rooms.turns.notified() => {}
-        }
-    }
-    while rooms.take_turn() {
-        yield_now().await;
-    }
-    reads.join_all().await;
+/// Takes events from the writer to rooms and lists.
+pub struct EventLoop {
+    pub service: Arc<Service>,
+    pub rooms: Arc<Rooms>,
+    pub directory: Arc<Directory>,
+    /// Sockets that something other than a position waits for.
+    pub blocked: Arc<Blocked>,
+    /// Notified when a socket has read and may be sent more.
+    pub opened: Arc<Notify>,
+    /// Catches a panic over one event, so that the next ones are handled.
+    pub task: Task,
+    /// Catches a panic over one read for a room.
+    pub reads: Task,
 }
 
-/// Carries a batch over to the rooms; `lacking` is told of those that have begun to lack versions, and of those
-/// for which an event panicked: the others go on.
-fn forward(rooms: &Rooms, batch: &mut Vec<Event>, mut lacking: impl FnMut(Result<LocationId, Broken>)) {
-    let watched = &rooms.tasks.forwarder;
-    // Versions of one location go together, as long as nothing but versions comes between.
-    let mut updated: Vec<Arc<Committed>> = Vec::new();
-    let send = |updated: &mut Vec<Arc<Committed>>, lacking: &mut dyn FnMut(Result<LocationId, Broken>)| {
+/// A room that needs the database before it can go on.
+enum Stuck {
+    /// The room has begun to lack versions.
+    HasGap(LocationId),
+    /// An event for the room panicked.
+    Broken(Broken),
+}
+
+impl EventLoop {
+    /// Runs until it is stopped, and then until nothing is left to be sent.
+    pub async fn run(self, mut events: mpsc::Receiver<Event>, mut stopped: oneshot::Receiver<()>) {
+        let mut catch_up = interval(CATCH_UP_INTERVAL);
+        catch_up.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut not_before = Instant::now();
+        let mut is_stopping = false;
+        let mut batch = Vec::with_capacity(MAX_BATCH_EVENTS);
+        // Reads run beside this task: what one room lacks holds up no other.
+        let mut reads = JoinSet::new();
+        loop {
+            let is_due = async {
+                // The pause comes first: an event in between ends this future, and a tick that it had taken would be lost.
+                sleep_until(not_before).await;
+                tokio::select! { _ = catch_up.tick() => {}, () = self.opened.notified() => {} }
+            };
+            // New versions are sent before rooms have further turns, because a small room is not to wait for large ones.
+            // One turn for each round lets those go on, whatever comes.
+            self.rooms.take_turn();
+            tokio::select! {
+                _ = &mut stopped, if !is_stopping => {
+                    is_stopping = true;
+                    events.close();
+                }
+                taken = events.recv_many(&mut batch, MAX_BATCH_EVENTS) => {
+                    if taken == 0 {
+                        break;
+                    }
+                    self.handle(&mut batch, |stuck| drop(reads.spawn(self.mend(stuck))));
+                }
+                () = is_due => {
+                    // What waits for a socket comes before newer positions.
+                    self.task.catch(|| outbox::flush(&self.blocked));
+                    for id in self.rooms.catch_up() {
+                        reads.spawn(self.mend(Stuck::HasGap(id)));
+                    }
+                    not_before = Instant::now() + MIN_CATCH_UP_INTERVAL;
+                }
+                Some(_) = reads.join_next() => {}
+                // Other tasks of this thread have their turn in between.
+                () = yield_now(), if self.rooms.has_unfinished() => {}
+                () = self.rooms.wait_for_unfinished() => {}
+            }
+        }
+        while self.rooms.has_unfinished() {
+            self.rooms.take_turn();
+            yield_now().await;
+        }
+        reads.join_all().await;
+    }
+
+    /// Reads what a room needs.
+    fn mend(&self, stuck: Stuck) -> impl Future<Output = ()> + Send + use<> {
+        let (rooms, task) = (self.rooms.clone(), self.reads.clone());
+        async move {
+            let _ = match stuck {
+                Stuck::HasGap(id) => task.catch_async(rooms.backfill(id)).await,
+                Stuck::Broken(broken) => task.catch_async(rooms.heal(broken)).await,
+            };
+        }
+    }
+
+    /// Handles a batch of events. Rooms that need the database before they can go on are given to `mend`.
+    fn handle(&self, batch: &mut Vec<Event>, mut mend: impl FnMut(Stuck)) {
+        // Versions of one location go together, as long as nothing but versions comes between.
+        let mut updated: Vec<Arc<Committed>> = Vec::new();
+        for event in batch.drain(..) {
+            if let Event::Updated(location) = event {
+                updated.push(location);
+                continue;
+            }
+            self.send_updates(&mut updated, &mut mend);
+            let room = match &event {
+                Event::Deleted(id) | Event::RightsChanged { id, .. } => Some(*id),
+                _ => None,
+            };
+            let handled = self.task.catch(|| self.handle_one(event));
+            if let (None, Some(id)) = (handled, room) {
+                mend(Stuck::Broken(Broken { id, version: None }));
+            }
+        }
+        self.send_updates(&mut updated, &mut mend);
+    }
+
+    fn send_updates(&self, updated: &mut Vec<Arc<Committed>>, mend: &mut impl FnMut(Stuck)) {
         updated.sort_by_key(|location| location.id);
         for versions in updated.chunk_by(|one, next| one.id == next.id) {
             let id = versions[0].id;
-            match watched.catch(|| rooms.updated(id, versions)) {
-                Some(true) => lacking(Ok(id)),
+            match self.task.catch(|| self.rooms.send_updates(id, versions)) {
+                Some(true) => mend(Stuck::HasGap(id)),
                 Some(false) => {}
-                None => lacking(Err(Broken { id, version: versions.last().map(|last| last.version) })),
+                None => {
+                    let version = versions.last().map(|last| last.version);
+                    mend(Stuck::Broken(Broken { id, version }));
+                }
             }
         }
         updated.clear();
-    };
-    for event in batch.drain(..) {
-        if let Event::Updated(location) = event {
-            updated.push(location);
-            continue;
-        }
-        send(&mut updated, &mut lacking);
-        let id = match &event {
-            Event::Deleted(id) | Event::RightsChanged { id, .. } => Some(*id),
-            _ => None,
-        };
-        let done = watched.catch(|| match event {
+    }
+
+    fn handle_one(&self, event: Event) {
+        let Self { service, rooms, directory, .. } = self;
+        match event {
             Event::Updated(_) => {}
-            Event::Deleted(id) => rooms.deleted(id),
-            Event::RightsChanged { id, change, grants } => rooms.granted(id, change, grants),
-            Event::PresenceChanged(change) => rooms.tell(&change),
-            // Who are here.
-            Event::ActiveUsersChanged(_) => rooms.people.relist(),
+            Event::Deleted(id) => rooms.close_deleted(id),
+            Event::RightsChanged { id, change, grants } => rooms.change_rights(id, change, grants),
             Event::ListChanged { change, to, and_admins, payer, is_bounded } => {
-                let account = list_events::Account { payer, is_bounded };
-                list_events::listed(rooms, &change, &rooms.people.who_see(&to, and_admins), account);
+                let recipients = directory.recipients(&to, and_admins);
+                let charge = Charge { payer, is_bounded };
+                list_events::send_list_change(&service.limits, &change, &recipients, charge);
             }
-            Event::Notified(told) => list_events::notified(&rooms.people, &told),
-            Event::Mark(number) => rooms.service.record_settled(number),
+            Event::Notified(told) => list_events::send_notification(directory, &told),
+            Event::Mark(number) => service.record_settled(number),
             #[cfg(test)]
             Event::Panic => panic!("a fault in an event"),
-        });
-        if let (None, Some(id)) = (done, id) {
-            lacking(Err(Broken { id, version: None }));
         }
     }
-    send(&mut updated, &mut lacking);
 }

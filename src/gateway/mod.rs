@@ -1,13 +1,18 @@
-//! The Socket.IO door: who connects, which rooms they are in, what they are sent.
+//! The Socket.IO door: clients connect, join rooms, and are sent what happens to locations.
 //!
-//! The only room that imports socketioxide, which does transports, handshake, heartbeat and packets.
-//! Rooms are our own (`rooms/`): who is in a room and which version its members have seen are decided
-//! under one lock, and no client can enter one except through a handler that checked.
+//! Only this module imports socketioxide, which does transports, handshake, heartbeat and packets. Rooms are our own
+//! (`rooms/`), because membership and the version that a member was sent last are decided under one lock; and a client
+//! enters a room only through a handler that has checked its right.
+//!
+//! An import goes in one direction: from this file to `connect`, from there to `client`, `event_loop` and `announcer`,
+//! then to `rooms`, `people`, `socket` and `wire`.
 
+mod announcer;
 mod client;
 mod connect;
+mod disconnect;
 mod event_loop;
-mod metrics;
+mod live;
 mod people;
 mod rooms;
 mod socket;
@@ -18,18 +23,24 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use socketioxide::{ParserConfig, SocketIo};
+use socketioxide::{ParserConfig, SocketIo, SocketIoBuilder};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{AbortHandle, JoinHandle},
     time::timeout,
 };
-use tower::{Service as TowerService, ServiceBuilder, service_fn};
+use tower::{Layer, Service as TowerService, service_fn};
 
 #[doc(hidden)]
 pub use self::socket::events::fuzz;
 use self::{
+    announcer::Announcer,
+    client::Clients,
+    event_loop::EventLoop,
+    live::LiveGateway,
+    people::directory::Directory,
     rooms::Rooms,
+    socket::outbox::Blocked,
     wire::{
         connections::Connections,
         metrics::SocketMetrics,
@@ -44,39 +55,39 @@ use crate::{
         client::TrustedProxies,
         origins::{NOT_FOR_US, Origins},
     },
-    service::Service,
+    service::{Service, refusals::Refusals},
 };
 
-/// Packets that may wait for one socket: more than `wire/flow.rs` lets be under way. Memory is taken as they
-/// come, not beforehand.
+/// Limits the packets that wait for one socket in the library. This is more than `wire/flow.rs` lets be under way.
+/// Memory is taken as they come, not beforehand.
 const SOCKET_QUEUE: usize = 4_096;
-/// What a WebSocket reads into, from the start and for good; a longer frame gets as much as it needs, but comes in
-/// by so many bytes at a time, which for the largest message is 512 reads.
+/// The bytes into which a WebSocket reads, from the start and for good. A longer frame gets as much as it needs, but comes
+/// in by this many bytes at a time, which for the largest message is 512 reads.
 const READ_BUFFER: usize = 256;
-/// Binary attachments of one event. An event that has some is refused, and to be told so its sender must be allowed to
-/// send it; together the attachments may be as large as a message.
+/// Limits the binary attachments of one event. An event that has some is refused, but its sender must be allowed to send
+/// it to be told so. Together the attachments may be as large as a message.
 const MAX_ATTACHMENTS: usize = 256;
-/// How long sockets may take over their goodbye.
+/// Limits the time in which sockets are told to go.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long rooms may take over what they lack.
+/// Limits the time in which rooms are sent what they lack.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long those who poll may take over their last poll.
+/// Limits the time in which clients that poll fetch their last answer.
 const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The running gateway: keeps forwarding until it is closed.
+/// The running gateway. It takes events to rooms until it is closed.
 #[derive(Debug)]
 pub struct Gateway {
     io: SocketIo,
     connections: Arc<Connections>,
-    /// What goes on by itself until the end.
+    /// Tasks that go on by themselves until the end.
     chores: [AbortHandle; 3],
-    /// Dropped: no more events come.
-    stop_forwarding: Option<oneshot::Sender<()>>,
-    forwarder: JoinHandle<()>,
+    /// Dropped when no more events come.
+    stop_events: Option<oneshot::Sender<()>>,
+    event_loop: JoinHandle<()>,
 }
 
 impl Gateway {
-    /// Starts forwarding `events` to rooms; also returns the tower service that `net::accept` serves.
+    /// Starts taking `events` to rooms. It also returns the tower service that `net::accept` serves.
     pub fn start(
         service: Arc<Service>,
         events: mpsc::Receiver<Event>,
@@ -85,76 +96,49 @@ impl Gateway {
         proxies: TrustedProxies,
         limits: &Limits,
     ) -> (Self, impl Served) {
-        let parser = ParserConfig::common()
-            .max_incoming_binaries(MAX_ATTACHMENTS)
-            .max_incoming_binary_buf_size(limits.message_bytes);
-        let (socketio, io) = SocketIo::builder()
-            .ping_interval(heartbeat.interval)
-            .ping_timeout(heartbeat.timeout)
-            .max_buffer_size(SOCKET_QUEUE)
-            .ws_read_buffer_size(READ_BUFFER)
-            .max_payload(limits.poll_bytes as u64)
-            .ws_max_message_size(limits.message_bytes)
-            .ws_max_frame_size(limits.message_bytes)
-            .connect_timeout(limits.handshake_timeout)
-            .with_parser(parser)
-            .build_svc();
-        let rooms = Arc::new(Rooms::new(service.clone()));
-        service.set_live_rooms(Arc::downgrade(&rooms));
-        metrics::watch(&rooms, &service.metrics);
-        let sockets = SocketMetrics::new(&service.metrics);
-        let connections = Arc::new(Connections::new(sockets));
-        connect::install(&io, rooms.clone(), connections.clone());
-
-        let (stop_forwarding, stopped) = oneshot::channel();
-        let tasks = &service.tasks;
-        let chores = [
-            tasks.task("sweep").spawn(rooms.clone(), |rooms| rooms.sweep().boxed()).abort_handle(),
-            tasks
-                .task("herald")
-                .spawn(rooms.clone(), |rooms| people::announcer::run(rooms).boxed())
-                .abort_handle(),
-            tasks
-                .task("names")
-                .spawn(rooms.clone(), |rooms| people::announcer::name(rooms).boxed())
-                .abort_handle(),
-        ];
-        let forwarding = event_loop::run(rooms, events, connections.opened(), stopped);
-        let forwarder = tasks.task("forwarder").spawn_once(forwarding);
-
-        let transport = Transport::new(socketio, connections.clone(), heartbeat.timeout, limits, &service);
-        let (policy, foreign) = (origins.clone(), service.limits.foreign.clone());
-        let is_open = service.is_open();
-        let checked = service_fn(move |mut request: Request<Incoming>| {
-            proxies.note(&mut request);
-            let headers = request.headers();
-            let answer = if !policy.is_for_us(headers) {
-                foreign.inc();
-                Err(refused(StatusCode::MISDIRECTED_REQUEST, NOT_FOR_US))
-            } else if let Some(page) = wire::pages::answer(&request) {
-                Err(page)
-            } else if is_open && !policy.admits(headers) {
-                foreign.inc();
-                Err(refused(StatusCode::FORBIDDEN, "this origin is not allowed"))
-            } else {
-                Ok(transport.clone())
-            };
-            async move {
-                match answer {
-                    Ok(transport) => transport.serve(request).await,
-                    Err(answer) => Ok(answer),
-                }
-            }
+        let (socketio, io) = library(heartbeat, limits).build_svc();
+        let directory = Arc::<Directory>::default();
+        let rooms = Rooms::start(service.clone(), directory.clone());
+        let blocked = Arc::<Blocked>::default();
+        let connections = Arc::new(Connections::new(SocketMetrics::new(&service.metrics)));
+        service.set_live_rooms(LiveGateway {
+            service: Arc::downgrade(&service),
+            rooms: Arc::downgrade(&rooms),
+            directory: Arc::downgrade(&directory),
         });
-        let served = ServiceBuilder::new().layer(origins.cors()).service(checked);
-        (Self { io, connections, chores, stop_forwarding: Some(stop_forwarding), forwarder }, served)
+        let clients = Arc::new(Clients {
+            service: service.clone(),
+            rooms: rooms.clone(),
+            directory: directory.clone(),
+            blocked: blocked.clone(),
+            refusals: Refusals::at("gateway", &service.metrics),
+            task: service.tasks.task("socket_events"),
+        });
+        connect::install(&io, clients, connections.clone());
+        let chores = start_chores(&service, &rooms, &directory);
+        let (stop_events, stopped) = oneshot::channel();
+        let task = service.tasks.task("forwarder");
+        let event_loop = EventLoop {
+            service: service.clone(),
+            rooms,
+            directory,
+            blocked,
+            opened: connections.opened(),
+            task: task.clone(),
+            reads: service.tasks.task("room_reads"),
+        };
+        let event_loop = task.spawn_once(event_loop.run(events, stopped));
+        let transport = Transport::new(socketio, connections.clone(), heartbeat.timeout, limits, &service);
+        let serve = move |request| transport.clone().serve(request);
+        let served = origins.cors().layer(check_requests(serve, &service, origins, proxies));
+        (Self { io, connections, chores, stop_events: Some(stop_events), event_loop }, served)
     }
 
-    /// Forwards what has happened, and waits a little for those who poll to fetch it.
+    /// Takes the last events to rooms, and waits a little for clients that poll to fetch them.
     pub async fn flush(&mut self) {
         self.chores.iter().for_each(AbortHandle::abort);
-        self.stop_forwarding.take();
-        if timeout(FLUSH_TIMEOUT, &mut self.forwarder).await.is_err() {
+        self.stop_events.take();
+        if timeout(FLUSH_TIMEOUT, &mut self.event_loop).await.is_err() {
             tracing::warn!("rooms were still behind at the end");
         }
         let _ = timeout(POLL_TIMEOUT, self.connections.wait_until_polled()).await;
@@ -168,8 +152,76 @@ impl Gateway {
             tracing::warn!("sockets that read nothing were cut off at the end");
             self.connections.abort_all();
         }
-        connect::closed(&sockets);
+        disconnect::closed(&sockets);
     }
+}
+
+/// Configures the library.
+fn library(heartbeat: Heartbeat, limits: &Limits) -> SocketIoBuilder {
+    let parser = ParserConfig::common()
+        .max_incoming_binaries(MAX_ATTACHMENTS)
+        .max_incoming_binary_buf_size(limits.message_bytes);
+    SocketIo::builder()
+        .ping_interval(heartbeat.interval)
+        .ping_timeout(heartbeat.timeout)
+        .max_buffer_size(SOCKET_QUEUE)
+        .ws_read_buffer_size(READ_BUFFER)
+        .max_payload(limits.poll_bytes as u64)
+        .ws_max_message_size(limits.message_bytes)
+        .ws_max_frame_size(limits.message_bytes)
+        .connect_timeout(limits.handshake_timeout)
+        .with_parser(parser)
+}
+
+/// Starts the tasks beside the event loop: the sweep, the announcer, and the lookup of names.
+fn start_chores(service: &Arc<Service>, rooms: &Arc<Rooms>, directory: &Arc<Directory>) -> [AbortHandle; 3] {
+    let tasks = &service.tasks;
+    let sweep = tasks.task("sweep").spawn(rooms.clone(), |rooms| rooms.sweep().boxed());
+    let task = tasks.task("herald");
+    let announcer = Announcer { rooms: rooms.clone(), directory: directory.clone(), task: task.clone() };
+    let announcer = task.spawn(announcer, |announcer| announcer.run().boxed());
+    let names = (service.clone(), directory.clone());
+    let names = tasks
+        .task("names")
+        .spawn(names, |(service, directory)| announcer::look_up_names(service, directory).boxed());
+    [sweep.abort_handle(), announcer.abort_handle(), names.abort_handle()]
+}
+
+/// Refuses requests that are for another server or from a page that may not connect. Browsers that open the port get a
+/// page; everything else is given to `serve`.
+fn check_requests<S, F>(
+    serve: S,
+    service: &Service,
+    origins: &Origins,
+    proxies: TrustedProxies,
+) -> impl Served + use<S, F>
+where
+    S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<ResponseBody>, Infallible>> + Send,
+{
+    let (origins, foreign) = (origins.clone(), service.limits.foreign.clone());
+    let is_open = service.is_open();
+    service_fn(move |mut request: Request<Incoming>| {
+        proxies.note(&mut request);
+        let headers = request.headers();
+        let checked = if !origins.is_for_us(headers) {
+            foreign.inc();
+            Err(refused(StatusCode::MISDIRECTED_REQUEST, NOT_FOR_US))
+        } else if let Some(page) = wire::pages::answer(&request) {
+            Err(page)
+        } else if is_open && !origins.admits(headers) {
+            foreign.inc();
+            Err(refused(StatusCode::FORBIDDEN, "this origin is not allowed"))
+        } else {
+            Ok(serve(request))
+        };
+        async move {
+            match checked {
+                Ok(served) => served.await,
+                Err(response) => Ok(response),
+            }
+        }
+    })
 }
 
 /// The gateway as a tower service.

@@ -1,19 +1,18 @@
-//! The people connected to this node: which sockets are whose, and which are admins'.
+//! The users connected to this node: their sockets, their names, and which sockets are admins'.
 //!
-//! Not in rooms: what goes to a person goes to all of their sockets, wherever those are. Guests of share links
-//! are nobody here. In open mode everybody may do everything, so every socket is an admin's, and somebody's from
-//! when it has said whose.
+//! An event for a user goes to all of their sockets, wherever those are, so the directory is no room. Guests of share
+//! links are not in it. In open mode everybody may do everything, so every socket is an admin's, and a user's as soon as
+//! the client has said which. Announcing who is here is in `gateway/announcer.rs`.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, HashMap, HashSet},
     fmt,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use socketioxide::{extract::SocketRef, socket::Sid};
+use socketioxide::socket::Sid;
 use tokio::sync::Notify;
 
 use crate::{
@@ -24,91 +23,78 @@ use crate::{
         time::Timestamp,
     },
     gateway::socket::{
-        outbox::{Item, Outbox, body},
-        session::Session,
+        handle::{SocketHandle, Subscriber},
+        outbox::{Item, body},
     },
     service::access::Identity,
 };
 
-/// How long somebody who has gone is still on the list,
-const SEEN: Duration = Duration::from_secs(60);
-/// and how many of those.
-const MAX_SEEN: usize = 10_000;
-/// Bytes of one list: over half of what a socket may have unread would hold up all else that it is sent.
-const LIST: usize = 32 * 1024;
-/// Bytes of lists that go to admins in one round; the next goes to those whose list is oldest.
-const ROUND: usize = 4 * 1024 * 1024;
-/// Users whose name is to be looked up. Over that they have none until a token says so, or they connect again.
-const MAX_UNNAMED: usize = 10_000;
+/// How long a user that has gone stays on the list.
+const LISTED_AFTER_LEAVING: Duration = Duration::from_secs(60);
+/// Limits the users that have gone and are still listed.
+const MAX_GONE: usize = 10_000;
+/// Limits the bytes of one list. More than half of what a socket may have unread would hold up everything else that it
+/// is sent.
+const MAX_LIST_BYTES: usize = 32 * 1024;
+/// Limits the bytes of lists that go to admins in one round. The next round goes to those whose list is oldest.
+const MAX_ROUND_BYTES: usize = 4 * 1024 * 1024;
+/// Limits the users whose name is to be looked up. Further users have none until a token says it, or they connect again.
+const MAX_NAME_LOOKUPS: usize = 10_000;
 
-/// Everybody who is connected here.
+/// All users that are connected here, or were a moment ago.
 #[derive(Default)]
-pub struct People {
-    /// Written when a socket connects, says who it is, changes its rights, disconnects. Taken before a session's,
-    /// with no room's, and never held while anything is sent.
+pub struct Directory {
+    /// Written when a socket connects, says which user it belongs to, changes its rights or disconnects. This lock is
+    /// taken before a session's, with no room's, and never held while anything is sent.
     state: Mutex<State>,
-    /// Told when there is something to tell.
-    pub woken: Notify,
-    /// Told when a name is to be looked up.
-    pub nameless: Notify,
+    /// Notified when the list of users has changed.
+    changed: Notify,
+    /// Notified when a name is to be looked up.
+    lookup_needed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     users: HashMap<UserId, User>,
     admins: HashMap<Sid, Admin>,
-    /// Who has gone, and when, each once.
+    /// The users that have gone, each once, by the time at which they went.
     gone: BTreeSet<(Instant, UserId)>,
-    /// Whose row is another since it was last told.
-    changed: HashSet<UserId>,
-    /// Whose name nothing here says.
-    unnamed: HashSet<UserId>,
-    /// How often the list has changed.
-    list: u64,
+    /// The users whose name is to be looked up, because no token has said it here.
+    name_lookups: HashSet<UserId>,
+    /// The number of times that the list has changed.
+    list_version: u64,
 }
 
 struct User {
     name: Option<Name>,
-    /// None: gone, a moment ago.
-    ways: Vec<Way>,
-    /// When the last one went.
+    /// There are none when the user has gone a moment ago.
+    sockets: Vec<SocketHandle>,
+    /// When the last socket went.
     last_seen: (Instant, Timestamp),
 }
 
 struct Admin {
-    way: Way,
-    /// The list they were sent last.
-    list: u64,
+    recipient: Recipient,
+    /// The version of the list that was sent last.
+    list_version: u64,
 }
 
-/// The way to one socket.
+/// A socket that is sent an event of a list.
 #[derive(Clone)]
-pub struct Way {
-    /// Whose it is; `None`: in open mode, and nobody has said so.
+pub struct Recipient {
+    /// `None`: in open mode, if the client has not said which user it is.
     pub user: Option<UserId>,
-    pub socket: SocketRef,
-    pub outbox: Arc<Outbox>,
+    pub handle: SocketHandle,
 }
 
-impl Way {
-    fn is_to(&self, socket: &SocketRef) -> bool {
-        std::ptr::eq(&raw const *self.socket, &raw const **socket)
-    }
-}
-
-impl People {
-    /// Takes a socket in, or takes over that it now is somebody's or has other rights; nothing once it has
-    /// disconnected. `said`: what tokens have last said a user is called.
-    pub fn place(
-        &self,
-        session: &Session,
-        outbox: &Arc<Outbox>,
-        socket: &SocketRef,
-        said: impl FnOnce(UserId) -> Option<String>,
-    ) {
+impl Directory {
+    /// Adds a socket, or takes over that it now belongs to a user or has other rights. Nothing happens once its session
+    /// has ended. `name_said` returns the name that tokens have last said of a user.
+    pub fn place(&self, subscriber: &Subscriber, name_said: impl FnOnce(UserId) -> Option<String>) {
+        let Subscriber { handle, session } = subscriber;
         let state = &mut *self.state.lock();
-        // With the lock: who disconnects says so first, and is taken out after it.
-        if session.is_over() {
+        // This is checked under the lock: a session first ends, and then is its socket removed.
+        if session.has_ended() {
             return;
         }
         let identity = session.identity();
@@ -118,63 +104,62 @@ impl People {
             Some(Caller::User { id, is_admin }) => (Some(*id), *is_admin),
             Some(Caller::Guest(_)) => return,
         };
-        let way = Way { user, socket: socket.clone(), outbox: outbox.clone() };
         if is_admin {
-            let admin = state.admins.entry(socket.id).or_insert_with(|| Admin { way: way.clone(), list: 0 });
-            admin.way.user = user;
+            let new = || Admin { recipient: Recipient { user, handle: handle.clone() }, list_version: 0 };
+            state.admins.entry(handle.id()).or_insert_with(new).recipient.user = user;
         } else {
-            state.admins.remove(&socket.id);
+            state.admins.remove(&handle.id());
         }
-        if let (Some(user), Some(Identity { name, .. })) = (user, identity) {
-            state.enter(user, way);
-            // Asked now: another token may have said so since, and finds nobody to name before.
-            state.call(user, said(user).or(name));
-            if matches!(session.caller(), Caller::User { .. }) && state.is_unnamed(user) {
-                self.nameless.notify_one();
+        if let (Some(user), Some(Identity { caller, name, .. })) = (user, identity) {
+            state.add_socket(user, handle);
+            // The name is asked for under the lock: a token that says another one after this finds the user here.
+            state.rename(user, name_said(user).or(name));
+            if matches!(caller, Caller::User { .. }) && state.request_lookup(user) {
+                self.lookup_needed.notify_one();
             }
         }
-        self.woken.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Takes out a socket that has disconnected or whose token has ended.
-    pub fn remove(&self, user: UserId, socket: &SocketRef) {
+    /// Removes a socket that has disconnected or whose token has ended.
+    pub fn remove(&self, user: UserId, socket: &SocketHandle) {
         let state = &mut *self.state.lock();
-        state.admins.remove(&socket.id);
+        state.admins.remove(&socket.id());
         let Some(known) = state.users.get_mut(&user) else { return };
-        let before = known.ways.len();
-        known.ways.retain(|way| !way.is_to(socket));
-        if known.ways.len() == before {
+        let before = known.sockets.len();
+        known.sockets.retain(|known| !known.is_same(socket));
+        if known.sockets.len() == before {
             return;
         }
-        if known.ways.is_empty() {
-            known.ways = Vec::new();
-            state.part(user, Instant::now());
+        if known.sockets.is_empty() {
+            known.sockets = Vec::new();
+            state.record_gone(user, Instant::now());
         }
-        state.changed.insert(user);
-        self.woken.notify_one();
+        state.list_version += 1;
+        self.changed.notify_one();
     }
 
-    /// A token has said anew what a user is called; `said`: what tokens have last said.
-    pub fn call(&self, user: UserId, said: impl FnOnce(UserId) -> Option<String>) {
+    /// Takes a new name that a token has said. `name_said` returns the name that tokens have last said of a user.
+    pub fn rename(&self, user: UserId, name_said: impl FnOnce(UserId) -> Option<String>) {
         let state = &mut *self.state.lock();
-        if state.users.contains_key(&user) && state.call(user, said(user)) {
-            self.woken.notify_one();
+        if state.users.contains_key(&user) && state.rename(user, name_said(user)) {
+            self.changed.notify_one();
         }
     }
 
-    /// What these users are called, as far as is known here.
+    /// Returns the names of users, as far as they are known here.
     pub fn names(&self, users: &[UserId]) -> Vec<Option<Name>> {
         let state = self.state.lock();
         users.iter().map(|user| state.users.get(user)?.name.clone()).collect()
     }
 
-    /// Everybody who is here, or was a moment ago.
-    pub fn active(&self) -> ActiveUsers {
+    /// Lists all users that are here, or were a moment ago.
+    pub fn active_users(&self) -> ActiveUsers {
         let (state, now) = (self.state.lock(), Timestamp::now());
         let mut rows: Vec<_> = state.users.iter().collect();
         let total = rows.len();
         let key = |(id, user): &(&UserId, &User)| {
-            (user.ways.is_empty().then_some(Reverse(user.last_seen.1)), id.get())
+            (user.sockets.is_empty().then_some(Reverse(user.last_seen.1)), id.get())
         };
         if total > MAX_ROWS {
             rows.select_nth_unstable_by_key(MAX_ROWS, key);
@@ -184,161 +169,168 @@ impl People {
         ActiveUsers { users: rows.into_iter().map(|(id, user)| user.row(*id, now)).collect(), total }
     }
 
-    /// Rows that are others than when this was last asked.
-    pub fn changed(&self) -> Vec<ActiveUser> {
-        let (state, now) = (&mut *self.state.lock(), Timestamp::now());
-        let changed = std::mem::take(&mut state.changed);
-        changed.into_iter().filter_map(|id| Some(state.users.get(&id)?.row(id, now))).collect()
+    /// Waits until the list of users has changed.
+    pub async fn wait_for_change(&self) {
+        self.changed.notified().await;
     }
 
-    /// Rows have changed: the next list is another.
-    pub fn relist(&self) {
-        self.state.lock().list += 1;
-        self.woken.notify_one();
-    }
-
-    /// Sends admins the list, if they were sent another; those who do not keep up get it later. `true`: some were.
-    pub fn tell(&self) -> bool {
-        let (list, mut owed) = {
+    /// Sends the list to admins that were sent an older one. An admin that does not keep up gets it later. It returns
+    /// `true` if anybody was sent one.
+    pub fn send_list(&self) -> bool {
+        let (list_version, mut owed) = {
             let state = self.state.lock();
-            let owed = state.admins.iter().filter(|(_, admin)| admin.list < state.list);
-            (state.list, owed.map(|(id, admin)| (admin.list, *id, admin.way.clone())).collect::<Vec<_>>())
+            let owed = state.admins.values().filter(|admin| admin.list_version < state.list_version);
+            let owed = owed.map(|admin| (admin.list_version, admin.recipient.handle.clone()));
+            (state.list_version, owed.collect::<Vec<_>>())
         };
-        owed.retain(|(.., way)| way.outbox.has_room());
+        owed.retain(|(_, handle)| handle.outbox.has_room());
         if owed.is_empty() {
             return false;
         }
-        let mut active = self.active();
-        active.fit(LIST);
+        let mut active = self.active_users();
+        active.fit(MAX_LIST_BYTES);
         let body = body(&active);
-        owed.sort_unstable_by_key(|(last, ..)| *last);
-        owed.truncate((ROUND / body.get().len()).max(1));
-        for (_, id, way) in owed {
-            match self.state.lock().admins.get_mut(&id) {
-                Some(admin) => admin.list = list,
-                // No admin any more.
+        owed.sort_unstable_by_key(|(last, _)| *last);
+        owed.truncate((MAX_ROUND_BYTES / body.get().len()).max(1));
+        for (_, handle) in owed {
+            match self.state.lock().admins.get_mut(&handle.id()) {
+                Some(admin) => admin.list_version = list_version,
+                // The socket is no longer an admin's.
                 None => continue,
             }
-            way.outbox.send_list_event(&way.socket, Item::Users, "user_list", body.clone());
+            handle.send_list_event(Item::Users, "user_list", body.clone());
         }
         true
     }
 
-    /// Forgets who was last seen long ago. `true`: some are still to be forgotten, or told.
-    pub fn forget(&self, now: Instant) -> bool {
+    /// Forgets users that were last seen long ago.
+    pub fn forget_gone(&self, now: Instant) {
         let state = &mut *self.state.lock();
         while let Some((at, user)) = state.gone.first().copied()
-            && (now >= at + SEEN || state.gone.len() > MAX_SEEN)
+            && (now >= at + LISTED_AFTER_LEAVING || state.gone.len() > MAX_GONE)
         {
             state.gone.pop_first();
             state.users.remove(&user);
-            state.list += 1;
+            state.list_version += 1;
         }
-        !state.gone.is_empty() || state.admins.values().any(|admin| admin.list < state.list)
     }
 
-    /// Whose names are to be looked up.
-    pub fn unnamed(&self) -> Vec<UserId> {
-        std::mem::take(&mut self.state.lock().unnamed).into_iter().collect()
+    /// Are there users to be forgotten, or admins that are owed a list?
+    pub fn has_work(&self) -> bool {
+        let state = self.state.lock();
+        let is_owed = |admin: &Admin| admin.list_version < state.list_version;
+        !state.gone.is_empty() || state.admins.values().any(is_owed)
     }
 
-    /// Could not be looked up now.
-    pub fn put_back(&self, users: &[UserId]) {
+    /// Waits until names are to be looked up, and takes those users.
+    pub async fn take_name_lookups(&self) -> Vec<UserId> {
+        self.lookup_needed.notified().await;
+        std::mem::take(&mut self.state.lock().name_lookups).into_iter().collect()
+    }
+
+    /// Returns users whose names could not be looked up now.
+    pub fn retry_name_lookups(&self, users: &[UserId]) {
         let state = &mut *self.state.lock();
-        if users.iter().filter(|user| state.is_unnamed(**user)).count() > 0 {
-            self.nameless.notify_one();
+        if users.iter().filter(|user| state.request_lookup(**user)).count() > 0 {
+            self.lookup_needed.notify_one();
         }
     }
 
-    /// What was found, unless a token has said so meanwhile.
-    pub fn name(&self, found: Vec<(UserId, String)>) {
+    /// Takes names that were looked up. A name that a token has said in the meantime stays.
+    pub fn set_names(&self, found: Vec<(UserId, String)>) {
         let state = &mut *self.state.lock();
         for (id, name) in found {
             if state.users.get(&id).is_some_and(|user| user.name.is_none()) {
-                state.call(id, Some(name));
+                state.rename(id, Some(name));
             }
         }
-        self.woken.notify_one();
+        self.changed.notify_one();
     }
 
-    /// The sockets of those of these users who are here, with what is for each.
-    pub fn here<T: Copy>(&self, users: &[(UserId, T)]) -> Vec<(T, Vec<Way>)> {
+    /// Returns the sockets of those of these users that are here, each with the value that comes with the user.
+    pub fn sockets_of<T: Copy>(&self, users: &[(UserId, T)]) -> Vec<(T, Vec<SocketHandle>)> {
         let state = self.state.lock();
-        let ways = users.iter().filter_map(|(user, what)| Some((*what, &state.users.get(user)?.ways)));
-        ways.filter(|(_, ways)| !ways.is_empty()).map(|(what, ways)| (what, ways.clone())).collect()
+        let sockets =
+            users.iter().filter_map(|(user, value)| Some((*value, &state.users.get(user)?.sockets)));
+        sockets
+            .filter(|(_, sockets)| !sockets.is_empty())
+            .map(|(value, sockets)| (value, sockets.clone()))
+            .collect()
     }
 
-    /// The sockets of those who see what some users see: theirs that are not admins', and with `and_admins` all
-    /// admins'. Each once.
-    pub fn who_see(&self, users: &[UserId], and_admins: bool) -> Vec<Way> {
+    /// Returns the sockets, each once, that see what some users see: the users' own that are not admins', and with
+    /// `and_admins` all admins'.
+    pub fn recipients(&self, users: &[UserId], and_admins: bool) -> Vec<Recipient> {
         let state = self.state.lock();
-        let theirs = users.iter().filter_map(|user| state.users.get(user)).flat_map(|user| &user.ways);
-        let theirs = theirs.filter(|way| !state.admins.contains_key(&way.socket.id));
+        let known = users.iter().filter_map(|id| Some((*id, &state.users.get(id)?.sockets)));
+        let theirs = known.flat_map(|(id, sockets)| sockets.iter().map(move |handle| (id, handle)));
+        let theirs = theirs.filter(|(_, handle)| !state.admins.contains_key(&handle.id()));
+        let theirs = theirs.map(|(id, handle)| Recipient { user: Some(id), handle: handle.clone() });
         let admins = and_admins.then(|| state.admins.values()).into_iter().flatten();
-        theirs.chain(admins.map(|admin| &admin.way)).cloned().collect()
+        theirs.chain(admins.map(|admin| admin.recipient.clone())).collect()
     }
 }
 
 impl State {
-    fn enter(&mut self, id: UserId, way: Way) {
+    fn add_socket(&mut self, id: UserId, socket: &SocketHandle) {
         let user = self.users.entry(id).or_default();
         self.gone.remove(&(user.last_seen.0, id));
-        if !user.ways.iter().any(|known| known.is_to(&way.socket)) {
-            if user.ways.is_empty() {
-                // Most have one.
-                user.ways.reserve_exact(1);
+        if !user.sockets.iter().any(|known| known.is_same(socket)) {
+            if user.sockets.is_empty() {
+                // Most users have one.
+                user.sockets.reserve_exact(1);
             }
-            user.ways.push(way);
-            self.changed.insert(id);
+            user.sockets.push(socket.clone());
+            self.list_version += 1;
         }
     }
 
-    /// Has no socket any more.
-    fn part(&mut self, id: UserId, at: Instant) {
+    /// Records that a user has no socket any more.
+    fn record_gone(&mut self, id: UserId, at: Instant) {
         let user = self.users.entry(id).or_default();
         self.gone.remove(&(user.last_seen.0, id));
         user.last_seen = (at, Timestamp::now());
         self.gone.insert((at, id));
     }
 
-    /// A user is called this, unless nothing is said; `true`: that is new.
-    fn call(&mut self, id: UserId, name: Option<String>) -> bool {
+    /// Sets the name of a user, if there is one. It returns `true` if the name is new.
+    fn rename(&mut self, id: UserId, name: Option<String>) -> bool {
         let (Some(user), Some(name)) = (self.users.get_mut(&id), name) else { return false };
         let is_new = user.name.as_deref() != Some(&*name);
         if is_new {
             user.name = Some(name.into());
-            self.changed.insert(id);
+            self.list_version += 1;
         }
         is_new
     }
 
-    /// Is a name to be looked up? Then it will be.
-    fn is_unnamed(&mut self, id: UserId) -> bool {
-        let is_unnamed = self.users.get(&id).is_some_and(|user| user.name.is_none());
-        if is_unnamed && self.unnamed.len() < MAX_UNNAMED {
-            self.unnamed.insert(id);
+    /// Has the name of a user looked up if it is not known. It returns `true` if that is the case.
+    fn request_lookup(&mut self, id: UserId) -> bool {
+        let is_unknown = self.users.get(&id).is_some_and(|user| user.name.is_none());
+        if is_unknown && self.name_lookups.len() < MAX_NAME_LOOKUPS {
+            self.name_lookups.insert(id);
         }
-        is_unnamed
+        is_unknown
     }
 }
 
-/// With no socket, seen now.
+/// A user without a socket, seen now.
 impl Default for User {
     fn default() -> Self {
-        Self { name: None, ways: Vec::new(), last_seen: (Instant::now(), Timestamp::now()) }
+        Self { name: None, sockets: Vec::new(), last_seen: (Instant::now(), Timestamp::now()) }
     }
 }
 
 impl User {
     fn row(&self, id: UserId, now: Timestamp) -> ActiveUser {
-        let last_seen = if self.ways.is_empty() { self.last_seen.1 } else { now };
-        ActiveUser { user_id: id, user_name: self.name.clone(), last_seen, sockets: self.ways.len() }
+        let last_seen = if self.sockets.is_empty() { self.last_seen.1 } else { now };
+        ActiveUser { user_id: id, user_name: self.name.clone(), last_seen, sockets: self.sockets.len() }
     }
 }
 
-impl fmt::Debug for People {
+impl fmt::Debug for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("People").finish_non_exhaustive()
+        f.debug_struct("Directory").finish_non_exhaustive()
     }
 }
 
@@ -348,17 +340,17 @@ mod tests {
 
     #[test]
     fn who_goes_again_and_again_pushes_nobody_out() {
-        let (people, now) = (People::default(), Instant::now());
+        let (directory, now) = (Directory::default(), Instant::now());
         let [ada, bob] = [1, 2].map(|id| UserId::new(id).unwrap());
-        people.state.lock().part(ada, now);
-        for micros in 1..=MAX_SEEN as u64 {
-            people.state.lock().part(bob, now + Duration::from_micros(micros));
+        directory.state.lock().record_gone(ada, now);
+        for micros in 1..=MAX_GONE as u64 {
+            directory.state.lock().record_gone(bob, now + Duration::from_micros(micros));
         }
-        people.forget(now);
-        assert_eq!(people.active().total, 2);
-        people.forget(now + SEEN);
-        assert_eq!(people.active().users[0].user_id, bob);
-        people.forget(now + 2 * SEEN);
-        assert_eq!(people.active().total, 0);
+        directory.forget_gone(now);
+        assert_eq!(directory.active_users().total, 2);
+        directory.forget_gone(now + LISTED_AFTER_LEAVING);
+        assert_eq!(directory.active_users().users[0].user_id, bob);
+        directory.forget_gone(now + 2 * LISTED_AFTER_LEAVING);
+        assert_eq!(directory.active_users().total, 0);
     }
 }

@@ -1,5 +1,4 @@
-//! The people connected to this node, and what each of them is told wherever their sockets are.
+//! The users connected to this node, and the events that go to users and not to rooms.
 
-pub mod announcer;
 pub mod directory;
 pub mod list_events;

@@ -1,77 +1,49 @@
-//! What becomes of a room after a panic over it: it is read anew, or given up; the others go on.
+//! Mending a room after a panic over it: it is read again, or given up; the other rooms go on.
 //!
-//! A file of its own because none of this happens as long as there is no fault. Where panics are caught is said where
-//! the work is done (`gateway/event_loop.rs`, `gateway/rooms`, `gateway/people/announcer.rs`, `gateway/client.rs`).
+//! A file of its own, because none of this happens as long as there is no fault. Panics are caught where the work is done
+//! (`turns.rs`, `sweep.rs`, `gateway/event_loop.rs`, `gateway/announcer.rs`).
 
 use tracing::{debug, warn};
 
-use super::{Member, Rooms};
-use crate::{
-    domain::id::LocationId,
-    gateway::wire::end_reason::EndReason,
-    supervise::{Supervisor, Task},
-};
-
-/// The tasks that work on many rooms.
-pub struct Tasks {
-    pub forwarder: Task,
-    pub sweep: Task,
-    pub herald: Task,
-    /// Reads for one room each.
-    pub reads: Task,
-    /// Events of one socket each.
-    pub events: Task,
-}
+use super::registry::{Member, Rooms};
+use crate::{domain::id::LocationId, gateway::wire::end_reason::EndReason};
 
 /// A room for which the handling of an event panicked.
 #[derive(Debug)]
 pub struct Broken {
     pub id: LocationId,
-    /// The version that it may not have heard of.
+    /// The version that it may not have been told of.
     pub version: Option<u64>,
 }
 
-impl Tasks {
-    /// Of one gateway.
-    pub fn of(tasks: &Supervisor) -> Self {
-        Self {
-            forwarder: tasks.task("forwarder"),
-            sweep: tasks.task("sweep"),
-            herald: tasks.task("herald"),
-            reads: tasks.task("room_reads"),
-            events: tasks.task("socket_events"),
-        }
-    }
-}
-
 impl Rooms {
-    /// A room cannot be brought up to date: its members are to connect again, and find another room of that name.
+    /// Removes a room that cannot be brought up to date. Its members are to connect again, and will find another room of
+    /// that name.
     pub(super) fn give_up(&self, id: LocationId) {
-        let Some(shared) = self.rooms.lock().remove(&id) else { return };
-        let members: Vec<_> = shared.room.lock().close().collect();
+        let Some(room) = self.rooms.lock().remove(&id) else { return };
+        let members: Vec<_> = room.state.lock().close().collect();
         warn!(room = %id, members = members.len(), "a room is given up after a panic: its members are to connect again");
-        for (Member { outbox, session, .. }, _) in members {
-            session.leave(id);
-            outbox.abort(EndReason::StalledInReplay);
+        for (Member { subscriber, .. }, _) in members {
+            subscriber.session.leave(id);
+            subscriber.handle.outbox.abort(EndReason::StalledInReplay);
         }
     }
 
-    /// After a panic over an event of a room: reads anew who may be in it, and the versions it may have missed.
+    /// Mends a room after a panic over an event for it: reads again who may be in it, and the versions that it may have
+    /// missed.
     pub async fn heal(&self, Broken { id, version }: Broken) {
-        let Some(shared) = self.room(id) else { return };
-        if let Some(access) = &mut shared.door.lock().access {
-            // If the read below fails, the sweep finds that rights have been changed since.
-            access.grants = 0;
-        }
+        let Some(room) = self.room(id) else { return };
+        // If the read below fails, the next sweep reads rights again.
+        room.rights.lock().distrust();
         if let Some(version) = version {
-            shared.room.lock().expect(version);
+            room.state.lock().record_committed(version);
         }
-        drop(shared);
+        drop(room);
         self.behind.lock().insert(id);
-        if let Err(error) = self.refresh(id).await {
+        if let Err(error) = self.refresh_rights(id).await {
             debug!(room = %id, %error, "rights");
         }
-        self.fill(id).await;
+        self.backfill(id).await;
     }
 }
 
@@ -79,8 +51,7 @@ impl Rooms {
 mod tests {
     use std::{env, path::PathBuf, process, sync::Arc};
 
-    use super::super::Visit;
-    use super::*;
+    use super::{super::registry::Entrant, *};
     use crate::{
         config::Config,
         domain::{
@@ -92,7 +63,7 @@ mod tests {
         storage::Store,
     };
 
-    /// A service on a database of its own, and how it is configured.
+    /// Starts a service on a database of its own, and returns its configuration.
     async fn service(name: &str) -> (Arc<Service>, tokio::sync::mpsc::Receiver<Event>, Config, PathBuf) {
         let folder = env::temp_dir().join(format!("georoom_{name}_{}", process::id()));
         let url = format!("sqlite://{}/georoom.db?mode=rwc", folder.display());
@@ -137,19 +108,19 @@ mod tests {
         let (service, _events, _, folder) = service("healed").await;
         let body = br#"{"geometry":{"type":"Point","coordinates":[1,2]}}"#;
         let id = service.create_location(NewLocation::from_body(body, None).unwrap()).await.unwrap().id;
-        let rooms = Rooms::new(service.clone());
-        let visit = Visit::new(&rooms, id, None);
-        rooms.ask(&visit.shared, None).await.unwrap();
-        assert_eq!(visit.shared.room.lock().head(), Some(1));
+        let rooms = Rooms::new(service.clone(), Arc::default());
+        let entrant = Entrant::new(&rooms, id, None);
+        rooms.read_missing(&entrant.room, None).await.unwrap();
+        assert_eq!(entrant.room.state.lock().head(), Some(1));
         for _ in 0..2 {
             service.update_location(Update::from_body(body, Some(id), None).unwrap()).await.unwrap();
         }
         rooms.heal(Broken { id, version: Some(3) }).await;
-        assert_eq!(visit.shared.room.lock().head(), Some(3));
-        // One that cannot be healed is left, and the next of that name begins anew.
+        assert_eq!(entrant.room.state.lock().head(), Some(3));
+        // A room that cannot be healed is given up, and the next one of that name begins anew.
         rooms.give_up(id);
-        assert_eq!(rooms.len(), 0);
-        drop(visit);
+        assert_eq!(rooms.rooms.lock().len(), 0);
+        drop(entrant);
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -1,8 +1,10 @@
-//! Who may read from the database for a room at this moment.
+//! The order in which rooms may read from the database.
 //!
-//! All rooms together run a bounded number of reads at once, and of these one caller has a share: however many
-//! sockets ask, others' joins find a free place. Waiting for one's share comes before waiting for a room's turn, so
-//! that nobody waits for a room with the turn of it in hand.
+//! All rooms together run a bounded number of reads at once, and one caller has a share of these: however many sockets
+//! ask, others' joins find a free place. A reader waits for its share before it waits for a room's turn, so that nobody
+//! holds the turn of a room while waiting for the share.
+
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
@@ -14,26 +16,32 @@ use crate::{
     service::turns::CallerTurns,
 };
 
-/// Reads of all rooms that may run at once; requests have the database's other connections.
-pub const READS: usize = 8;
-/// Reads of one caller that may run at once.
-const READS_OF_A_CALLER: usize = READS / 2;
+/// Limits the reads of all rooms that run at once. Requests have the database's other connections.
+pub const MAX_READS: usize = 8;
+/// Limits the reads of one caller that run at once.
+const MAX_CALLER_READS: usize = MAX_READS / 2;
 
-/// The reads that are running, and who waits for one. Bounded by the number of sockets: each has one event at work.
+/// The reads that run or wait. They are no more than the sockets, because each has one event at work.
 pub struct Reads {
     all: Semaphore,
     of_callers: CallerTurns,
 }
 
+/// The last read for one room.
+pub struct LastRead {
+    pub began_at: Instant,
+    pub has_succeeded: bool,
+}
+
 impl Reads {
-    /// None.
+    /// Creates the permits for all reads.
     pub fn new() -> Self {
-        Self { all: Semaphore::new(READS), of_callers: CallerTurns::new(READS_OF_A_CALLER) }
+        Self { all: Semaphore::new(MAX_READS), of_callers: CallerTurns::new(MAX_CALLER_READS) }
     }
 
-    /// How many run.
+    /// Returns the number of reads that run.
     pub fn running(&self) -> usize {
-        READS - self.all.available_permits()
+        MAX_READS - self.all.available_permits()
     }
 
     /// Waits until another read may run.
@@ -44,7 +52,7 @@ impl Reads {
         self.all.acquire().await.map_err(Error::internal)
     }
 
-    /// Waits until another read of a caller may be asked for.
+    /// Waits until the caller may ask for another read.
     ///
     /// # Errors
     /// `internal`.
@@ -63,10 +71,10 @@ mod tests {
         let reads = Reads::new();
         let [eve, ada] = [1, 2].map(|id| Payer::User(UserId::new(id).unwrap()));
         let mut held = Vec::new();
-        for _ in 0..READS_OF_A_CALLER {
+        for _ in 0..MAX_CALLER_READS {
             held.push((reads.share(eve).await.unwrap(), reads.permit().await.unwrap()));
         }
         let _ada = (reads.share(ada).await.unwrap(), reads.permit().await.unwrap());
-        assert_eq!(reads.running(), READS_OF_A_CALLER + 1);
+        assert_eq!(reads.running(), MAX_CALLER_READS + 1);
     }
 }

@@ -1,172 +1,89 @@
-//! Who may be in a room: what the room knows of rights, and taking out those whose right has ended.
+//! What a room knows of the rights to its location.
+//!
+//! A room reads rights when the first caller comes whose role depends on them (never in open mode), and is then told of
+//! changes. `domain/access.rs` decides; `expel.rs` takes out members whose right has ended.
 
-use std::sync::Arc;
-
-use parking_lot::MutexGuard;
-use serde::Serialize;
-use tracing::info;
-
-use super::{Door, Member, Rooms, Shared, Visit, presence::Leaving};
-use crate::{
-    domain::{
-        access::{Caller, Payer, RightsChange, Role},
-        error::{Code, Result},
-        id::LocationId,
-        time::Timestamp,
-    },
-    gateway::socket::{
-        outbox::{Outbox, body},
-        session::log_name,
-    },
+use crate::domain::{
+    access::{Access, Caller, RightsChange, Role},
+    error::Result,
+    id::LocationId,
+    time::Timestamp,
 };
 
-/// The body of `room_closed`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RoomClosed<'a> {
-    room_name: &'a str,
-    reason: &'static str,
+/// What a room knows of the rights to its location.
+#[derive(Default)]
+pub struct Rights {
+    /// `None`: not read yet.
+    access: Option<Access>,
+    /// While rights are being read: the changes that have come since.
+    changes_during_read: Option<Vec<RightsChange>>,
 }
 
-impl Rooms {
-    /// Takes over a change of rights: who may no longer be in the room is taken out, then told.
-    pub fn granted(&self, id: LocationId, change: RightsChange, grants: u64) {
-        let Some(shared) = self.room(id) else { return };
-        let mut door = shared.door.lock();
-        if let Some(heard) = &mut door.heard {
-            heard.push(change);
+/// The caller's role depends on rights that were not read yet.
+#[derive(Debug)]
+pub struct NotRead;
+
+impl Rights {
+    /// Returns the role of a caller; `None`: a stranger's.
+    ///
+    /// # Errors
+    /// [`NotRead`].
+    pub fn role(&self, caller: &Caller, id: LocationId) -> std::result::Result<Option<Role>, NotRead> {
+        match caller {
+            Caller::Anyone(_) | Caller::User { is_admin: true, .. } => Ok(Some(Role::Owner)),
+            _ => {
+                let access = self.access.as_ref().ok_or(NotRead)?;
+                Ok(access.role(caller, id, Timestamp::now()))
+            }
         }
-        let Some(access) = &mut door.access else { return };
+    }
+
+    /// Were they read?
+    pub fn are_known(&self) -> bool {
+        self.access.is_some()
+    }
+
+    /// Begins to collect changes, which may be missing in what is read from now on.
+    pub fn begin_read(&mut self) {
+        self.changes_during_read = Some(Vec::new());
+    }
+
+    /// Takes the result of a read, with the changes that came meanwhile. It returns the number of rows read.
+    ///
+    /// # Errors
+    /// The error of the read. What was known before stays.
+    pub fn end_read(&mut self, read: Result<Access>) -> Result<usize> {
+        // A change that was committed before the read is in it already, and does no harm a second time.
+        let changes = self.changes_during_read.take().unwrap_or_default();
+        let mut access = read?;
+        let rows = access.members.len() + access.shares.len();
+        changes.into_iter().for_each(|change| access.apply(change));
+        self.access = Some(access);
+        Ok(rows)
+    }
+
+    /// Were they read before the change of this number? Rights that were not read are not old.
+    pub fn are_older_than(&self, grants: u64) -> bool {
+        self.access.as_ref().is_some_and(|access| access.grants < grants)
+    }
+
+    /// Makes the next sweep read them again, because a change may have been missed.
+    pub fn distrust(&mut self) {
+        if let Some(access) = &mut self.access {
+            access.grants = 0;
+        }
+    }
+
+    /// Takes a change. It returns `false` if nothing is known that could change.
+    pub fn apply(&mut self, change: RightsChange, grants: u64) -> bool {
+        if let Some(changes) = &mut self.changes_during_read {
+            changes.push(change);
+        }
+        let Some(access) = &mut self.access else { return false };
         access.apply(change);
         if grants == access.grants + 1 {
             access.grants = grants;
         }
-        self.expel(&shared, door);
+        true
     }
-
-    /// Reads rights to a room's location anew, and takes out who has none.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn refresh(&self, id: LocationId) -> Result<()> {
-        let Some(visit) = Visit::to_live(self, id) else { return Ok(()) };
-        let _turn = visit.shared.turn.lock().await;
-        match self.learn_access(&visit.shared).await {
-            // The sweep closes it.
-            Err(error) if error.code == Code::NotFound => Ok(()),
-            read => read.map(drop),
-        }
-    }
-
-    /// Reads rights to a room's location, unless they are known.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn know(&self, id: LocationId) -> Result<()> {
-        let is_known = self.room(id).is_none_or(|shared| shared.door.lock().access.is_some());
-        if is_known { Ok(()) } else { self.refresh(id).await }
-    }
-
-    /// What a caller is to a location, as far as that is known without asking the database.
-    pub(super) fn known_role(&self, caller: &Caller, id: LocationId) -> Option<Option<Role>> {
-        match self.room(id) {
-            Some(shared) => shared.door.lock().role(caller, id),
-            None => Door::default().role(caller, id),
-        }
-    }
-
-    /// The same from the database, by one row.
-    pub(super) async fn read_role(
-        &self,
-        payer: Payer,
-        caller: &Caller,
-        id: LocationId,
-    ) -> Result<Option<Role>> {
-        let _share = self.reads.share(payer).await?;
-        let _permit = self.reads.permit().await?;
-        self.service.role(caller, id).await
-    }
-
-    /// Reads rights to a location for somebody who may see it, unless somebody else has done so meanwhile.
-    pub(super) async fn read_access(
-        &self,
-        shared: &Arc<Shared>,
-        payer: Payer,
-        caller: &Caller,
-    ) -> Result<()> {
-        self.service.limits.check_rows(payer)?;
-        let _share = self.reads.share(payer).await?;
-        let _turn = shared.turn.lock().await;
-        if !shared.door.lock().knows(caller) {
-            let rows = self.learn_access(shared).await?;
-            self.service.limits.record_rows(payer, rows);
-        }
-        Ok(())
-    }
-
-    /// With the room's turn to read; returns how many rows there were.
-    async fn learn_access(&self, shared: &Arc<Shared>) -> Result<usize> {
-        shared.door.lock().heard = Some(Vec::new());
-        let read = async {
-            let _permit = self.reads.permit().await?;
-            self.counts.access_reads.inc();
-            self.service.access(shared.id).await
-        };
-        let read = read.await;
-        let mut door = shared.door.lock();
-        // What was committed before the read is in it already, and does no harm a second time.
-        let heard = door.heard.take().unwrap_or_default();
-        let mut access = read?;
-        let rows = access.members.len() + access.shares.len();
-        heard.into_iter().for_each(|change| access.apply(change));
-        door.access = Some(access);
-        self.expel(shared, door);
-        Ok(rows)
-    }
-
-    /// Takes out of a room who has no right to be there.
-    fn expel(&self, shared: &Arc<Shared>, door: MutexGuard<'_, Door>) {
-        let id = shared.id;
-        let gone = shared.room.lock().expel(|member| {
-            // Not known: of nobody in the room does it matter.
-            door.role(&member.session.caller(), id).is_some_and(|role| role.is_none())
-        });
-        for (member, _) in &gone {
-            self.moved(shared, Some(member.user), None, Leaving::ForGood);
-        }
-        let withdrawn = tell_closed(id, gone, |caller| match caller {
-            Caller::Guest(guest) if guest.expires_at <= Timestamp::now() => "expired",
-            _ => "revoked",
-        });
-        Outbox::withdraw(withdrawn);
-        drop(door);
-        self.drop_if_empty(shared);
-    }
-
-    /// Somebody's time is over, or their token another: takes out who has no right to be in a room.
-    pub fn recheck(&self, id: LocationId) {
-        let Some(shared) = self.room(id) else { return };
-        self.expel(&shared, shared.door.lock());
-    }
-}
-
-/// Those who were taken out of a room learn it, and nothing more of the room. Each comes with a mark behind the last
-/// position it was sent. Returns who has not read all of it, for [`Outbox::withdraw`].
-#[must_use]
-pub(super) fn tell_closed(
-    id: LocationId,
-    gone: Vec<(Member, u64)>,
-    reason: impl Fn(&Caller) -> &'static str,
-) -> Vec<(Arc<Outbox>, u64)> {
-    let name = id.to_string();
-    let unread = gone.into_iter().filter_map(|(Member { connection, socket, outbox, session, .. }, mark)| {
-        let reason = reason(&session.caller());
-        info!(socket = log_name(&socket), room = %id, user = %session.name(), reason, "room closed");
-        session.leave(id);
-        // Of this room alone: what else is unread is still theirs.
-        let mark = outbox.drop_room_events(id).unwrap_or_default().max(mark);
-        outbox.send_event(&socket, "room_closed", body(&RoomClosed { room_name: &name, reason }));
-        (!connection.has_read_to(mark)).then_some((outbox, mark))
-    });
-    unread.collect()
 }

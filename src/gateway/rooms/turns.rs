@@ -1,7 +1,7 @@
-//! Sending committed versions to the members of rooms, a turn at a time.
+//! Sending committed versions to the members of rooms, one turn at a time.
 //!
-//! A room that is not done after its turn waits for the next one, behind the others that wait. So a room of thousands
-//! holds up a small one for no longer than a turn. Who is owed what is decided in `rooms/room`.
+//! A room that is not done after its turn waits for its next one, behind the other rooms that wait. So a room of
+//! thousands holds up a small one for no longer than a turn. `room/` decides what each member is owed.
 
 use std::{
     io::IoSlice,
@@ -13,8 +13,8 @@ use socketioxide::socket::Sid;
 use tracing::info;
 
 use super::{
-    Member, Rooms, Shared,
     presence::Leaving,
+    registry::{Member, Rooms, SharedRoom},
     room::{Room, Served, Sink, TURN, Turn, Update, WHOLE_TURN},
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
         location::{Committed, Location},
     },
     gateway::{
-        socket::{outbox, session::log_name},
+        socket::handle::SocketHandle,
         wire::{connection::SendOutcome, end_reason::EndReason},
     },
 };
@@ -41,108 +41,113 @@ impl Sink for Member {
         match sent {
             SendOutcome::Sent(mark) => Some(mark),
             SendOutcome::Closed => None,
-            SendOutcome::ByLibrary => self.outbox.send_positions(&self.socket, updates),
+            SendOutcome::ByLibrary => {
+                let SocketHandle { socket, outbox } = &self.subscriber.handle;
+                outbox.send_positions(socket, updates.iter().map(Update::body))
+            }
         }
     }
 
     fn has_room(&self) -> bool {
-        self.outbox.has_room()
+        self.subscriber.handle.outbox.has_room()
     }
 }
 
 impl Rooms {
-    /// Sends committed versions of a location to its room. `true`: the room has begun to lack versions before
-    /// them, which [`Rooms::fill`] reads.
-    pub fn updated(&self, id: LocationId, versions: &[Arc<Committed>]) -> bool {
-        let Some(shared) = self.room(id) else { return false };
-        // Before the lock: joins need not wait for it.
+    /// Sends committed versions of a location to its room. It returns `true` if the room has begun to lack versions
+    /// before them, which [`Rooms::backfill`] reads.
+    pub fn send_updates(&self, id: LocationId, versions: &[Arc<Committed>]) -> bool {
+        let Some(room) = self.room(id) else { return false };
+        // The frames are made before the lock is taken, so joins need not wait for that.
         let updates: Vec<_> = versions.iter().map(|location| (update(location), location.came_at)).collect();
-        let mut room = shared.room.lock();
-        let lacked = room.lacks();
-        if room.is_full() {
-            self.serve(&shared, &mut room, WHOLE_TURN);
+        let mut state = room.state.lock();
+        let had_gap = state.has_gap();
+        if state.is_full() {
+            self.serve(&room, &mut state, WHOLE_TURN);
         }
         if let Some(newest) = versions.last() {
-            shared.bytes.store(newest.feature().len(), Ordering::Relaxed);
+            room.feature_bytes.store(newest.feature().len(), Ordering::Relaxed);
         }
-        room.hear(updates);
-        self.serve(&shared, &mut room, TURN);
-        room.lacks() && !lacked
+        state.on_updates(updates);
+        self.serve(&room, &mut state, TURN);
+        state.has_gap() && !had_gap
     }
 
-    /// Gives a room a turn; if that is not enough, it waits for another.
-    pub(super) fn serve(&self, shared: &Arc<Shared>, room: &mut Room<Sid, Member>, turn: Turn) {
-        let Served { stalled, is_done, is_behind, came_at } = room.serve(Instant::now(), turn);
-        self.counts.sent(room.tally());
+    /// Gives a room a turn. A room that needs more waits for its next turn.
+    pub(super) fn serve(&self, room: &Arc<SharedRoom>, state: &mut Room<Sid, Member>, turn: Turn) {
+        let Served { stalled, is_done, is_behind, received_at } = state.serve(Instant::now(), turn);
+        self.metrics.record(state.take_tally());
         let now = Instant::now();
-        came_at.into_iter().for_each(|came_at| self.counts.sent_after(now - came_at));
-        for Member { socket, outbox, session, user, .. } in stalled {
-            self.moved(shared, Some(user), None, Leaving::Lost);
-            let (socket, room, user) = (log_name(&socket), shared.id, session.name());
+        received_at.into_iter().for_each(|received_at| self.metrics.record_latency(now - received_at));
+        for Member { subscriber, occupant, .. } in stalled {
+            self.change_occupant(room, Some(occupant), None, Leaving::Lost);
+            let (socket, room, user) = (subscriber.handle.log_name(), room.id, subscriber.session.log_user());
             info!(socket, %room, %user, "too slow for what it missed: it is to connect again");
-            outbox.abort(EndReason::StalledInReplay);
+            subscriber.handle.outbox.abort(EndReason::StalledInReplay);
         }
         if !is_done {
-            if !shared.has_turn.swap(true, Ordering::Relaxed) {
-                self.unfinished.lock().push_back(shared.clone());
-                self.turns.notify_one();
+            if !room.has_turn.swap(true, Ordering::Relaxed) {
+                self.unfinished.lock().push_back(room.clone());
+                self.turn_needed.notify_one();
             }
         } else if is_behind {
-            self.behind.lock().insert(shared.id);
+            self.behind.lock().insert(room.id);
         }
     }
 
-    /// Gives the room that has waited longest its turn. `false`: none waits.
-    pub fn take_turn(&self) -> bool {
-        let Some(shared) = self.unfinished.lock().pop_front() else { return false };
-        let done = self.tasks.forwarder.catch(|| {
-            let mut room = shared.room.lock();
-            shared.has_turn.store(false, Ordering::Relaxed);
-            self.serve(&shared, &mut room, TURN);
+    /// Gives the room that has waited longest its turn, if one waits.
+    pub fn take_turn(&self) {
+        let Some(room) = self.unfinished.lock().pop_front() else { return };
+        let served = self.event_loop.catch(|| {
+            let mut state = room.state.lock();
+            room.has_turn.store(false, Ordering::Relaxed);
+            self.serve(&room, &mut state, TURN);
         });
-        match done {
-            Some(()) => self.drop_if_empty(&shared),
-            None => self.give_up(shared.id),
+        match served {
+            Some(()) => self.remove_if_empty(&room),
+            None => self.give_up(room.id),
         }
-        true
     }
 
     /// Does a room wait for its turn?
-    pub fn has_turns(&self) -> bool {
+    pub fn has_unfinished(&self) -> bool {
         !self.unfinished.lock().is_empty()
     }
 
-    /// Sends members what they could not be sent before; returns the rooms that lack versions themselves.
+    /// Waits until a room needs another turn.
+    pub async fn wait_for_unfinished(&self) {
+        self.turn_needed.notified().await;
+    }
+
+    /// Sends members what they could not be sent before. It returns the rooms that lack versions themselves.
     pub fn catch_up(&self) -> Vec<LocationId> {
-        // First: what waits there was said before.
-        self.tasks.forwarder.catch(|| outbox::flush(&self.blocked));
         let behind = std::mem::take(&mut *self.behind.lock());
-        let mut lacking = Vec::new();
+        let mut with_gap = Vec::new();
         for id in behind {
-            match self.tasks.forwarder.catch(|| self.catch_up_room(id)) {
-                Some(true) => lacking.push(id),
+            match self.event_loop.catch(|| self.catch_up_room(id)) {
+                Some(true) => with_gap.push(id),
                 Some(false) => {}
                 None => self.give_up(id),
             }
         }
-        lacking
+        with_gap
     }
 
-    /// The same for one room. `true`: it lacks versions itself.
+    /// Does the same for one room. It returns `true` if the room lacks versions itself.
     fn catch_up_room(&self, id: LocationId) -> bool {
-        let Some(shared) = self.room(id) else { return false };
-        let lacks = {
-            let mut room = shared.room.lock();
-            room.begin_pass();
-            self.serve(&shared, &mut room, TURN);
-            room.lacks()
+        let Some(room) = self.room(id) else { return false };
+        let has_gap = {
+            let mut state = room.state.lock();
+            state.begin_pass();
+            self.serve(&room, &mut state, TURN);
+            state.has_gap()
         };
-        self.drop_if_empty(&shared);
-        lacks
+        self.remove_if_empty(&room);
+        has_gap
     }
 }
 
-/// A version as its room is sent it.
+/// Makes a committed version into what its room is sent.
 pub(super) fn update(location: &Committed) -> Update {
     let Location { id, version, updated_by, .. } = &**location;
     let before = format!(r#"{{"userId":{updated_by},"message":"#);

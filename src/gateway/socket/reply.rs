@@ -16,17 +16,17 @@ use super::{
     outbox::{Ack, Outbox, body},
     session::log_name,
 };
-use crate::{domain::error::Error, gateway::client::Client};
+use crate::domain::error::Error;
 
-/// A failure, as an ack or as the event `exception`.
+/// The body of a failure, as an ack or as the event `exception`.
 #[derive(Serialize)]
-struct Refusal<'a> {
+struct Failure<'a> {
     status: &'static str,
     code: &'static str,
     message: &'a str,
 }
 
-/// The way back to the sender of one event: its ack, if it asked for one. Used once.
+/// Answers one event. The first answer counts; the event may have asked for none.
 pub struct Reply {
     socket: SocketRef,
     outbox: Arc<Outbox>,
@@ -47,17 +47,17 @@ impl Reply {
             let cause = std::error::Error::source(error);
             error!(socket = log_name(&self.socket), code = error.code.as_str(), cause, "failed");
         }
-        let refusal = refusal(error);
+        let failure = failure(error);
         match self.ack.take() {
-            Some(ack) => self.outbox.ack(&self.socket, ack, refusal),
-            None => self.outbox.send_event(&self.socket, "exception", refusal),
+            Some(ack) => self.outbox.ack(&self.socket, ack, failure),
+            None => self.outbox.send_event(&self.socket, "exception", failure),
         }
     }
 }
 
-/// The body of a failure.
-pub fn refusal(error: &Error) -> Arc<RawValue> {
-    body(&Refusal { status: "error", code: error.code.as_str(), message: &error.detail })
+/// Returns the body of a failure.
+pub fn failure(error: &Error) -> Arc<RawValue> {
+    body(&Failure { status: "error", code: error.code.as_str(), message: &error.detail })
 }
 
 impl FromMessageParts<LocalAdapter> for Reply {
@@ -68,10 +68,9 @@ impl FromMessageParts<LocalAdapter> for Reply {
         value: &mut socketioxide_core::Value,
         ack: &Option<i64>,
     ) -> std::result::Result<Self, Infallible> {
-        // The stack's `AckSender` cannot say whether anybody waits for it.
+        // The library's `AckSender` cannot say whether anybody waits for it.
         let sender = AckSender::from_message_parts(socket, value, ack)?;
-        let client = socket.extensions.get::<Arc<Client>>().expect("given before its first event");
-        let outbox = client.outbox.clone();
+        let outbox = socket.extensions.get::<Arc<Outbox>>().expect("inserted before the first event");
         Ok(Self { socket: socket.clone().into(), outbox, ack: ack.map(|id| Ack { id, sender }) })
     }
 }

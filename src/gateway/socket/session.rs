@@ -1,4 +1,6 @@
-//! What is known of one socket besides its connection: whose it is and which rooms it is in.
+//! What is known of one socket besides its connection: its user and the rooms that it is in.
+//!
+//! The handlers of the socket and its rooms share it. How events reach the socket is in `outbox.rs`.
 
 use std::{
     collections::HashSet,
@@ -19,60 +21,78 @@ use crate::{
     service::{access::Identity, limits::RoomPermits},
 };
 
-/// The state of one socket. Owned by its event handlers and the rooms it is in; never holds the socket
-/// itself, which holds the handlers.
+/// The state of one socket. It never holds the socket itself, because the socket holds the handlers and they hold the
+/// session.
 #[derive(Debug)]
 pub struct Session {
-    /// Written when the socket says who it is, enters or leaves a room, and disconnects. Taken after a
-    /// room's lock, never before.
+    /// Written when the socket says which user it belongs to, enters or leaves a room, and disconnects. This lock is
+    /// taken after a room's lock, never before.
     state: Mutex<State>,
-    /// Since when it is connected.
+    /// When the socket connected.
     pub since: Instant,
 }
 
 #[derive(Debug)]
 struct State {
-    /// `None`: open mode, and nobody has said who they are.
+    /// `None`: in open mode, as long as the client has not said which user it is.
     identity: Option<Identity>,
     rooms: HashSet<LocationId>,
-    /// How many these are, counted for its caller.
+    /// The number of `rooms`, counted against the limit of the caller.
     room_permits: RoomPermits,
-    disconnected: bool,
+    has_ended: bool,
+}
+
+/// The user that a socket counts for in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occupant {
+    User(UserId),
+    /// A guest of a share link is sent positions, is counted and never named.
+    Guest,
+}
+
+impl Occupant {
+    /// Returns the user; `None`: a guest.
+    pub fn user(self) -> Option<UserId> {
+        match self {
+            Self::User(user) => Some(user),
+            Self::Guest => None,
+        }
+    }
 }
 
 impl Session {
-    /// Of a socket whose caller is known, or in open mode is not.
+    /// Creates the session of a socket that connects. In open mode `identity` is `None`.
     pub fn new(identity: Option<Identity>, room_permits: RoomPermits) -> Self {
-        let state = State { identity, rooms: HashSet::new(), room_permits, disconnected: false };
+        let state = State { identity, rooms: HashSet::new(), room_permits, has_ended: false };
         Self { state: Mutex::new(state), since: Instant::now() }
     }
 
-    /// Whose socket this is.
+    /// Returns the caller, by which rights are decided.
     pub fn caller(&self) -> Caller {
         self.state.lock().identity.as_ref().map(|identity| identity.caller.clone()).unwrap_or_default()
     }
 
-    /// Who that is; `None` in open mode until it has said so.
+    /// Returns the identity; `None` in open mode until the client has said which user it is.
     pub fn identity(&self) -> Option<Identity> {
         self.state.lock().identity.clone()
     }
 
-    /// As whom it is in rooms; `None`: a guest.
-    pub fn member(&self) -> Option<UserId> {
+    /// Returns the user that the socket counts for in rooms.
+    pub fn occupant(&self) -> Occupant {
         match &self.state.lock().identity {
-            None => Some(UserId::DEFAULT),
-            Some(Identity { caller: Caller::Guest(_), .. }) => None,
-            Some(Identity { caller, .. }) => Some(caller.user()),
+            None => Occupant::User(UserId::DEFAULT),
+            Some(Identity { caller: Caller::Guest(_), .. }) => Occupant::Guest,
+            Some(Identity { caller, .. }) => Occupant::User(caller.user()),
         }
     }
 
-    /// As whom it speaks.
+    /// Returns the user in whose name the socket sends.
     pub fn user(&self) -> UserId {
         self.state.lock().identity.as_ref().map_or(UserId::DEFAULT, |identity| identity.caller.user())
     }
 
-    /// The same for the log: a guest is nobody, and in open mode is whoever says nothing.
-    pub fn name(&self) -> String {
+    /// Returns the user as text for the log. A guest is shown as its share link, a socket without a user as `-`.
+    pub fn log_user(&self) -> String {
         match &self.state.lock().identity {
             None => "-".to_owned(),
             Some(Identity { caller: Caller::Guest(guest), .. }) => format!("share {}", guest.share.0),
@@ -80,25 +100,25 @@ impl Session {
         }
     }
 
-    /// Does what it came with end?
-    pub fn expires(&self) -> bool {
+    /// Does the token or share link end at some time?
+    pub fn can_expire(&self) -> bool {
         self.state.lock().identity.as_ref().is_some_and(|identity| identity.expires_at.is_some())
     }
 
-    /// How long it may go on; `None`: its time is over.
-    pub fn left(&self, now: Timestamp) -> Option<Duration> {
+    /// Returns how long the session may go on; `None`: its time is over.
+    pub fn time_left(&self, now: Timestamp) -> Option<Duration> {
         let state = self.state.lock();
         let Some(Identity { caller, expires_at: Some(at), .. }) = &state.identity else {
             return Some(Duration::MAX);
         };
-        // As long as a token is taken for.
+        // A token is accepted for this long after its end.
         let leeway = if let Caller::User { .. } = caller { LEEWAY } else { Duration::ZERO };
         let left_ms = at.as_millis() - now.as_millis() + leeway.as_millis() as i64;
         u64::try_from(left_ms).ok().filter(|left_ms| *left_ms > 0).map(Duration::from_millis)
     }
 
-    /// Open mode: whose it is, which stays as it was first said, and what they are called. `true`: something of
-    /// that is new.
+    /// Takes the user and the name that a client has said in open mode. The user stays the one that was said first. It
+    /// returns `true` if something of that is new.
     pub fn introduce(&self, user: Option<UserId>, name: Option<String>) -> bool {
         let state = &mut *self.state.lock();
         let Some(user) = user else { return false };
@@ -114,8 +134,8 @@ impl Session {
     /// Does a fresh token of the same user give other rights?
     ///
     /// # Errors
-    /// `invalid_token`: somebody else's.
-    pub fn differs(&self, fresh: &Identity) -> Result<bool> {
+    /// `invalid_token`: the token is another user's.
+    pub fn has_other_rights(&self, fresh: &Identity) -> Result<bool> {
         match &self.state.lock().identity {
             Some(known)
                 if known.caller.account().is_some() && known.caller.account() == fresh.caller.account() =>
@@ -126,17 +146,17 @@ impl Session {
         }
     }
 
-    /// From now on it has this token, of the same user.
+    /// Replaces the token by a fresh one of the same user.
     pub fn renew(&self, fresh: Identity) {
         self.state.lock().identity = Some(fresh);
     }
 
-    /// The rooms it is in.
+    /// Returns the rooms that the socket is in.
     pub fn rooms(&self) -> Vec<LocationId> {
         self.state.lock().rooms.iter().copied().collect()
     }
 
-    /// May it enter a room? It may always enter one again.
+    /// Checks whether the socket may enter one more room. It may always enter one again.
     ///
     /// # Errors
     /// `rate_limited`.
@@ -145,40 +165,41 @@ impl Session {
         if rooms.contains(&room) { Ok(()) } else { room_permits.check_room(rooms.len()) }
     }
 
-    /// Notes that the socket is in a room; `false` if it has disconnected.
+    /// Records that the socket is in a room. It returns `false` if the session has ended.
     pub fn enter(&self, room: LocationId) -> bool {
-        let State { rooms, room_permits, disconnected, .. } = &mut *self.state.lock();
-        if !*disconnected {
+        let State { rooms, room_permits, has_ended, .. } = &mut *self.state.lock();
+        if !*has_ended {
             rooms.insert(room);
             room_permits.set_count(rooms.len());
         }
-        !*disconnected
+        !*has_ended
     }
 
-    /// Notes that the socket is no longer in a room, unless it has disconnected.
+    /// Records that the socket is no longer in a room, unless the session has ended.
     pub fn leave(&self, room: LocationId) {
-        let State { rooms, room_permits, disconnected, .. } = &mut *self.state.lock();
-        if !*disconnected {
+        let State { rooms, room_permits, has_ended, .. } = &mut *self.state.lock();
+        if !*has_ended {
             rooms.remove(&room);
             room_permits.set_count(rooms.len());
         }
     }
 
-    /// Has it disconnected?
-    pub fn is_over(&self) -> bool {
-        self.state.lock().disconnected
+    /// Has the session ended?
+    pub fn has_ended(&self) -> bool {
+        self.state.lock().has_ended
     }
 
-    /// The end: returns the rooms it was in, also if it has ended before; it enters no other.
-    pub fn disconnect(&self) -> HashSet<LocationId> {
+    /// Ends the session, so that the socket enters no other room. It returns the rooms that it was in, also if it has
+    /// ended before.
+    pub fn end(&self) -> HashSet<LocationId> {
         let mut state = self.state.lock();
-        state.disconnected = true;
+        state.has_ended = true;
         state.room_permits.set_count(0);
         state.rooms.clone()
     }
 }
 
-/// Enough of a socket's id to find its lines in the log; the whole would be a key to its session.
+/// Returns enough of a socket's id to find its lines in the log. The whole id would be a key to its session.
 pub fn log_name(socket: &SocketRef) -> &str {
     socket.id.as_str().get(..6).unwrap_or_default()
 }

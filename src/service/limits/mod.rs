@@ -34,6 +34,9 @@ use crate::{
     net::address::network,
 };
 
+/// An author pays for at most this many sockets of one user, so that nobody can make others pay for more by connecting
+/// more often.
+pub const PAID_SOCKETS: usize = 5;
 /// Seconds' worth of requests that may come at once after a pause: a map that opens, a phone back on line.
 const REQUESTS_BURST: u32 = 5;
 /// Seconds' worth of events that may come at once: a socket that reconnects joins all its rooms.

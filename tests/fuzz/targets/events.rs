@@ -30,7 +30,7 @@ libfuzzer_sys::fuzz_target!(|packet: &str| {
         _ => return,
     };
     let doc = event.as_str().and_then(|text| Doc::parse(text.as_bytes()));
-    let read = match fuzz::read(CommonParser, &mut event) {
+    let read = match fuzz::read(&mut event) {
         Ok(read) => Doc::parse(read.as_bytes()).expect("JSON"),
         Err(error) => {
             let codes = [Code::InvalidPayload, Code::MessageTooLarge, Code::UnknownEvent];

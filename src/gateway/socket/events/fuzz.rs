@@ -1,44 +1,24 @@
-//! What a packet comes to, told as JSON: for `tests/fuzz`, which has no socket.
+//! Decodes a packet and writes the result as JSON, for `tests/fuzz`, which has no socket.
 
 use serde_json::json;
-use socketioxide_core::{Value as Packet, parser::Parse};
 
 use super::*;
 
-/// Reads an event as the handlers do; what `chat` comes to is what others are sent.
+/// Decodes an event as the handlers do. A `chat` becomes the body that others are sent.
 ///
 /// # Errors
 /// `invalid_payload`, `message_too_large`, `unknown_event`.
-pub fn read(parser: impl Parse, packet: &mut Packet) -> Result<String> {
-    let payload = |error: ParserError| invalid_payload(&error);
-    let name = parser.read_event(packet).map_err(payload)?.to_owned();
-    let read = match name.as_str() {
-        "join_room" => {
-            let Object(JoinRoom { location_id, user_id, since }) =
-                parser.decode_value(packet, true).map_err(payload)?;
+pub fn read(packet: &mut Packet) -> Result<String> {
+    let name = CommonParser.read_event(packet).map_err(|error| invalid_payload(&error))?.to_owned();
+    let event = match decode(&name, packet)? {
+        ClientEvent::JoinRoom(JoinRoom { location_id, user_id, since }) => {
             json!({"locationId": location_id, "userId": user_id, "since": since})
         }
-        "leave_room" => {
-            let Object(LeaveRoom { location_id }) = parser.decode_value(packet, true).map_err(payload)?;
-            json!({"locationId": location_id})
-        }
-        "chat" => {
-            let Object(Chat { message, room_name }) = parser.decode_value(packet, true).map_err(payload)?;
-            return Ok(relayed(UserId::DEFAULT, &message_text(&message.0)?, room_name)?.get().to_owned());
-        }
-        "join" => {
-            let Object(Join { user_id, user_name }) = parser.decode_value(packet, true).map_err(payload)?;
-            json!({"userId": user_id, "userName": user_name})
-        }
-        "presence" => {
-            let Object(Presence { location_id }) = parser.decode_value(packet, true).map_err(payload)?;
-            json!({"locationId": location_id})
-        }
-        "authenticate" => {
-            let Object(Authenticate { token }) = parser.decode_value(packet, true).map_err(payload)?;
-            json!({"token": token})
-        }
-        _ => return Err(Error::new(Code::UnknownEvent, "there is no such event")),
+        ClientEvent::LeaveRoom(LeaveRoom { location_id }) => json!({"locationId": location_id}),
+        ClientEvent::Chat(chat) => return Ok(chat.relayed(UserId::DEFAULT)?.get().to_owned()),
+        ClientEvent::Join(Join { user_id, user_name }) => json!({"userId": user_id, "userName": user_name}),
+        ClientEvent::Presence(Presence { location_id }) => json!({"locationId": location_id}),
+        ClientEvent::Authenticate(Authenticate { token }) => json!({"token": token}),
     };
-    Ok(read.to_string())
+    Ok(event.to_string())
 }

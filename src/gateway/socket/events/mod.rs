@@ -1,9 +1,11 @@
-//! The events that clients may send: their names, and what their payloads must look like.
+//! The events that a client may send: one table of their names, and their payloads as checked values.
 //!
-//! A file of its own because it decides by the text alone, which is also how `tests/fuzz` calls it. What an event does
-//! is in `client.rs`.
+//! Decoding knows no socket, so that fuzzing (`fuzz.rs`) calls it as the handlers do. What an event does is in
+//! `gateway/client/`.
 
 pub mod fuzz;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
@@ -12,13 +14,9 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::{Value, value::RawValue};
-use socketioxide::{
-    ParserError,
-    adapter::LocalAdapter,
-    extract::{Data, Event},
-    handler::FromMessageParts,
-    socket::Socket,
-};
+use socketioxide::{ParserError, adapter::LocalAdapter, handler::FromMessageParts, socket::Socket};
+use socketioxide_core::{Value as Packet, parser::Parse};
+use socketioxide_parser_common::CommonParser;
 
 use crate::domain::{
     error::{Code, Error, Result},
@@ -27,19 +25,21 @@ use crate::domain::{
     presence::{MAX_NAME, presentable},
 };
 
-/// A relayed message as JSON text.
+/// Limits the JSON text of a relayed message.
 const MAX_CHAT_BYTES: usize = 16 * 1024;
-/// In characters, what is wrong with a payload: some reasons repeat it.
+/// Limits the characters of a sentence that says what is wrong with a payload, because some of these repeat it.
 const MAX_REASON: usize = 200;
+/// Limits the characters of an unknown event's name in an error.
+const MAX_EVENT_NAME: usize = 40;
 
-/// An event from a client, its payload checked.
-pub enum Message {
+/// An event from a client, with its payload checked.
+pub enum ClientEvent {
     /// `join_room`
     JoinRoom(JoinRoom),
     /// `leave_room`
     LeaveRoom(LeaveRoom),
-    /// `chat`: the message as JSON text, which is all that waits of it.
-    Chat(String, LocationId),
+    /// `chat`
+    Chat(Chat),
     /// `join`
     Join(Join),
     /// `presence`
@@ -48,58 +48,7 @@ pub enum Message {
     Authenticate(Authenticate),
 }
 
-/// An event as it came.
-pub struct Heard(pub Result<Message>);
-
-impl FromMessageParts<LocalAdapter> for Heard {
-    type Error = ParserError;
-
-    fn from_message_parts(
-        socket: &Arc<Socket>,
-        value: &mut socketioxide_core::Value,
-        ack: &Option<i64>,
-    ) -> std::result::Result<Self, ParserError> {
-        let Event(name) = Event::from_message_parts(socket, value, ack)?;
-        Ok(Self(match name.as_str() {
-            "join_room" => payload(socket, value, Message::JoinRoom),
-            "leave_room" => payload(socket, value, Message::LeaveRoom),
-            "chat" => payload(socket, value, |chat: Chat| chat).and_then(|Chat { message, room_name }| {
-                Ok(Message::Chat(message_text(&message.0)?, room_name))
-            }),
-            "join" => payload(socket, value, Message::Join),
-            "presence" => payload(socket, value, Message::Presence),
-            "authenticate" => payload(socket, value, Message::Authenticate),
-            _ => {
-                let name: String = name.chars().take(40).collect();
-                Err(Error::new(Code::UnknownEvent, format!("there is no event `{name}`")))
-            }
-        }))
-    }
-}
-
-fn payload<T: DeserializeOwned, M>(
-    socket: &Arc<Socket>,
-    value: &mut socketioxide_core::Value,
-    message: fn(T) -> M,
-) -> Result<M> {
-    if let socketioxide_core::Value::Str(_, Some(_)) = value {
-        return Err(Error::new(Code::InvalidPayload, "an event carries JSON; binary data is not taken"));
-    }
-    let payload = Data::<Object<T>>::from_message_parts(socket, value, &None);
-    payload.map(|Data(Object(payload))| message(payload)).map_err(|e| match value {
-        socketioxide_core::Value::Str(text, _) if has_no_payload(text) => {
-            Error::new(Code::InvalidPayload, "the event has no payload; it takes an object")
-        }
-        _ => invalid_payload(&e),
-    })
-}
-
-/// Is this the text of an event that has a name and nothing else?
-fn has_no_payload(event: &str) -> bool {
-    serde_json::from_str::<Vec<IgnoredAny>>(event).is_ok_and(|parts| parts.len() < 2)
-}
-
-/// `{locationId, userId?, since?}`
+/// The payload of `join_room`: `{locationId, userId?, since?}`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinRoom {
@@ -109,7 +58,108 @@ pub struct JoinRoom {
     pub since: Option<u64>,
 }
 
-/// A version, as far as a JavaScript client can count; `null` is none.
+/// The payload of `leave_room`: `{locationId}`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaveRoom {
+    pub location_id: LocationId,
+}
+
+/// The payload of `chat`: `{message, roomName}`. Any other member is dropped.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Chat {
+    pub message: Message,
+    pub room_name: LocationId,
+}
+
+/// The payload of `join`: `{userId, userName?}`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Join {
+    pub user_id: UserId,
+    #[serde(default, deserialize_with = "name")]
+    pub user_name: Option<String>,
+}
+
+/// The payload of `presence`: `{locationId}`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Presence {
+    pub location_id: LocationId,
+}
+
+/// The payload of `authenticate`: `{token}`.
+#[derive(Deserialize)]
+pub struct Authenticate {
+    pub token: String,
+}
+
+/// The message of a `chat` as JSON text.
+pub struct Message(String);
+
+/// An event as it came, for a handler.
+pub struct Received(pub Result<ClientEvent>);
+
+impl FromMessageParts<LocalAdapter> for Received {
+    type Error = ParserError;
+
+    fn from_message_parts(
+        _: &Arc<Socket>,
+        packet: &mut Packet,
+        _: &Option<i64>,
+    ) -> std::result::Result<Self, ParserError> {
+        let name = CommonParser.read_event(packet)?.to_owned();
+        Ok(Self(decode(&name, packet)))
+    }
+}
+
+/// Decodes the payload of the event `name` from its packet.
+///
+/// # Errors
+/// `unknown_event`, `invalid_payload`, `message_too_large`.
+fn decode(name: &str, packet: &mut Packet) -> Result<ClientEvent> {
+    match name {
+        "join_room" => payload(packet).map(ClientEvent::JoinRoom),
+        "leave_room" => payload(packet).map(ClientEvent::LeaveRoom),
+        "chat" => payload(packet).and_then(Chat::checked).map(ClientEvent::Chat),
+        "join" => payload(packet).map(ClientEvent::Join),
+        "presence" => payload(packet).map(ClientEvent::Presence),
+        "authenticate" => payload(packet).map(ClientEvent::Authenticate),
+        _ => {
+            let name: String = name.chars().take(MAX_EVENT_NAME).collect();
+            Err(Error::new(Code::UnknownEvent, format!("there is no event `{name}`")))
+        }
+    }
+}
+
+fn payload<T: DeserializeOwned>(packet: &mut Packet) -> Result<T> {
+    if let Packet::Str(_, Some(_)) = packet {
+        return Err(Error::new(Code::InvalidPayload, "an event carries JSON; binary data is not taken"));
+    }
+    let payload = CommonParser.decode_value::<Object<T>>(packet, true);
+    payload.map(|Object(payload)| payload).map_err(|error| match packet {
+        Packet::Str(text, _) if has_no_payload(text) => {
+            Error::new(Code::InvalidPayload, "the event has no payload; it takes an object")
+        }
+        _ => invalid_payload(&error),
+    })
+}
+
+/// Is this the text of an event that has a name and nothing else?
+fn has_no_payload(event: &str) -> bool {
+    serde_json::from_str::<Vec<IgnoredAny>>(event).is_ok_and(|parts| parts.len() < 2)
+}
+
+/// Says what is wrong with a payload. The position in the packet is left out, because the sender has not seen the
+/// packet.
+fn invalid_payload(error: &ParserError) -> Error {
+    let reason = error.to_string();
+    let reason = reason.split(" at line ").next().unwrap_or_default();
+    Error::new(Code::InvalidPayload, reason.chars().take(MAX_REASON).collect::<String>())
+}
+
+/// Reads a version, as far as a JavaScript client can count; `null` is none.
 fn version<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<u64>, D::Error> {
     let Plain(version) = Plain::deserialize(deserializer)?;
     match json::integer(&version) {
@@ -119,31 +169,7 @@ fn version<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Op
     }
 }
 
-/// `{locationId}`
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LeaveRoom {
-    pub location_id: LocationId,
-}
-
-/// `{message, roomName}`; any other member is dropped.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Chat {
-    message: Plain,
-    room_name: LocationId,
-}
-
-/// `{userId, userName?}`
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Join {
-    pub user_id: UserId,
-    #[serde(default, deserialize_with = "name")]
-    pub user_name: Option<String>,
-}
-
-/// What somebody wants to be called; `null` is nothing.
+/// Reads the name that somebody gives; `null` is none.
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {
     let name = Option::<String>::deserialize(deserializer)?;
     match name.as_deref().map(|name| name.chars().count()) {
@@ -154,20 +180,35 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Optio
     }
 }
 
-/// `{locationId}`
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Presence {
-    pub location_id: LocationId,
+impl Chat {
+    /// Refuses a message that is too large.
+    fn checked(self) -> Result<Self> {
+        if self.message.0.len() > MAX_CHAT_BYTES {
+            let detail = format!("a message has at most {MAX_CHAT_BYTES} bytes of JSON");
+            return Err(Error::new(Code::MessageTooLarge, detail));
+        }
+        Ok(self)
+    }
+
+    /// Returns the body of the `chat` that the room is sent. It never has a `version`, which only a stored Feature has.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub fn relayed(&self, user: UserId) -> Result<Arc<RawValue>> {
+        let Self { message: Message(message), room_name } = self;
+        let text = format!(r#"{{"userId":{user},"message":{message},"roomName":"{room_name}"}}"#);
+        RawValue::from_string(text).map(Arc::from).map_err(Error::internal)
+    }
 }
 
-/// `{token}`
-#[derive(Deserialize)]
-pub struct Authenticate {
-    pub token: String,
+impl<'de> Deserialize<'de> for Message {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let Plain(message) = Plain::deserialize(deserializer)?;
+        Ok(Self(Value::to_string(&message)))
+    }
 }
 
-/// A payload that must be an object: derived implementations would take an array in the fields' order.
+/// A payload that must be an object. A derived implementation would also take an array in the order of the fields.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -187,83 +228,5 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
         }
 
         deserializer.deserialize_map(Members(PhantomData))
-    }
-}
-
-/// What is wrong with a payload, without where in the packet: the sender has not seen the packet.
-fn invalid_payload(error: &ParserError) -> Error {
-    let reason = error.to_string();
-    let reason = reason.split(" at line ").next().unwrap_or_default();
-    Error::new(Code::InvalidPayload, reason.chars().take(MAX_REASON).collect::<String>())
-}
-
-/// A message of a `chat` as JSON text.
-pub fn message_text(message: &Value) -> Result<String> {
-    let message = message.to_string();
-    if message.len() > MAX_CHAT_BYTES {
-        let detail = format!("a message has at most {MAX_CHAT_BYTES} bytes of JSON");
-        return Err(Error::new(Code::MessageTooLarge, detail));
-    }
-    Ok(message)
-}
-
-/// The body of a relayed `chat`: never with `version`, which only a stored Feature has.
-pub fn relayed(user: UserId, message: &str, room: LocationId) -> Result<Box<RawValue>> {
-    let text = format!(r#"{{"userId":{user},"message":{message},"roomName":"{room}"}}"#);
-    RawValue::from_string(text).map_err(Error::internal)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A command to `serde_json::Value`, a name like any other to everybody else.
-    const RAW: &str = "$serde_json::private::RawValue";
-
-    #[test]
-    fn a_chat_is_relayed_as_it_was_sent() {
-        let message = format!(r#"{{"{RAW}":"[1]"}}"#);
-        let payload = format!(r#"{{"message":{message},"roomName":7}}"#);
-        let Object(chat) = serde_json::from_str::<Object<Chat>>(&payload).unwrap();
-        assert_eq!(chat.message.0.to_string(), message);
-    }
-
-    #[test]
-    fn an_object_is_no_number_whatever_it_is_called() {
-        let is_join = |id: &str, user: &str, since: &str| {
-            let payload = format!(r#"{{"locationId":{id},"userId":{user},"since":{since}}}"#);
-            serde_json::from_str::<Object<JoinRoom>>(&payload).is_ok()
-        };
-        let seven = format!(r#"{{"{RAW}":"7"}}"#);
-        assert!(is_join("7", "7", "7"));
-        assert!(!is_join(&seven, "7", "7") && !is_join("7", &seven, "7") && !is_join("7", "7", &seven));
-    }
-
-    #[test]
-    fn an_event_without_a_payload_is_told_from_one_with_a_bad_one() {
-        assert!(has_no_payload(r#"["join_room"]"#));
-        for event in [r#"["join_room",null]"#, r#"["join_room",{}]"#, r#"["join_room",7,8]"#] {
-            assert!(!has_no_payload(event), "{event}");
-        }
-    }
-
-    #[test]
-    fn versions_and_ids_are_integers_by_their_value() {
-        let payload = r#"{"locationId":7.0,"userId":"8","since":9.0}"#;
-        let Object(join) = serde_json::from_str::<Object<JoinRoom>>(payload).unwrap();
-        let ids = (join.location_id.get(), join.user_id.map(UserId::get), join.since);
-        assert_eq!(ids, (7, Some(8), Some(9)));
-        for since in ["9.5", "-1", "\"9\"", "true", "9007199254740992.0"] {
-            let payload = format!(r#"{{"locationId":7,"since":{since}}}"#);
-            assert!(serde_json::from_str::<Object<JoinRoom>>(&payload).is_err(), "{since}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_does_not_repeat_all_that_was_sent() {
-        let payload = format!("\"{}\"", "é".repeat(MAX_CHAT_BYTES));
-        let error = serde_json::from_str::<Object<Chat>>(&payload).err().unwrap();
-        let error = invalid_payload(&ParserError::new(error));
-        assert!(error.detail.chars().count() <= MAX_REASON, "{}", error.detail.len());
     }
 }

@@ -20,12 +20,9 @@ use crate::{
         event::RemovalReason,
         id::{LocationId, UserId},
     },
-    gateway::{
-        rooms::room::Update,
-        wire::{
-            connection::{Connection, SendOutcome},
-            end_reason::EndReason,
-        },
+    gateway::wire::{
+        connection::{Connection, SendOutcome},
+        end_reason::EndReason,
     },
 };
 
@@ -68,16 +65,20 @@ impl Outbox {
         &self.connection
     }
 
-    /// Sends positions by the library, as the connection has said; all or none. Returns a mark behind them.
-    pub fn send_positions(&self, socket: &SocketRef, updates: &[Update]) -> Option<u64> {
-        let bytes = |update: &Update| update.chat().get().len() + ENVELOPE;
-        if !self.connection.reserve_for_library(updates.iter().map(bytes).sum()) {
+    /// Sends bodies of `chat` through the library, all or none. It returns a mark behind them.
+    pub fn send_positions<'a>(
+        &self,
+        socket: &SocketRef,
+        bodies: impl Iterator<Item = &'a RawValue> + Clone,
+    ) -> Option<u64> {
+        let bytes = |body: &RawValue| body.get().len() + ENVELOPE;
+        if !self.connection.reserve_for_library(bodies.clone().map(bytes).sum()) {
             return None;
         }
         let mut mark = 0;
-        for update in updates {
-            mark = self.connection.record_given(bytes(update));
-            if self.emit(socket, CHAT, update.chat()).is_err() {
+        for body in bodies {
+            mark = self.connection.record_given(bytes(body));
+            if self.emit(socket, CHAT, body).is_err() {
                 // Far more than the window: some may have been taken, so none can be sent again.
                 self.abort(EndReason::TooMuchWaits);
             }

@@ -1,33 +1,27 @@
-//! What the gateway counts.
+//! The counters of all rooms together: what they have sent, left out and read.
+//!
+//! Their sizes are not counted: a scrape looks at them (`registry.rs`).
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::time::Duration;
 
-use super::rooms::{READS, Rooms, room::Tally};
-use crate::{
-    metrics::{Counter, Metrics, Seconds},
-    service::refusals::Refusals,
-};
+use super::room::Tally;
+use crate::metrics::{Counter, Metrics, Seconds};
 
-/// What rooms have sent and the gateway has refused. Made once for all.
+/// The counters of all rooms together.
 #[derive(Debug)]
-pub struct Counts {
+pub struct RoomMetrics {
     deliveries: Counter,
     join_deliveries: Counter,
     conflated: Counter,
     put_to_send: Seconds,
-    /// Rooms that the sweep found to lack something.
+    /// Counts rooms that the sweep found to lack something.
     pub healed: Counter,
-    /// Times that all who have to do with a location were read.
+    /// Counts reads of all rights to a location.
     pub access_reads: Counter,
-    /// Of events and handshakes.
-    pub refusals: Refusals,
 }
 
-impl Counts {
-    /// Nothing yet.
+impl RoomMetrics {
+    /// Creates the counters.
     pub fn start(metrics: &Metrics) -> Self {
         Self {
             deliveries: metrics
@@ -45,12 +39,11 @@ impl Counts {
             healed: metrics.counter("sweep_healed", "Rooms that the sweep found to have missed a commit"),
             access_reads: metrics
                 .counter("access_reads", "Times that all members and share links of a location were read"),
-            refusals: Refusals::at("gateway", metrics),
         }
     }
 
-    /// A room has sent so much.
-    pub fn sent(&self, Tally { live, joining, conflated }: Tally) {
+    /// Counts what a room has sent.
+    pub fn record(&self, Tally { live, joining, conflated }: Tally) {
         // An addition of nothing costs as much as any other.
         for (count, more) in
             [(&self.deliveries, live), (&self.join_deliveries, joining), (&self.conflated, conflated)]
@@ -61,19 +54,8 @@ impl Counts {
         }
     }
 
-    /// The members of a room were sent what a PUT has made, so long after its body had come.
-    pub fn sent_after(&self, time: Duration) {
+    /// Records the time from when a PUT's body was complete until its version was sent to all members.
+    pub fn record_latency(&self, time: Duration) {
         self.put_to_send.observe(time);
     }
-}
-
-/// What a scrape looks up.
-pub fn watch(rooms: &Arc<Rooms>, metrics: &Metrics) {
-    let look = |look: fn(&Rooms) -> usize| {
-        let rooms = Arc::downgrade(rooms);
-        move || Weak::upgrade(&rooms).map_or(0, |rooms| look(&rooms))
-    };
-    metrics.watch("rooms", "Rooms with somebody in them or on the way in", look(Rooms::len));
-    metrics.watch("rooms_behind", "Rooms that owe a member something, or lack versions", look(Rooms::behind));
-    metrics.queue("room_reads", READS, look(Rooms::reading));
 }

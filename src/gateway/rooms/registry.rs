@@ -1,0 +1,199 @@
+//! The registry of rooms: which rooms exist, and everything that tasks share of a room.
+//!
+//! A room exists while somebody is in it or on the way in. This file has the data and the locks; what is done with them
+//! is in the files beside it, each an `impl Rooms`.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicUsize},
+    },
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use socketioxide::socket::Sid;
+use tokio::sync::Notify;
+
+use super::{
+    metrics::RoomMetrics,
+    presence::Presence,
+    reads::{LastRead, MAX_READS, Reads},
+    rights::Rights,
+    room::Room,
+};
+use crate::{
+    domain::id::LocationId,
+    gateway::{
+        people::directory::Directory,
+        socket::{handle::Subscriber, session::Occupant},
+        wire::connection::Connection,
+    },
+    metrics::Metrics,
+    service::Service,
+    supervise::Task,
+};
+
+/// All rooms of this process.
+pub struct Rooms {
+    pub(super) service: Arc<Service>,
+    pub(super) directory: Arc<Directory>,
+    /// Written when a room's first member enters or its last one leaves. This lock is taken before a room's locks, and
+    /// never held while anything is sent.
+    pub(super) rooms: Mutex<HashMap<LocationId, Arc<SharedRoom>>>,
+    /// Rooms that owe their members something, or lack versions themselves. The event loop tries them again.
+    pub(super) behind: Mutex<HashSet<LocationId>>,
+    /// Rooms that have not gone through all of their members, each once. They have their turns one after the other.
+    pub(super) unfinished: Mutex<VecDeque<Arc<SharedRoom>>>,
+    /// Notified when a room is added to `unfinished`.
+    pub(super) turn_needed: Notify,
+    /// Rooms whose presence is to be announced, each once. Written when somebody enters or leaves; taken last.
+    pub(super) due: Mutex<HashSet<LocationId>>,
+    /// Notified when a room is added to `due`.
+    pub(super) due_added: Notify,
+    pub(super) reads: Reads,
+    pub(super) metrics: RoomMetrics,
+    /// The task that sends to rooms, and the one that compares them with the database. Both catch a panic over one
+    /// room, so that the others go on.
+    pub(super) event_loop: Task,
+    pub(super) sweep: Task,
+}
+
+/// A room that many tasks use. Of its locks, `rights` is taken before `state`, and `state` before `presence`.
+pub(super) struct SharedRoom {
+    pub(super) id: LocationId,
+    /// The versions and members. Written when somebody enters or leaves and by every update; held while an update is
+    /// sent to the members.
+    pub(super) state: Mutex<Room<Sid, Member>>,
+    /// The users that the members belong to. A lock of its own, because every PUT asks how many sockets it pays for and
+    /// must not wait for `state`.
+    pub(super) presence: Mutex<Presence>,
+    /// Who may be in the room. Held while somebody enters or is taken out.
+    pub(super) rights: Mutex<Rights>,
+    /// Whoever holds this lock reads from the database, for all who wait for it.
+    pub(super) last_read: tokio::sync::Mutex<Option<LastRead>>,
+    /// Whoever holds this lock is filling the room's gap.
+    pub(super) backfilling: tokio::sync::Mutex<()>,
+    /// The room is among those that wait for a turn. Written under the lock of `state`.
+    pub(super) has_turn: AtomicBool,
+    /// The bytes of the newest Feature, roughly: the cost of sending another.
+    pub(super) feature_bytes: AtomicUsize,
+}
+
+/// A socket in a room.
+pub(super) struct Member {
+    /// The connection of the outbox. A position for a socket that keeps up goes straight to it.
+    pub(super) connection: Arc<Connection>,
+    pub(super) subscriber: Subscriber,
+    /// The user that it counts for. A guest is sent positions and nothing else.
+    pub(super) occupant: Occupant,
+}
+
+impl SharedRoom {
+    fn new(id: LocationId) -> Self {
+        Self {
+            id,
+            state: Mutex::default(),
+            presence: Mutex::default(),
+            rights: Mutex::default(),
+            last_read: Default::default(),
+            backfilling: Default::default(),
+            has_turn: AtomicBool::default(),
+            feature_bytes: AtomicUsize::default(),
+        }
+    }
+}
+
+impl Rooms {
+    /// Creates an empty registry, whose sizes a scrape of the metrics then looks at.
+    pub fn start(service: Arc<Service>, directory: Arc<Directory>) -> Arc<Self> {
+        let rooms = Arc::new(Self::new(service, directory));
+        rooms.watch(&rooms.service.metrics);
+        rooms
+    }
+
+    pub(super) fn new(service: Arc<Service>, directory: Arc<Directory>) -> Self {
+        Self {
+            metrics: RoomMetrics::start(&service.metrics),
+            event_loop: service.tasks.task("forwarder"),
+            sweep: service.tasks.task("sweep"),
+            service,
+            directory,
+            rooms: Mutex::default(),
+            behind: Mutex::default(),
+            unfinished: Mutex::default(),
+            turn_needed: Notify::new(),
+            due: Mutex::default(),
+            due_added: Notify::new(),
+            reads: Reads::new(),
+        }
+    }
+
+    /// Has a scrape of the metrics look at the sizes of the registry.
+    fn watch(self: &Arc<Self>, metrics: &Metrics) {
+        let read = |read: fn(&Self) -> usize| {
+            let rooms = Arc::downgrade(self);
+            move || Weak::upgrade(&rooms).map_or(0, |rooms| read(&rooms))
+        };
+        let live = |rooms: &Self| rooms.rooms.lock().len();
+        metrics.watch("rooms", "Rooms with somebody in them or on the way in", read(live));
+        let behind = |rooms: &Self| rooms.behind.lock().len();
+        metrics.watch("rooms_behind", "Rooms that owe a member something, or lack versions", read(behind));
+        metrics.queue("room_reads", MAX_READS, read(|rooms| rooms.reads.running()));
+    }
+
+    /// Finds a room.
+    pub(super) fn room(&self, id: LocationId) -> Option<Arc<SharedRoom>> {
+        self.rooms.lock().get(&id).cloned()
+    }
+
+    /// Removes a room from the registry if nobody is in it or on the way in.
+    pub(super) fn remove_if_empty(&self, room: &Arc<SharedRoom>) {
+        let mut rooms = self.rooms.lock();
+        let is_listed = rooms.get(&room.id).is_some_and(|listed| Arc::ptr_eq(listed, room));
+        if is_listed && room.state.lock().is_empty() {
+            rooms.remove(&room.id);
+        }
+    }
+}
+
+impl fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rooms").finish_non_exhaustive()
+    }
+}
+
+/// Somebody about to join. While it exists the room exists, is told of updates, and remembers those after `since`.
+pub(super) struct Entrant<'a> {
+    rooms: &'a Rooms,
+    pub(super) room: Arc<SharedRoom>,
+    since: Option<u64>,
+}
+
+impl<'a> Entrant<'a> {
+    /// Makes the room if there is none.
+    pub(super) fn new(rooms: &'a Rooms, id: LocationId, since: Option<u64>) -> Self {
+        let mut listed = rooms.rooms.lock();
+        let room = listed.entry(id).or_insert_with(|| Arc::new(SharedRoom::new(id))).clone();
+        room.state.lock().add_entrant(since);
+        Self { rooms, room, since }
+    }
+
+    /// Keeps a room that exists from being removed.
+    pub(super) fn of_existing(rooms: &'a Rooms, id: LocationId) -> Option<Self> {
+        // The list is held until the room knows of the entrant: the room could be removed in between.
+        let listed = rooms.rooms.lock();
+        let room = listed.get(&id)?.clone();
+        room.state.lock().add_entrant(None);
+        Some(Self { rooms, room, since: None })
+    }
+}
+
+impl Drop for Entrant<'_> {
+    fn drop(&mut self) {
+        self.room.state.lock().remove_entrant(self.since, Instant::now());
+        self.rooms.remove_if_empty(&self.room);
+    }
+}
