@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Service, shares};
+use super::{shares, state::Service};
 use crate::domain::{
     access::{Access, Action, Caller, Role, may},
     error::{Code, Error, Result},
@@ -92,7 +92,7 @@ impl Service {
         let Token { user: id, name, is_admin, expires_at } = keys.verify(token, Timestamp::now())?;
         if let Some(name) = &name
             && self.store.names.hear(id, name)
-            && let Some(live) = self.live.get()
+            && let Some(live) = self.live_rooms()
         {
             live.rename(id);
         }

@@ -6,10 +6,7 @@
 
 use std::{fmt, sync::Arc};
 
-use bytes::Bytes;
-use tokio::sync::Semaphore;
-
-use super::{Service, memory::Reservation};
+use super::{memory::Reservation, state::Service};
 use crate::{
     domain::{
         access::{Action, Caller, Payer},
@@ -20,19 +17,7 @@ use crate::{
     heavy,
     storage::{Listing, Past},
 };
-
-/// Pieces that are read and written as text at once. A row of a megabyte takes some four times as much meanwhile.
-const PIECES_AT_ONCE: usize = 2;
-
-/// Whose turn it is to read a piece.
-#[derive(Debug)]
-pub struct Pieces(Semaphore);
-
-impl Default for Pieces {
-    fn default() -> Self {
-        Self(Semaphore::new(PIECES_AT_ONCE))
-    }
-}
+use bytes::Bytes;
 
 /// The Features of one answer that are still to be written.
 pub struct Features {
@@ -99,7 +84,7 @@ impl Features {
         };
         // Small rows are there already.
         let _turn = match needs_a_read {
-            true => Some(service.pieces.0.acquire().await.map_err(Error::internal)?),
+            true => Some(service.reads.piece_turn().await?),
             false => None,
         };
         let is_later = std::mem::replace(&mut self.has_begun, true);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Service, features::Features};
+use super::{features::Features, state::Service};
 use crate::domain::{
     access::{Action, Caller, Payer},
     error::{Error, Result},

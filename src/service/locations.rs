@@ -1,8 +1,14 @@
 //! Making, moving, reading, listing and removing locations.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use super::{Current, Service, features::Features};
+use tokio::time::timeout;
+
+use super::{
+    features::Features,
+    live_rooms::{Current, RoomSize},
+    state::Service,
+};
 use crate::{
     domain::{
         access::{Action, Caller, Payer},
@@ -12,6 +18,10 @@ use crate::{
     },
     storage::{Filter, Page},
 };
+
+/// How long a read waits for the database before the version that a live room has is good enough. Longer than a room
+/// takes to hear of an acknowledged change.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a list asks for.
 #[derive(Debug)]
@@ -115,5 +125,34 @@ impl Service {
         // Reading what was found is no search.
         drop(turn);
         Ok((Features::of_list(self, by, payer, listing)?, total))
+    }
+
+    /// Charges a caller for sending a change of a location to everybody in its room, before the change is made.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    fn charge_change(&self, by: &Caller, payer: Payer, id: LocationId, body_bytes: usize) -> Result<()> {
+        let size = self.live_rooms().map_or_else(RoomSize::default, |live| live.room_size(by, id));
+        // A change of properties has a small body, and yet the whole Feature is sent.
+        self.limits.charge_delivery(payer, size.sockets, body_bytes.max(size.update_bytes))
+    }
+
+    /// Waits for what the database says, unless it is away or slow and a live room has the location.
+    async fn stored_or_live(
+        &self,
+        by: &Caller,
+        id: LocationId,
+        stored: impl Future<Output = Result<Current>>,
+    ) -> Result<Current> {
+        let live = || self.live_rooms()?.current(by, id);
+        let mut stored = pin!(stored);
+        match timeout(DATABASE_PATIENCE, &mut stored).await {
+            Ok(Err(error)) if error.code == Code::StorageUnavailable => live().unwrap_or(Err(error)),
+            Ok(answer) => answer,
+            Err(_) => match live() {
+                Some(current) => current,
+                None => stored.await,
+            },
+        }
     }
 }

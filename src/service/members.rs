@@ -1,6 +1,6 @@
 //! Who may see a location besides its owner, and who may move it.
 
-use super::Service;
+use super::state::Service;
 use crate::{
     domain::{
         access::{Action, Caller, Payer, RightsChange, Role},
@@ -25,7 +25,7 @@ impl Service {
         self.limits.check_rows(payer)?;
         let _turn = self.reads.turn(payer).await?;
         self.permit(by, id, Action::Meet).await?;
-        let _turn = self.lists.wait(payer).await?;
+        let _turn = self.reads.list_turn(payer).await?;
         // Again: the lists that were before it in line are paid for now.
         self.limits.check_rows(payer)?;
         let members = self.store.members(id).await?;
@@ -54,7 +54,7 @@ impl Service {
             Ok((done, RightsChange::Member(user, Some(role))))
         })
         .await?;
-        let _turn = self.lists.wait(payer).await?;
+        let _turn = self.reads.list_turn(payer).await?;
         let members = self.store.members(id).await?;
         // A backend that adds many members did not ask for the list each time.
         self.limits.record_rows(payer, members.len() / ANSWERED_MEMBERS);
@@ -81,7 +81,7 @@ impl Service {
         id: LocationId,
         commit: impl Future<Output = Result<(Granted<T>, RightsChange)>> + Send + 'static,
     ) -> Result<T> {
-        let (events, expiry) = (self.events.clone(), self.expiry.clone());
+        let (events, expiry) = (self.events.channel().clone(), self.expiry.clone());
         let done = tokio::spawn(async move {
             let (Granted { value, grants, news, order: _in_order }, change) = commit.await?;
             for event in [Event::RightsChanged { id, change, grants }].into_iter().chain(news) {

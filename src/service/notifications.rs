@@ -1,6 +1,6 @@
 //! What a user was told of what others did.
 
-use super::Service;
+use super::state::Service;
 use crate::{
     domain::{
         access::{Caller, Payer},

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
-use super::Service;
+use super::state::Service;
 use crate::{
     domain::{
         access::{Action, Caller, Payer, RightsChange},
@@ -63,7 +63,7 @@ impl Service {
         self.limits.check_rows(payer)?;
         let _turn = self.reads.turn(payer).await?;
         self.permit(by, id, Action::Manage).await?;
-        let _turn = self.lists.wait(payer).await?;
+        let _turn = self.reads.list_turn(payer).await?;
         // Again: the lists that were before it in line are paid for now.
         self.limits.check_rows(payer)?;
         if let Err(error) = self.write_behind.write(&self.store).await {

@@ -1,0 +1,139 @@
+//! The state that all acts share, and how it is started.
+//!
+//! A file of its own below the acts, so that their files import it and not each other.
+
+use std::sync::{Arc, OnceLock};
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
+
+use super::{
+    events::EventSender,
+    limits::{self, Limits},
+    live_rooms::LiveRooms,
+    memory::Memory,
+    passwords::Passwords,
+    readiness::ReadinessCache,
+    reads::Reads,
+    searches::Searches,
+    write_behind::{self, WriteBehind},
+};
+use crate::{
+    config::{self, History, Notifications},
+    domain::{event::Event, token::Keys},
+    metrics::Metrics,
+    storage::{Expiry, Readiness, Retention, Store, Writer},
+    supervise::Supervisor,
+};
+
+/// Everything the doors can ask for: the acts are its methods.
+#[derive(Debug)]
+pub struct Service {
+    pub(super) store: Store,
+    pub(super) writer: Writer,
+    pub(super) events: EventSender,
+    pub(super) expiry: Expiry,
+    /// The keys that tokens are signed with; `None`: open mode.
+    pub(super) keys: Option<Keys>,
+    live: OnceLock<Box<dyn LiveRooms>>,
+    pub(super) write_behind: Arc<WriteBehind>,
+    pub(super) passwords: Passwords,
+    readiness: ReadinessCache,
+    pub(super) searches: Searches,
+    pub(super) reads: Reads,
+    /// The limits on callers.
+    pub limits: Arc<Limits>,
+    /// The memory that requests and answers hold.
+    pub memory: Memory,
+    /// The metrics of the process.
+    pub metrics: Metrics,
+    /// Watches the tasks that everything depends on.
+    pub tasks: Supervisor,
+}
+
+impl Service {
+    /// Starts the writer and the sweepers on a migrated database; also returns the events that the gateway handles.
+    pub fn start(
+        store: Store,
+        history: History,
+        notifications: Notifications,
+        keys: Option<Keys>,
+        limits: &config::Limits,
+    ) -> (Arc<Self>, mpsc::Receiver<Event>) {
+        let metrics = Metrics::default();
+        let tasks = Supervisor::start(&metrics);
+        let quotas = limits.quotas.as_ref();
+        let (memory, searches) = (Memory::start(quotas, &metrics), Searches::start(quotas, &metrics));
+        let reads = Reads::new(quotas.is_some());
+        let limits = Limits::new(limits, &metrics);
+        let forgotten = Arc::downgrade(&limits);
+        tasks.task("limits").spawn(forgotten, |limits| limits::forget(limits.clone()).boxed());
+        let store = store.with_fan_out(limits.fan_out());
+        let (events, receiver) = EventSender::new(&metrics);
+        let retention = Retention::start(store.clone(), history, &metrics, &tasks);
+        let expiry = Expiry::start(store.clone(), notifications, &metrics, &tasks);
+        let (channel, expired) = (events.channel().clone(), expiry.clone());
+        let writer = Writer::start(store.clone(), channel, retention, expired, &metrics, &tasks);
+        let write_behind = Arc::<WriteBehind>::default();
+        let kept = (Arc::downgrade(&write_behind), store.clone());
+        tasks.task("ledger").spawn(kept, |(write_behind, store)| {
+            write_behind::run(write_behind.clone(), store.clone()).boxed()
+        });
+        let service = Self {
+            store,
+            writer,
+            events,
+            expiry,
+            keys,
+            live: OnceLock::new(),
+            write_behind,
+            passwords: Passwords::default(),
+            readiness: ReadinessCache::default(),
+            searches,
+            reads,
+            limits,
+            memory,
+            metrics,
+            tasks,
+        };
+        (Arc::new(service), receiver)
+    }
+
+    /// Hands in the gateway, once.
+    pub fn set_live_rooms(&self, live: impl LiveRooms + 'static) {
+        let _ = self.live.set(Box::new(live));
+    }
+
+    /// The gateway, once it has started.
+    pub(super) fn live_rooms(&self) -> Option<&dyn LiveRooms> {
+        self.live.get().map(|live| &**live)
+    }
+
+    /// Sends an event that comes from no change in the database to the gateway.
+    pub async fn publish(&self, event: Event) {
+        self.events.send(event).await;
+    }
+
+    /// Waits until the gateway has handled every event sent so far. Whoever is then told that a location or a right has
+    /// ended finds nobody in the room who should not be there.
+    pub async fn wait_until_settled(&self) {
+        self.events.wait_until_settled().await;
+    }
+
+    /// Records that the gateway has handled every event before a mark.
+    pub fn record_settled(&self, mark: u64) {
+        self.events.record_settled(mark);
+    }
+
+    /// Asks what the database can be used for.
+    pub async fn readiness(&self) -> Readiness {
+        self.readiness.read(&self.store).await
+    }
+
+    /// Writes what has waited for a quiet moment.
+    pub async fn finish(&self) {
+        if let Err(error) = self.write_behind.write(&self.store).await {
+            tracing::warn!(%error, "uses of share links and names of users were not written");
+        }
+    }
+}
