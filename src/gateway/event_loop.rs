@@ -84,7 +84,7 @@ impl EventLoop {
                 }
                 () = is_due => {
                     // What waits for a socket comes before newer positions.
-                    self.task.catch(|| outbox::flush(&self.blocked));
+                    self.task.catch(|| outbox::flush_blocked(&self.blocked));
                     for id in self.rooms.catch_up() {
                         reads.spawn(self.mend(Stuck::HasGap(id)));
                     }

@@ -168,7 +168,7 @@ impl Bodies {
     }
 }
 
-/// Why a body was not read.
+/// The reason why a body was not read.
 enum Unread {
     TooLarge,
     /// Too many bytes of this caller, or of others, are coming in.

@@ -20,7 +20,7 @@ const WAITING_SHARE: usize = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub struct Common {
-    /// Notified when a connection may be sent more again.
+    /// The event loop waits here until a connection may be sent more again.
     pub opened: Arc<Notify>,
     pub metrics: SocketMetrics,
     /// The budget of bytes that wait for sockets.

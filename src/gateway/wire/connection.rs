@@ -1,4 +1,4 @@
-//! One client's connection under its session: what it was sent, what it has read, and whether it may be sent more.
+//! A client's connection under its session: what it was sent, what it has read, and whether it may be sent more.
 //!
 //! A client that has left too much unread is sent nothing more for now. `flow.rs` decides that, and `outbound.rs` holds
 //! the outgoing bytes. The methods that only one transport needs are in `websocket.rs` and `polls.rs`.
@@ -28,16 +28,16 @@ const MAX_OTHER_NAMESPACES: u8 = 2;
 
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// It was ended from this side, and nothing more goes over it.
+    /// The connection was ended from this side, and nothing more goes over it.
     is_aborted: AtomicBool,
-    /// It will be aborted in a moment.
+    /// The connection will be aborted in a moment.
     is_closing: AtomicBool,
     /// Requests of the client for other namespaces.
     other_namespaces: AtomicU8,
-    /// Something waits in the outbox that must be sent before anything else. It is written under the outbox's lock. A
-    /// sender that reads an old value sends beside the event that is just leaving the outbox, or tries again later.
+    /// The outbox holds events that must be sent before anything else. It writes this under its own lock. A sender that
+    /// reads an old value sends beside the event that is just leaving the outbox, or tries again later.
     has_queued: AtomicBool,
-    /// Written by every sender and by confirmations; held while frames go to the kernel.
+    /// Every sender and every confirmation writes it, and it is held while frames go to the kernel.
     pub(super) state: Mutex<State>,
     pub(super) common: Arc<Common>,
 }
@@ -54,7 +54,7 @@ pub(super) struct State {
     read_turns: Option<Arc<ReadTurns>>,
     /// Bytes of binary attachments that the library may keep until their event is complete.
     attachment_bytes: usize,
-    /// How often it is counted among the connected sockets: twice for a moment while a client connects again.
+    /// The number of its connected sockets: two for a moment while a client connects again.
     pub counted: u8,
     end_reason: Option<EndReason>,
 }
@@ -76,14 +76,14 @@ impl Drop for CountedSocket {
 pub enum SendOutcome {
     /// The frames are on their way. The mark is behind them, for [`Connection::has_read_to`].
     Sent(u64),
-    /// Not sent: the connection is sent nothing for now.
+    /// The frames were not sent, because the connection is sent nothing for now.
     Closed,
-    /// Not sent: packets that the library was given must go first, or the transport is long-polling. Send through the
-    /// library.
+    /// The frames were not sent, because packets that the library was given must go first, or because the transport is
+    /// long-polling. They must be sent through the library.
     ByLibrary,
 }
 
-/// Beginning: who the client is.
+/// The client and its caller.
 impl Connection {
     /// Creates the connection of a session that is connecting.
     pub(super) fn new(common: &Arc<Common>) -> Self {
@@ -108,7 +108,7 @@ impl Connection {
         state.outbound.set_reservation(self.common.waiting.record(payer, bytes));
     }
 
-    /// Is the client not identified yet? This is always `false` if unidentified sessions are not limited.
+    /// Returns whether the client is not identified yet. It is always `false` if unidentified sessions are not limited.
     pub fn is_unidentified(&self) -> bool {
         self.state.lock().unidentified.is_some()
     }
@@ -148,12 +148,12 @@ impl Connection {
 
 /// Sending, and confirmation that the client has read.
 impl Connection {
-    /// Has the client read enough to be sent more?
+    /// Returns whether the client has read enough to be sent more.
     pub fn is_open(&self) -> bool {
         !self.is_aborted() && self.state.lock().flow.is_open(Instant::now())
     }
 
-    /// Has the client read enough to be sent what it has missed?
+    /// Returns whether the client has read enough to be sent what it has missed, and nothing waits in the outbox.
     pub fn has_room(&self) -> bool {
         !self.has_queued() && !self.is_aborted() && self.state.lock().flow.has_room(Instant::now())
     }
@@ -216,23 +216,23 @@ impl Connection {
         state.flow.sent()
     }
 
-    /// Is everything before this mark proved to be read?
+    /// Returns whether everything before this mark is proved to be read.
     pub fn has_read_to(&self, mark: u64) -> bool {
         self.state.lock().flow.has_read_to(mark)
     }
 
-    /// Is everything that was sent proved to be read?
+    /// Returns whether everything that was sent is proved to be read.
     pub fn has_read_all(&self) -> bool {
         self.state.lock().flow.unread() == 0
     }
 
-    /// Has the client confirmed nothing, or the library written nothing, for longer than this?
+    /// Returns whether the client has left a question unanswered, or the library has written nothing, for longer than this.
     pub(super) fn is_unanswered_for(&self, time: Duration) -> bool {
         let state = self.state.lock();
         state.flow.is_unanswered_for(time) || state.outbound.is_library_stuck_for(time)
     }
 
-    /// Is there, or was there, a WebSocket?
+    /// Returns whether there is, or was, a WebSocket.
     pub(super) fn is_websocket(&self) -> bool {
         self.state.lock().outbound.is_websocket()
     }
@@ -317,7 +317,7 @@ impl Connection {
     }
 }
 
-/// The end from this side.
+/// Ending the connection.
 impl Connection {
     /// Ends the connection of a client that does not read.
     pub fn abort_unread(&self, reason: EndReason) {
@@ -358,7 +358,7 @@ impl Connection {
         is_first
     }
 
-    /// Was the connection ended from this side?
+    /// Returns whether the connection was ended from this side.
     pub fn is_aborted(&self) -> bool {
         self.is_aborted.load(Ordering::Relaxed)
     }
@@ -373,7 +373,7 @@ impl Connection {
         !self.is_closing.swap(true, Ordering::Relaxed)
     }
 
-    /// Will the connection be aborted in a moment?
+    /// Returns whether the connection will be aborted in a moment.
     pub fn is_closing(&self) -> bool {
         self.is_closing.load(Ordering::Relaxed)
     }

@@ -27,7 +27,7 @@ const POLLED_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Connections {
     common: Arc<Common>,
-    /// Written when a session begins, read when a request names one.
+    /// A session that begins writes it; a request that names a session reads it.
     by_session: Mutex<HashMap<Sid, Weak<Connection>>>,
 }
 

@@ -1,9 +1,9 @@
 //! The reasons for which this side ends a connection.
 
-/// Why a connection was ended from this side.
+/// The reason why this side has ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum EndReason {
-    /// For too long the client took no bytes, or confirmed none of those it was sent; or it polled again without having
+    /// The client took no bytes for too long, or confirmed none of those it was sent, or it polled again without having
     /// read the last answer.
     Unread,
     /// The TCP connection ended with the answer to a poll on it, which the client may not have read.

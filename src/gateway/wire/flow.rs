@@ -1,4 +1,5 @@
-//! How much of what one connection was sent is proved to have been read, and whether it may be sent more.
+//! The flow control of one connection: how much of what it was sent is proved to be read, and whether it may be sent
+//! more.
 //!
 //! The kernel and a proxy accept bytes that the client never reads, so only the client's own answer counts. Over
 //! WebSocket that is a pong that repeats the random payload of our ping (RFC 6455 §5.5.3): only a client that has read
@@ -42,14 +43,14 @@ struct Question {
 }
 
 impl Flow {
-    /// May the connection be sent more?
+    /// Returns whether the connection may be sent more.
     pub fn is_open(&self, now: Instant) -> bool {
         self.unread() < WINDOW
             && self.question.as_ref().is_none_or(|asked| now - asked.asked_at < ANSWER_TIMEOUT)
     }
 
-    /// May the connection be sent versions that it has missed? They may fill half of the window; the other half is for
-    /// new versions.
+    /// Returns whether the connection may be sent versions that it has missed. They may fill half of the window; the other
+    /// half is for new versions.
     pub fn has_room(&self, now: Instant) -> bool {
         self.unread() < WINDOW / 2 && self.is_open(now)
     }
@@ -64,12 +65,12 @@ impl Flow {
         self.sent - self.read
     }
 
-    /// Is everything before this mark proved to be read?
+    /// Returns whether everything before this mark is proved to be read.
     pub fn has_read_to(&self, mark: u64) -> bool {
         self.read >= mark
     }
 
-    /// Has a question been unanswered for longer than this?
+    /// Returns whether a question has been unanswered for longer than this.
     pub fn is_unanswered_for(&self, time: Duration) -> bool {
         self.question.as_ref().is_some_and(|asked| asked.asked_at.elapsed() > time)
     }
@@ -79,7 +80,7 @@ impl Flow {
         self.sent += bytes as u64;
     }
 
-    /// Is it time to ask for confirmation? The ping must go out behind all bytes that were counted.
+    /// Returns whether it is time to ask for confirmation. The ping must go out behind all bytes that were counted.
     pub fn is_question_due(&self, now: Instant) -> bool {
         self.question.is_none()
             && self.unread() > 0

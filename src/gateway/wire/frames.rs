@@ -57,12 +57,12 @@ impl Frame<'_> {
         self.first & 0x0f
     }
 
-    /// Is it the last frame of its message?
+    /// Returns whether it is the last frame of its message.
     pub fn is_final(&self) -> bool {
         self.first & 0x80 != 0
     }
 
-    /// Is it a control frame, which may come between the frames of a message (RFC 6455 §5.5)?
+    /// Returns whether it is a control frame, which may come between the frames of a message (RFC 6455 §5.5).
     pub fn is_control(&self) -> bool {
         self.opcode() >= 8
     }
@@ -109,7 +109,7 @@ impl FrameTracker {
         }
     }
 
-    /// Is the next byte the first of a frame?
+    /// Returns whether the next byte is the first of a frame.
     pub fn is_at_boundary(&self) -> bool {
         self.header_len == 0 && self.payload_left == 0
     }

@@ -22,7 +22,7 @@ pub struct Inbound {
     is_kept: bool,
 }
 
-/// Something found in the bytes of a client.
+/// A finding in the bytes of a client.
 #[derive(Debug, PartialEq)]
 pub enum Found<'a> {
     /// A pong with this payload.

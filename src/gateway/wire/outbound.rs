@@ -69,7 +69,7 @@ struct LibraryQueue {
 struct Unwritten {
     /// The sizes of the packets, oldest first.
     sizes: VecDeque<u32>,
-    /// When the library was last given its first packet, or wrote one.
+    /// The time at which the library was given a packet while it had none, or has written one.
     last_progress: Instant,
 }
 
@@ -108,7 +108,7 @@ impl LibraryQueue {
     }
 }
 
-/// The WebSocket.
+/// Bytes to and from the WebSocket.
 impl Outbound {
     /// Takes the stream of a WebSocket.
     ///
@@ -130,7 +130,7 @@ impl Outbound {
         self.reader = None;
     }
 
-    /// Is there, or was there, a WebSocket?
+    /// Returns whether there is, or was, a WebSocket.
     pub fn is_websocket(&self) -> bool {
         self.is_websocket
     }
@@ -188,7 +188,8 @@ impl Outbound {
         !self.pending.is_empty()
     }
 
-    /// May a frame of ours be sent now: between two frames of the library, and behind all that it was given?
+    /// Returns whether a frame of ours may be sent now: between two frames of the library, and behind all that it was
+    /// given.
     pub fn can_send(&self) -> bool {
         self.stream.is_some()
             && self.awaited_messages == 0
@@ -277,7 +278,7 @@ impl Outbound {
         self.library.bytes
     }
 
-    /// Has the library written nothing to a WebSocket for longer than this, though it was given packets?
+    /// Returns whether the library has written nothing to a WebSocket for longer than this, though it was given packets.
     pub fn is_library_stuck_for(&self, time: Duration) -> bool {
         let is_stuck = |unwritten: &Unwritten| unwritten.last_progress.elapsed() > time;
         self.is_websocket && self.library.unwritten.as_deref().is_some_and(is_stuck)

@@ -1,7 +1,7 @@
 //! Answers for browsers that open the gateway's port: a page that explains the gateway, and the JavaScript client as a
 //! file.
 //!
-//! These requests begin no session, so `transport.rs` never sees them.
+//! Browsers begin no session, so `transport.rs` never sees their requests.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};

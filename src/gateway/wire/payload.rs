@@ -33,7 +33,7 @@ const LENGTH_END: u8 = 0xff;
 /// Number of digits of the longest length that a body can have.
 const MAX_DIGITS: usize = 9;
 
-/// Do binary attachments follow this packet? The library then keeps the packet until the last of them has come.
+/// Returns whether binary attachments follow this packet. The library keeps the packet until the last of them has come.
 pub fn announces_attachments(start: &[u8]) -> bool {
     BINARY_MESSAGES.iter().any(|kind| start.starts_with(kind.as_bytes()))
 }

@@ -30,11 +30,11 @@ pub struct Polling {
     pub last_answer: Option<(Delivery, Answers)>,
     has_poll: bool,
     upgrade: Upgrade,
-    /// Notified when the client waits for its last poll to end.
+    /// A poll waits here until the client waits for the end of that poll.
     probed: Arc<Notify>,
 }
 
-/// How far a session is in changing to a WebSocket.
+/// The progress of a session in changing to a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Upgrade {
     None,
@@ -87,7 +87,7 @@ impl Polling {
         self.upgrade = Upgrade::None;
     }
 
-    /// Does the client wait for its last poll to end, before it changes to its WebSocket?
+    /// Returns whether the client waits for its last poll to end, before it changes to its WebSocket.
     pub fn is_probed(&self) -> bool {
         self.upgrade == Upgrade::Probed
     }

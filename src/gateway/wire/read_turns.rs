@@ -1,7 +1,7 @@
 //! Fair reading: the WebSockets of one caller take in a few frames in a round, and then other work runs.
 //!
-//! Without rounds, a thousand sockets of one caller that all have something to say would be served before a request
-//! that came a moment later. A round ends when everything else that was ready to run has run once. No socket holds
+//! A thousand sockets of one caller that all have something to say would otherwise be served before a request that
+//! came a moment later. A round ends when everything else that was ready to run has run once. No socket holds
 //! a turn beyond its read, so a socket that is gone holds up no other.
 
 use std::{collections::VecDeque, sync::Arc, task::Waker};

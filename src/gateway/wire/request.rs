@@ -34,13 +34,13 @@ fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_str(first).ok()
 }
 
-/// Is the body of this request, or of its answer, framed as version 3 of Engine.IO requires? It writes the length of
-/// each packet before the packet.
+/// Returns whether the body of this request, or of its answer, is framed as version 3 of Engine.IO requires, which
+/// writes the length of each packet before the packet.
 pub fn has_lengths<B>(request: &Request<B>) -> bool {
     parameter(request, "EIO") == Some("3")
 }
 
-/// Does a header list this token?
+/// Returns whether a header lists this token.
 pub fn has_token<B>(request: &Request<B>, name: HeaderName, token: &str) -> bool {
     let value = request.headers().get(name).and_then(|value| value.to_str().ok());
     value.is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))

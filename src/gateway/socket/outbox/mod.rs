@@ -1,9 +1,11 @@
-//! Everything but positions on its way to one socket: at once while the socket keeps up, else it waits here, in
-//! order.
+//! The events and acks on their way to one socket: sent at once while its client keeps up, queued in order otherwise.
 //!
-//! Positions never wait: a room sends the newest one as soon as the outbox takes it (`rooms/room`).
+//! Positions are never queued: a room sends the newest one as soon as the connection takes it (`rooms/room`). What one
+//! client is sent is decided elsewhere; bytes and confirmations belong to [`Connection`].
 
 mod queue;
+mod queued;
+mod unread;
 
 use std::{io::IoSlice, sync::Arc, time::Duration};
 
@@ -13,8 +15,12 @@ use serde_json::value::RawValue;
 use socketioxide::{SendError, SocketError, extract::SocketRef};
 use tokio::time::{Instant, sleep};
 
-pub use self::queue::{Ack, CHAT, Item, body};
-use self::queue::{Event, Queue, Queued, TAIL, TooMuch, Topic};
+pub use self::queued::{Ack, CHAT, Item, body};
+use self::{
+    queue::{Queue, TooMuchWaits},
+    queued::{Event, PACKET_END, Queued, Topic},
+    unread::UnreadTopics,
+};
 use crate::{
     domain::{
         event::RemovalReason,
@@ -26,67 +32,44 @@ use crate::{
     },
 };
 
-/// What a packet has besides its body, about.
-const ENVELOPE: usize = 16;
-/// How long what a socket may no longer see may be on its way to it. Within a second nothing more may leave.
-const WITHDRAWN: Duration = Duration::from_millis(800);
-/// How often it is looked whether that was read.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// About the bytes of a packet without its body.
+const ENVELOPE_BYTES: usize = 16;
+/// Time for a client to confirm data that it may no longer see. Within a second nothing more of it may leave.
+const WITHDRAWAL_TIMEOUT: Duration = Duration::from_millis(800);
+/// Interval between two checks whether a client has read what it was sent.
+const READ_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The way to one socket. Kept by the socket, so it never holds that.
+/// Sends events and acks to one socket. The socket owns it, so it never holds the socket.
 pub struct Outbox {
     connection: Arc<Connection>,
-    /// Written by whoever has something for the socket; emptied when it reads again.
+    /// Every sender writes it; the event loop empties the queue when the client reads again.
     state: Mutex<State>,
     blocked: Arc<Blocked>,
 }
 
 #[derive(Default)]
 struct State {
-    waiting: Queue,
+    queue: Queue,
     /// The outbox is among those of [`Blocked`].
     is_blocked: bool,
-    /// Topics of which the socket may not have read everything yet, each once, with the connection's mark behind the last
-    /// event. Whenever one is added those that were read go, so the connection's window bounds the list.
-    unread: Vec<(Topic, u64)>,
+    unread: UnreadTopics,
 }
 
-/// Sockets for which something waits. Written when something begins to, emptied by [`flush`].
+/// The sockets whose queues are not empty. An outbox adds itself, and [`flush_blocked`] removes it.
 pub type Blocked = Mutex<Vec<(SocketRef, Arc<Outbox>)>>;
 
+/// Sending.
 impl Outbox {
     /// Creates the outbox of a socket that is connecting.
     pub fn new(connection: Arc<Connection>, blocked: Arc<Blocked>) -> Self {
         Self { connection, state: Mutex::default(), blocked }
     }
 
-    /// Where positions go at once, while nothing waits here.
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 
-    /// Sends bodies of `chat` through the library, all or none. It returns a mark behind them.
-    pub fn send_positions<'a>(
-        &self,
-        socket: &SocketRef,
-        bodies: impl Iterator<Item = &'a RawValue> + Clone,
-    ) -> Option<u64> {
-        let bytes = |body: &RawValue| body.get().len() + ENVELOPE;
-        if !self.connection.reserve_for_library(bodies.clone().map(bytes).sum()) {
-            return None;
-        }
-        let mut mark = 0;
-        for body in bodies {
-            mark = self.connection.record_given(bytes(body));
-            if self.emit(socket, CHAT, body).is_err() {
-                // Far more than the window: some may have been taken, so none can be sent again.
-                self.abort(EndReason::TooMuchWaits);
-            }
-        }
-        Some(mark)
-    }
-
-    /// Has the socket read so much that it may be sent what it has missed?
+    /// Returns whether the client has read enough to be sent what it has missed.
     pub fn has_room(&self) -> bool {
         self.connection.has_room()
     }
@@ -96,20 +79,20 @@ impl Outbox {
         self.send(socket, Queued::Event(Event { name, body }));
     }
 
-    /// Sends an event of a room, now or in its turn, as long as the socket is in the room. `of`: who speaks, or who
-    /// has come or gone.
+    /// Sends an event of a room, now or in its turn, as long as the socket is in the room. `user` has sent it, or has come
+    /// or gone.
     pub fn send_room_event(
         self: &Arc<Self>,
         socket: &SocketRef,
         room: LocationId,
-        of: Option<UserId>,
+        user: Option<UserId>,
         name: &'static str,
         body: Arc<RawValue>,
     ) {
-        self.send(socket, Queued::InRoom(room, of, Event { name, body }));
+        self.send(socket, Queued::RoomEvent(room, user, Event { name, body }));
     }
 
-    /// Sends an event of a list, now or in its turn, as long as that may be seen.
+    /// Sends an event of a list, now or in its turn, as long as the socket may see the item.
     pub fn send_list_event(
         self: &Arc<Self>,
         socket: &SocketRef,
@@ -117,91 +100,7 @@ impl Outbox {
         name: &'static str,
         body: Arc<RawValue>,
     ) {
-        self.send(socket, Queued::OfList(item, Event { name, body }));
-    }
-
-    /// Tells that a location is no longer in the list, and drops what else waits of the list about it. Returns a mark
-    /// behind what was sent of it that may no longer be seen, for [`Outbox::withdraw`], unless it was read.
-    pub fn send_removal(
-        self: &Arc<Self>,
-        socket: &SocketRef,
-        location: LocationId,
-        name: &'static str,
-        body: Arc<RawValue>,
-        ending: RemovalReason,
-    ) -> Option<u64> {
-        self.send_list_event(socket, Item::Deleted(location), name, body);
-        self.unread_of(|topic| match topic {
-            Topic::Room(id) => id == location && ending != RemovalReason::Deleted,
-            Topic::Listed(id) => id == location && ending == RemovalReason::Withdrawn,
-            Topic::Users => false,
-        })
-    }
-
-    /// Drops what waits of all lists, which may no longer be seen; what is of rooms, see [`Outbox::drop_room_events`]. Returns a
-    /// mark behind what was sent of them, for [`Outbox::withdraw`], unless it was read.
-    #[must_use]
-    pub fn drop_list_events(&self) -> Option<u64> {
-        self.drop_waiting(|waiting| waiting.is_of_list() && waiting.topic().is_some());
-        self.unread_of(|_| true)
-    }
-
-    /// Drops what waits of a room that the socket may no longer see. A mark behind what was sent of it besides
-    /// positions, unless it was read.
-    pub fn drop_room_events(&self, room: LocationId) -> Option<u64> {
-        self.drop_waiting(|waiting| matches!(waiting, Queued::InRoom(of, ..) if *of == room));
-        self.unread_of(|topic| topic == Topic::Room(room))
-    }
-
-    fn drop_waiting(&self, is_dropped: impl Fn(&Queued) -> bool) {
-        let State { waiting, .. } = &mut *self.state.lock();
-        let before = waiting.bytes();
-        waiting.retain(|waiting| !is_dropped(waiting));
-        self.connection.release(before - waiting.bytes());
-        self.connection.set_has_queued(!waiting.is_empty());
-    }
-
-    /// A mark behind what was last sent of some topics, unless it was read.
-    fn unread_of(&self, is_of: impl Fn(Topic) -> bool) -> Option<u64> {
-        let state = self.state.lock();
-        let mark = state.unread.iter().filter(|(topic, _)| is_of(*topic)).map(|(_, mark)| *mark).max()?;
-        (!self.connection.has_read_to(mark)).then_some(mark)
-    }
-
-    /// Notes that positions of a location were sent up to this mark, to a socket that is no longer in its room.
-    pub fn record_unread(&self, location: LocationId, mark: u64) {
-        if !self.connection.has_read_to(mark) {
-            self.note(&mut self.state.lock().unread, Topic::Room(location), mark);
-        }
-    }
-
-    fn note(&self, unread: &mut Vec<(Topic, u64)>, topic: Topic, mark: u64) {
-        let before = unread.iter().find(|(of, _)| *of == topic).map_or(0, |(_, mark)| *mark);
-        unread.retain(|(of, mark)| *of != topic && !self.connection.has_read_to(*mark));
-        unread.push((topic, mark.max(before)));
-    }
-
-    /// A mark behind all that was sent, for [`Outbox::withdraw`].
-    pub fn mark(&self) -> u64 {
-        self.connection.request_confirmation()
-    }
-
-    /// Ends connections that have not read within [`WITHDRAWN`] what they were sent before a mark: it may still
-    /// be in this process, and nobody can take it back.
-    pub fn withdraw(marked: Vec<(Arc<Self>, u64)>) {
-        if marked.is_empty() {
-            return;
-        }
-        // Asked for now, or a socket that reads would have no occasion to say so in time.
-        marked.iter().for_each(|(outbox, _)| _ = outbox.connection.request_confirmation());
-        tokio::spawn(async move {
-            sleep(WITHDRAWN).await;
-            for (outbox, mark) in marked {
-                if !outbox.connection.has_read_to(mark) {
-                    outbox.abort(EndReason::Withdrawn);
-                }
-            }
-        });
+        self.send(socket, Queued::ListEvent(item, Event { name, body }));
     }
 
     /// Sends an ack, now or in its turn.
@@ -209,124 +108,138 @@ impl Outbox {
         self.send(socket, Queued::Ack(ack, body));
     }
 
+    /// Sends bodies of `chat` through the library, all or none, after the connection has returned
+    /// [`SendOutcome::ByLibrary`]. Returns a mark behind them.
+    pub fn send_positions<'a>(
+        &self,
+        socket: &SocketRef,
+        bodies: impl Iterator<Item = &'a RawValue> + Clone,
+    ) -> Option<u64> {
+        let bytes = |body: &RawValue| body.get().len() + ENVELOPE_BYTES;
+        if !self.connection.reserve_for_library(bodies.clone().map(bytes).sum()) {
+            return None;
+        }
+        let mut mark = 0;
+        for body in bodies {
+            mark = self.connection.record_given(bytes(body));
+            if self.emit(socket, CHAT, body).is_err() {
+                // The library holds far more than the window. It may have taken some, so none can be sent again.
+                self.abort(EndReason::TooMuchWaits);
+            }
+        }
+        Some(mark)
+    }
+
+    /// Ends the connection of a client that does not read; the client connects again.
+    pub fn abort(&self, reason: EndReason) {
+        self.connection.abort_unread(reason);
+    }
+
     fn send(self: &Arc<Self>, socket: &SocketRef, next: Queued) {
-        let State { waiting, is_blocked, unread } = &mut *self.state.lock();
-        let next = match waiting.is_empty() {
-            true => match self.hand_out(socket, next, unread) {
+        let State { queue, is_blocked, unread } = &mut *self.state.lock();
+        let next = match queue.is_empty() {
+            true => match self.try_send(socket, next, unread) {
                 Ok(()) => return,
                 Err(next) => next,
             },
             false => next,
         };
-        if self.add(waiting, next).is_err() {
-            self.clear(waiting);
+        if self.enqueue(queue, next).is_err() {
+            self.clear(queue);
             self.abort(EndReason::TooMuchWaits);
             return;
         }
-        self.connection.set_has_queued(!waiting.is_empty());
-        if !waiting.is_empty() && !std::mem::replace(is_blocked, true) {
+        self.connection.set_has_queued(!queue.is_empty());
+        if !queue.is_empty() && !std::mem::replace(is_blocked, true) {
             self.blocked.lock().push((socket.clone(), self.clone()));
         }
     }
 
-    /// Adds what has to wait, and holds it against the budget of whoever has the socket. An event of a list for which
-    /// there is no room is dropped.
-    ///
-    /// # Errors
-    /// [`TooMuch`].
-    fn add(&self, waiting: &mut Queue, next: Queued) -> Result<(), TooMuch> {
-        let (before, is_of_list) = (waiting.bytes(), next.is_of_list());
-        waiting.push(next)?;
-        let is_held = self.hold_instead(before, waiting.bytes());
-        if !is_held {
-            waiting.drop_last();
-            self.connection.release(before - waiting.bytes());
+    /// Adds an event or an ack to the queue, and holds its bytes against the caller's budget. A list event without room
+    /// there is dropped.
+    fn enqueue(&self, queue: &mut Queue, next: Queued) -> Result<(), TooMuchWaits> {
+        let (before, is_list_event) = (queue.bytes(), next.is_list_event());
+        queue.push(next)?;
+        self.connection.release(before.saturating_sub(queue.bytes()));
+        let is_reserved = self.connection.reserve(queue.bytes().saturating_sub(before));
+        if !is_reserved {
+            queue.drop_newest();
+            self.connection.release(before - queue.bytes());
         }
-        match waiting.take_dropped() {
+        match queue.take_dropped() {
             0 => {}
             dropped => self.connection.record_dropped_list_events(dropped),
         }
-        if is_held || is_of_list { Ok(()) } else { Err(TooMuch) }
+        if is_reserved || is_list_event { Ok(()) } else { Err(TooMuchWaits) }
     }
 
-    /// Holds so many bytes instead of those before. `false`: there is no room for them, and nothing has changed.
-    fn hold_instead(&self, before: usize, now: usize) -> bool {
-        self.connection.release(before.saturating_sub(now));
-        self.connection.reserve(now.saturating_sub(before))
-    }
-
-    /// Sends what waits, as far as the socket takes it; `true` if nothing is left.
-    pub fn flush(&self, socket: &SocketRef) -> bool {
-        let State { waiting, is_blocked, unread } = &mut *self.state.lock();
+    /// Sends what waits, as far as the connection takes it. Returns whether the queue is empty then.
+    fn flush(&self, socket: &SocketRef) -> bool {
+        let State { queue, is_blocked, unread } = &mut *self.state.lock();
         if !socket.connected() || self.connection.is_aborted() {
-            self.clear(waiting);
+            self.clear(queue);
         }
-        let mut before = waiting.bytes();
-        while let Some((number, next)) = waiting.pop() {
-            if let Err(next) = self.hand_out(socket, next, unread) {
-                waiting.put_back(number, next);
+        let mut before = queue.bytes();
+        while let Some((number, next)) = queue.pop() {
+            if let Err(next) = self.try_send(socket, next, unread) {
+                queue.put_back(number, next);
                 break;
             }
-            self.connection.release(before - waiting.bytes());
-            before = waiting.bytes();
+            self.connection.release(before - queue.bytes());
+            before = queue.bytes();
         }
-        *is_blocked = !waiting.is_empty();
+        *is_blocked = !queue.is_empty();
         self.connection.set_has_queued(*is_blocked);
         !*is_blocked
     }
 
-    fn clear(&self, waiting: &mut Queue) {
-        self.connection.release(waiting.bytes());
-        waiting.clear();
+    fn clear(&self, queue: &mut Queue) {
+        self.connection.release(queue.bytes());
+        queue.clear();
         self.connection.set_has_queued(false);
     }
 
-    /// Sends what is next, and notes a mark behind what it tells of a location.
+    /// Sends one event or ack, and records a mark behind what it tells of a topic.
     ///
     /// # Errors
-    /// What was to be sent: the socket takes nothing for now.
-    fn hand_out(
-        &self,
-        socket: &SocketRef,
-        next: Queued,
-        unread: &mut Vec<(Topic, u64)>,
-    ) -> Result<(), Queued> {
-        let (topic, body, head) = (next.topic(), next.body(), next.head());
-        let parts = [&head, body.get().as_bytes(), TAIL].map(IoSlice::new);
+    /// The event or ack, if the connection takes nothing for now.
+    fn try_send(&self, socket: &SocketRef, next: Queued, unread: &mut UnreadTopics) -> Result<(), Queued> {
+        let (topic, body, start) = (next.topic(), next.body(), next.frame_start());
+        let parts = [&start, body.get().as_bytes(), PACKET_END].map(IoSlice::new);
         let rest = |part: usize, from: usize| match part {
-            0 => Bytes::copy_from_slice(&head[from..]),
-            1 => Bytes::from_owner(Shared(body.clone())).slice(from..),
-            _ => Bytes::from_static(TAIL),
+            0 => Bytes::copy_from_slice(&start[from..]),
+            1 => Bytes::from_owner(SharedBody(body.clone())).slice(from..),
+            _ => Bytes::from_static(PACKET_END),
         };
         let mark = match self.connection.send_queued(&parts, rest, std::time::Instant::now()) {
             SendOutcome::Sent(mark) => mark,
             SendOutcome::Closed => return Err(next),
-            SendOutcome::ByLibrary => self.give(socket, next)?,
+            SendOutcome::ByLibrary => self.give_to_library(socket, next)?,
         };
         if let Some(topic) = topic {
-            self.note(unread, topic, mark);
+            unread.record(topic, mark, |mark| self.connection.has_read_to(mark));
         }
         Ok(())
     }
 
-    /// Sends by the library.
+    /// Sends one event or ack through the library, and returns a mark behind it.
     ///
     /// # Errors
-    /// What was to be sent: there is no room for it.
-    fn give(&self, socket: &SocketRef, next: Queued) -> Result<u64, Queued> {
-        let bytes = next.body().get().len() + ENVELOPE;
+    /// The event or ack, if there is no room for it.
+    fn give_to_library(&self, socket: &SocketRef, next: Queued) -> Result<u64, Queued> {
+        let bytes = next.body().get().len() + ENVELOPE_BYTES;
         if !self.connection.reserve_for_library(bytes) {
             return Err(next);
         }
-        // Before it goes: it may be fetched, and the next poll be there, before this returns.
+        // It is recorded first, because a poll may fetch it and the next poll come before the library returns.
         let mark = self.connection.record_given(bytes);
         match next {
-            Queued::Event(event) | Queued::InRoom(_, _, event) | Queued::OfList(_, event) => {
+            Queued::Event(event) | Queued::RoomEvent(_, _, event) | Queued::ListEvent(_, event) => {
                 let _ = self.emit(socket, event.name, &event.body);
             }
             Queued::Ack(ack, body) => {
                 if ack.sender.send(&body).is_err() {
-                    // Gone, or so far behind that it is about to be cut.
+                    // The socket is gone, or so far behind that it is about to be aborted.
                     self.connection.record_not_taken();
                 }
             }
@@ -334,6 +247,8 @@ impl Outbox {
         Ok(mark)
     }
 
+    /// Gives an event to the library.
+    ///
     /// # Errors
     /// The library's queue is full.
     fn emit(&self, socket: &SocketRef, name: &'static str, body: &RawValue) -> Result<(), ()> {
@@ -346,44 +261,112 @@ impl Outbox {
             _ => Ok(()),
         }
     }
+}
 
-    /// Sends a last event and disconnects the socket, once it has read what it was sent before. One that has not
-    /// within [`WITHDRAWN`] is cut, for the same reason as in [`Outbox::withdraw`]: the library's disconnect
-    /// would hand all of it out first.
-    pub async fn disconnect(self: &Arc<Self>, socket: &SocketRef, event: &'static str, body: Arc<RawValue>) {
-        let mark = self.mark();
-        self.send_event(socket, event, body);
-        let deadline = Instant::now() + WITHDRAWN;
-        while !self.connection.has_read_to(mark) && Instant::now() < deadline {
-            sleep(LOOK_AGAIN).await;
+/// Withdrawing data that the socket may no longer see.
+impl Outbox {
+    /// Sends the removal of a location from the list, and drops the list event that waits about it. Returns a mark behind
+    /// sent data that the socket may no longer see, for [`Outbox::withdraw`], unless it was read.
+    pub fn send_removal(
+        self: &Arc<Self>,
+        socket: &SocketRef,
+        location: LocationId,
+        name: &'static str,
+        body: Arc<RawValue>,
+        reason: RemovalReason,
+    ) -> Option<u64> {
+        self.send_list_event(socket, Item::Deleted(location), name, body);
+        self.unread_mark(|topic| match topic {
+            Topic::Room(id) => id == location && reason != RemovalReason::Deleted,
+            Topic::Listed(id) => id == location && reason == RemovalReason::Withdrawn,
+            Topic::Users => false,
+        })
+    }
+
+    /// Drops the list events that wait, except removals. Returns a mark behind those that were sent, for
+    /// [`Outbox::withdraw`], unless they were read.
+    #[must_use]
+    pub fn drop_list_events(&self) -> Option<u64> {
+        self.drop_queued(|queued| queued.is_list_event() && queued.topic().is_some());
+        self.unread_mark(|_| true)
+    }
+
+    /// Drops the events of a room that wait. Returns a mark behind those that were sent, without positions, for
+    /// [`Outbox::withdraw`], unless they were read.
+    pub fn drop_room_events(&self, room: LocationId) -> Option<u64> {
+        self.drop_queued(|queued| matches!(queued, Queued::RoomEvent(id, ..) if *id == room));
+        self.unread_mark(|topic| topic == Topic::Room(room))
+    }
+
+    fn drop_queued(&self, is_dropped: impl Fn(&Queued) -> bool) {
+        let State { queue, .. } = &mut *self.state.lock();
+        let before = queue.bytes();
+        queue.retain(|queued| !is_dropped(queued));
+        self.connection.release(before - queue.bytes());
+        self.connection.set_has_queued(!queue.is_empty());
+    }
+
+    fn unread_mark(&self, is_wanted: impl Fn(Topic) -> bool) -> Option<u64> {
+        let mark = self.state.lock().unread.last_mark(is_wanted)?;
+        (!self.connection.has_read_to(mark)).then_some(mark)
+    }
+
+    /// Records that positions of a location were sent up to this mark, to a socket that has left its room.
+    pub fn record_unread(&self, location: LocationId, mark: u64) {
+        if !self.connection.has_read_to(mark) {
+            let unread = &mut self.state.lock().unread;
+            unread.record(Topic::Room(location), mark, |mark| self.connection.has_read_to(mark));
         }
-        if self.connection.has_read_to(mark)
-            && self.state.lock().waiting.is_empty()
-            && self.connection.is_open()
-        {
+    }
+
+    /// Ends the connections of clients that do not confirm within [`WITHDRAWAL_TIMEOUT`] what they were sent before a
+    /// mark: some of it may still be in this process, and it cannot be taken back.
+    pub fn withdraw(marked: Vec<(Arc<Self>, u64)>) {
+        if marked.is_empty() {
+            return;
+        }
+        // They are asked now, because a client that reads would have no occasion to confirm in time.
+        marked.iter().for_each(|(outbox, _)| _ = outbox.connection.request_confirmation());
+        tokio::spawn(async move {
+            sleep(WITHDRAWAL_TIMEOUT).await;
+            for (outbox, mark) in marked {
+                if !outbox.connection.has_read_to(mark) {
+                    outbox.abort(EndReason::Withdrawn);
+                }
+            }
+        });
+    }
+
+    /// Sends a last event and disconnects the socket, once its client has read what it was sent before. A client that has
+    /// not within [`WITHDRAWAL_TIMEOUT`] is aborted, because the library would send everything that waits before it
+    /// disconnects the socket.
+    pub async fn disconnect(self: &Arc<Self>, socket: &SocketRef, event: &'static str, body: Arc<RawValue>) {
+        let mark = self.connection.request_confirmation();
+        self.send_event(socket, event, body);
+        let deadline = Instant::now() + WITHDRAWAL_TIMEOUT;
+        while !self.connection.has_read_to(mark) && Instant::now() < deadline {
+            sleep(READ_CHECK_INTERVAL).await;
+        }
+        let has_read = self.connection.has_read_to(mark) && self.connection.is_open();
+        if has_read && self.state.lock().queue.is_empty() {
             let _ = socket.clone().disconnect();
         } else {
             self.abort(EndReason::TokenEnded);
         }
     }
-
-    /// Ends the connection, of which too much is unread; the client connects again.
-    pub fn abort(&self, why: EndReason) {
-        self.connection.abort_unread(why);
-    }
 }
 
 /// The bytes of a body, which a frame that the kernel did not take goes on sharing.
-struct Shared(Arc<RawValue>);
+struct SharedBody(Arc<RawValue>);
 
-impl AsRef<[u8]> for Shared {
+impl AsRef<[u8]> for SharedBody {
     fn as_ref(&self) -> &[u8] {
         self.0.get().as_bytes()
     }
 }
 
-/// Sends what waits for sockets that have read again.
-pub fn flush(blocked: &Blocked) {
+/// Sends what waits for sockets whose clients have read again.
+pub fn flush_blocked(blocked: &Blocked) {
     let sockets = std::mem::take(&mut *blocked.lock());
     let mut still = sockets.into_iter().filter(|(socket, outbox)| !outbox.flush(socket)).collect();
     blocked.lock().append(&mut still);
