@@ -80,7 +80,7 @@ pub async fn look_up_names(service: &Service, directory: &Directory) {
         match service.names(&users).await {
             Ok(found) => directory.set_names(found),
             Err(error) => {
-                tracing::debug!(%error, "names of users");
+                tracing::debug!(%error, "names of users could not be read");
                 directory.retry_name_lookups(&users);
                 sleep(RETRY_DELAY).await;
             }

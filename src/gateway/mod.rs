@@ -139,7 +139,7 @@ impl Gateway {
         self.chores.iter().for_each(AbortHandle::abort);
         self.stop_events.take();
         if timeout(FLUSH_TIMEOUT, &mut self.event_loop).await.is_err() {
-            tracing::warn!("rooms were still behind at the end");
+            tracing::warn!("rooms were still behind when the server stopped");
         }
         let _ = timeout(POLL_TIMEOUT, self.connections.wait_until_polled()).await;
     }
@@ -149,7 +149,7 @@ impl Gateway {
         let sockets = self.io.sockets();
         // A socket whose peer reads nothing would be waited for without end.
         if timeout(CLOSE_TIMEOUT, self.io.close()).await.is_err() {
-            tracing::warn!("sockets that read nothing were cut off at the end");
+            tracing::warn!("sockets that read nothing were disconnected when the server stopped");
             self.connections.abort_all();
         }
         disconnect::closed(&sockets);

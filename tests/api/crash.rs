@@ -55,7 +55,7 @@ async fn check_reads(log: Log) {
     let mut by_room: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for mut line in log.whole().await {
         let target = line["target"].as_str().expect("a target");
-        if target.starts_with("georoom::gateway") && line["message"] == "read for a room" {
+        if target.starts_with("georoom::gateway") && line["message"] == "versions were read for a room" {
             by_room.entry(line["room"].to_string()).or_default().push(line.take());
         }
     }

@@ -201,7 +201,7 @@ async fn a_name_that_could_not_be_looked_up_is_looked_up_later() {
     let clients = Clients::start();
     let addr = proxy.cut().await;
     let _cid = Pass::user(3).connect(&clients, &server.gateway).await;
-    log.find("names of users", &[]).await;
+    log.find("names of users could not be read", &[]).await;
     let active = async || Pass::admin(9).get(&server, "/user/active").await.1["users"][0].clone();
     let row = active().await;
     assert_eq!((&row["userId"], &row["userName"]), (&json!(3), &Value::Null), "{row}");

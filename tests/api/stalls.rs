@@ -523,7 +523,7 @@ async fn who_stalls_in_a_replay_is_sent_all_of_it_or_cut_off() {
         for follower in &stalled {
             let Reader::WebSocket(client) = &follower.reader else { unreachable!() };
             let socket = [("socket", &client.id[..6])];
-            log.find("too slow for what it missed: it is to connect again", &socket).await;
+            log.find("a socket stalled inside a replay and has to reconnect", &socket).await;
             let end = log.find("disconnect", &socket).await;
             assert_eq!(
                 (&end["reason"], &end["rooms"]),

@@ -215,7 +215,7 @@ impl Client {
             clients.rooms.recheck(guest.location);
             return;
         }
-        info!(socket = socket.log_name(), user = %session.log_user(), "its token has ended");
+        info!(socket = socket.log_name(), user = %session.log_user(), "the token of a socket has expired");
         for room in clients.rooms.leave_all(socket.id(), session, Leaving::Lost) {
             outbox.drop_room_events(room);
         }

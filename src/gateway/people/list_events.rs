@@ -160,5 +160,5 @@ pub fn send_notification(directory: &Directory, addressed: &AddressedNotice) {
 /// too.
 fn json(text: String) -> Option<Arc<RawValue>> {
     let checked = RawValue::from_string(text);
-    checked.inspect_err(|error| error!(%error, "an event that is no JSON was left out")).ok().map(Arc::from)
+    checked.inspect_err(|error| error!(%error, "an event that is not JSON was left out")).ok().map(Arc::from)
 }

@@ -98,7 +98,7 @@ impl Rooms {
         let run: Vec<_> = {
             let _permit = self.reads.permit().await?;
             let run = self.service.newest(id, from, MAX_MISSED + 1).await?;
-            debug!(room = %id, from, versions = run.len(), "read for a room");
+            debug!(room = %id, from, versions = run.len(), "versions were read for a room");
             run.into_iter().map(|location| update(&location.into())).collect()
         };
         let rows = run.len();

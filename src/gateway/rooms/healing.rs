@@ -22,7 +22,7 @@ impl Rooms {
     pub(super) fn give_up(&self, id: LocationId) {
         let Some(room) = self.rooms.lock().remove(&id) else { return };
         let members: Vec<_> = room.state.lock().close().collect();
-        warn!(room = %id, members = members.len(), "a room is given up after a panic: its members are to connect again");
+        warn!(room = %id, members = members.len(), "a room was given up after a panic; its members have to reconnect");
         for (Member { subscriber, .. }, _) in members {
             subscriber.session.leave(id);
             subscriber.handle.outbox.abort(EndReason::StalledInReplay);
@@ -41,7 +41,7 @@ impl Rooms {
         drop(room);
         self.behind.lock().insert(id);
         if let Err(error) = self.refresh_rights(id).await {
-            debug!(room = %id, %error, "rights");
+            debug!(room = %id, %error, "rights could not be read for a room");
         }
         self.backfill(id).await;
     }

@@ -25,20 +25,22 @@ impl RoomMetrics {
     pub fn start(metrics: &Metrics) -> Self {
         Self {
             deliveries: metrics
-                .counter("deliveries", "Versions sent to members of their rooms, one for each member"),
-            join_deliveries: metrics
-                .counter("join_deliveries", "Versions sent to who joins: the current one, or those missed"),
+                .counter("deliveries", "Versions sent to members of rooms, counted for each member"),
+            join_deliveries: metrics.counter(
+                "join_deliveries",
+                "Versions sent to sockets that join: the current version, or the missed ones",
+            ),
             conflated: metrics.counter(
                 "conflated",
-                "Versions that a member was not sent, because it did not read and then got a newer one",
+                "Versions not sent to a member, because it did not read and then got a newer one",
             ),
             put_to_send: metrics.seconds(
                 "put_to_send",
-                "From a PUT whose body has come to its having been sent to the members of its room",
+                "Time from a PUT's complete body until it was sent to the members of its room",
             ),
-            healed: metrics.counter("sweep_healed", "Rooms that the sweep found to have missed a commit"),
+            healed: metrics.counter("sweep_healed", "Rooms that missed a commit until the sweep found it"),
             access_reads: metrics
-                .counter("access_reads", "Times that all members and share links of a location were read"),
+                .counter("access_reads", "Reads of all members and share links of a location for its room"),
         }
     }
 

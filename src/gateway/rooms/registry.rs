@@ -138,9 +138,9 @@ impl Rooms {
             move || Weak::upgrade(&rooms).map_or(0, |rooms| read(&rooms))
         };
         let live = |rooms: &Self| rooms.rooms.lock().len();
-        metrics.watch("rooms", "Rooms with somebody in them or on the way in", read(live));
+        metrics.watch("rooms", "Rooms with a member or somebody joining", read(live));
         let behind = |rooms: &Self| rooms.behind.lock().len();
-        metrics.watch("rooms_behind", "Rooms that owe a member something, or lack versions", read(behind));
+        metrics.watch("rooms_behind", "Rooms that owe a member something or lack versions", read(behind));
         metrics.queue("room_reads", MAX_READS, read(|rooms| rooms.reads.running()));
     }
 

@@ -32,7 +32,7 @@ impl Rooms {
                 self.sweep.catch(|| match seen {
                     None if heads.get(&id) == Some(&None) => self.close_deleted(id),
                     Some(version) if self.record_committed(id, version) => {
-                        info!(room = %id, version, "was lost on the way");
+                        info!(room = %id, version, "a room missed a commit; the sweep found it");
                         self.behind.lock().insert(id);
                     }
                     _ => {}
@@ -58,7 +58,7 @@ impl Rooms {
             for head in found.iter().filter(|head| self.has_old_rights(head)) {
                 let refreshed = self.sweep.catch_async(self.refresh_rights(head.id)).await;
                 if let Some(Err(error)) = refreshed {
-                    debug!(room = %head.id, %error, "rights");
+                    debug!(room = %head.id, %error, "rights could not be read for a room");
                 }
             }
         }

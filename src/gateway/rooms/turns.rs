@@ -82,7 +82,7 @@ impl Rooms {
         for Member { subscriber, occupant, .. } in stalled {
             self.change_occupant(room, Some(occupant), None, Leaving::Lost);
             let (socket, room, user) = (subscriber.handle.log_name(), room.id, subscriber.session.log_user());
-            info!(socket, %room, %user, "too slow for what it missed: it is to connect again");
+            info!(socket, %room, %user, "a socket stalled inside a replay and has to reconnect");
             subscriber.handle.outbox.abort(EndReason::StalledInReplay);
         }
         if !is_done {

@@ -45,7 +45,7 @@ pub const NO_CONNECTION: [&str; 2] = [
     "MySQL grants no further connection, so a reader gives up its own; set DATABASE_CONNECTIONS lower",
 ];
 /// What a server says at its end where clients have taken nothing of what they were sent.
-pub const CUT_OFF: &str = "sockets that read nothing were cut off at the end";
+pub const CUT_OFF: &str = "sockets that read nothing were disconnected when the server stopped";
 /// What it says where somebody has sent no more than a part of a request.
 pub const IN_FLIGHT: &str = "requests were still in flight when the server stopped";
 /// What it says of a row that somebody else has written into the database.
