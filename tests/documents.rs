@@ -1,4 +1,4 @@
-//! What people read says the same as the code: codes, settings, and the deployment files.
+//! Documents and deployment files agree with the code: error codes, settings, reasons of disconnects, links.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -56,10 +56,10 @@ fn operations_list_every_reason_of_a_disconnect_and_no_other() {
     let names =
         rows.filter_map(|line| line.split('|').nth(1)).flat_map(|names| names.split('`').skip(1).step_by(2));
     let documented: BTreeSet<_> = names.collect();
-    let code = read("src/gateway/connect.rs");
-    let (_, code) = code.split_once("fn why_code").expect("it");
-    let said: BTreeSet<_> = code.split('"').skip(1).step_by(2).collect();
-    assert_eq!(documented, said);
+    let code = read("src/gateway/disconnect.rs");
+    let (_, code) = code.split_once("fn end_code").expect("the function that names the reasons");
+    let logged: BTreeSet<_> = code.split('"').skip(1).step_by(2).collect();
+    assert_eq!(documented, logged);
 }
 
 /// Every document in Markdown, without those of dependencies.
@@ -127,7 +127,7 @@ fn every_file_of_the_code_that_a_document_names_is_there() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// `${NAME}`, `${NAME:-default}`, `${NAME:?message}` as compose reads them, inner ones first.
+/// Replaces `${NAME}`, `${NAME:-default}` and `${NAME:?message}` as compose does, inner ones first.
 fn substitute(text: &str, environment: &HashMap<&str, &str>) -> Result<String, String> {
     let mut text = text.replace("$$", "\u{0}");
     while let Some(start) = text.rfind("${") {
@@ -155,14 +155,14 @@ fn compose(environment: &HashMap<&str, &str>) -> Result<Value, String> {
     serde_json::to_value(yaml).map_err(|e| e.to_string())
 }
 
-/// The settings georoom is started with.
+/// Returns the settings with which compose starts georoom.
 fn starts(environment: &HashMap<&str, &str>) -> Config {
     let compose = compose(environment).expect("parses");
     let environment = compose["services"]["georoom"]["environment"].as_object().expect("an environment");
     for name in environment.keys() {
         assert!(SETTINGS.iter().any(|setting| setting.name == name), "{name} is no setting");
     }
-    // What is empty after the substitution, compose passes as an empty string.
+    // A value that is empty after the substitution is passed as an empty string.
     let value = |name: &str| Some(environment.get(name)?.as_str().unwrap_or_default().to_owned());
     let config = Config::from_variables(value);
     config.expect("settings the server takes")
@@ -199,7 +199,7 @@ fn compose_publishes_nginx_alone_and_starts_georoom_with_settings_it_takes() {
             _ => assert_eq!(published, None, "{name}"),
         }
     }
-    // The file nginx gets is written for exactly these names and ports.
+    // nginx's file names exactly these hosts and ports.
     let nginx = read("nginx/georoom.conf");
     assert!(nginx.contains(&format!("server georoom:{};", config.addresses.api.port())));
     assert!(nginx.contains(&format!("server georoom:{};", config.addresses.gateway.port())));
