@@ -1,7 +1,7 @@
 //! Announces who is here, at a pace: changes of presence to the members of rooms, and the list of users to admins.
 //!
-//! Everything that has come together since the last round is announced once. No socket's task announces anything or waits
-//! for it: a thousand users that enter a room at once are some thousands of short events, not a million.
+//! Everything that has come together since the last round is announced once. No socket's task announces anything or
+//! waits for it: a thousand users that enter a room at once are some thousands of short events, not a million.
 
 use std::{
     sync::Arc,

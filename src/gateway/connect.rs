@@ -1,9 +1,9 @@
 //! Connecting to the main namespace: who may, and as which user.
 //!
-//! Everything is installed in the middleware, before the client is told that it is connected: an event that it sends the
-//! moment after would find no handler.
+//! Everything is installed in the middleware, before the client is told that it is connected: an event that it sends
+//! the moment after would find no handler.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::Value;
 use socketioxide::{
@@ -17,7 +17,7 @@ use tracing::info;
 use super::{
     client::{Client, Clients},
     disconnect::disconnected,
-    socket::session::log_name,
+    socket::session::{address, log_name},
     wire::{connection::Connection, connections::Connections, refusal},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         error::{Code, Error, Result},
         json::Plain,
     },
-    net::{self, bearer::bearer},
+    net::bearer::bearer,
     service::{
         access::{Credentials, Identity},
         limits::{SocketPermit, payer},
@@ -68,8 +68,8 @@ pub fn install(io: &SocketIo, clients: Arc<Clients>, connections: Arc<Connection
     io.ns("/", on_connected.with(on_connecting));
 }
 
-/// Finds out which user a socket belongs to, and whether it may connect. From then on, what waits for it is held against
-/// that user's budget.
+/// Finds out which user a socket belongs to, and whether it may connect. From then on, what waits for it is held
+/// against that user's budget.
 async fn admit(
     clients: &Clients,
     socket: &SocketRef,
@@ -102,11 +102,6 @@ fn log_connect(socket: &SocketRef, client: &Client) {
         user = %client.log_user(),
         "connect"
     );
-}
-
-/// Returns the address that a socket connects from.
-fn address(socket: &SocketRef) -> IpAddr {
-    net::client::Client::address(socket.req_parts().extensions.get())
 }
 
 /// Reads what a socket shows: in the handshake's `auth`, in the query (clients 2.x, Postman), or as a header.

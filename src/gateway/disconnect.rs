@@ -1,12 +1,12 @@
 //! Disconnecting: a socket's client is ended once, and a line of the log says why.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use socketioxide::{extract::SocketRef, socket::DisconnectReason};
 use tracing::info;
 
-use super::{client::Client, socket::session::log_name, wire::end_reason::EndReason};
-use crate::{domain::id::LocationId, net};
+use super::{client::Client, socket::session::{address, log_name}, wire::end_reason::EndReason};
+use crate::domain::id::LocationId;
 
 /// Limits the rooms in one line of the log.
 const MAX_LOGGED_ROOMS: usize = 20;
@@ -14,13 +14,12 @@ const MAX_LOGGED_ROOMS: usize = 20;
 /// Ends the client of a socket that is gone.
 pub fn disconnected(socket: &SocketRef, client: &Client, reason: DisconnectReason) {
     let is_for_good = reason == DisconnectReason::ClientNSDisconnect;
-    let address: IpAddr = net::client::Client::address(socket.req_parts().extensions.get());
     let Some(rooms) = client.end(socket, is_for_good) else { return };
     info!(
         socket = log_name(socket),
         user = %client.log_user(),
         reason = client.connection().end_reason().map_or_else(|| reason_code(reason), end_code),
-        client = %address,
+        client = %address(socket),
         connected_s = client.connected_for().as_secs(),
         rooms = %room_names(&rooms),
         "disconnect"

@@ -22,7 +22,7 @@ use crate::{
     supervise::Task,
 };
 
-/// How often the gateway tries again to send or read what it could not before.
+/// The time after which the gateway tries again to send or read what it could not before.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(100);
 /// The pause between two such rounds, however many sockets read again.
 const MIN_CATCH_UP_INTERVAL: Duration = Duration::from_millis(10);
@@ -36,7 +36,7 @@ pub struct EventLoop {
     pub directory: Arc<Directory>,
     /// Sockets that something other than a position waits for.
     pub blocked: Arc<Blocked>,
-    /// Notified when a socket has read and may be sent more.
+    /// A signal that a socket has read and may be sent more.
     pub opened: Arc<Notify>,
     /// Catches a panic over one event, so that the next ones are handled.
     pub task: Task,
@@ -64,12 +64,13 @@ impl EventLoop {
         let mut reads = JoinSet::new();
         loop {
             let is_due = async {
-                // The pause comes first: an event in between ends this future, and a tick that it had taken would be lost.
+                // The pause comes first: an event in between ends this future, and a tick that it had taken would be
+                // lost.
                 sleep_until(not_before).await;
                 tokio::select! { _ = catch_up.tick() => {}, () = self.opened.notified() => {} }
             };
-            // New versions are sent before rooms have further turns, because a small room is not to wait for large ones.
-            // One turn for each round lets those go on, whatever comes.
+            // New versions are sent before rooms have further turns, because a small room is not to wait for large
+            // ones. One turn for each round lets those go on, whatever comes.
             self.rooms.take_turn();
             tokio::select! {
                 _ = &mut stopped, if !is_stopping => {

@@ -1,4 +1,4 @@
-//! What the service asks the gateway, because somebody is listening: the state of live rooms and who is connected.
+//! The gateway's side of the service's port: the state of live rooms, and the users that are connected.
 
 use std::sync::Weak;
 

@@ -1,8 +1,8 @@
 //! The Socket.IO door: clients connect, join rooms, and are sent what happens to locations.
 //!
-//! Only this module imports socketioxide, which does transports, handshake, heartbeat and packets. Rooms are our own
-//! (`rooms/`), because membership and the version that a member was sent last are decided under one lock; and a client
-//! enters a room only through a handler that has checked its right.
+//! The library socketioxide, which only this module imports, does transports, handshake, heartbeat and packets. Rooms
+//! are our own (`rooms/`), because membership and the version that a member was sent last are decided under one lock;
+//! and a client enters a room only through a handler that has checked its right.
 //!
 //! An import goes in one direction: from this file to `connect`, from there to `client`, `event_loop` and `announcer`,
 //! then to `rooms`, `people`, `socket` and `wire`.
@@ -61,11 +61,11 @@ use crate::{
 /// Limits the packets that wait for one socket in the library. This is more than `wire/flow.rs` lets be under way.
 /// Memory is taken as they come, not beforehand.
 const SOCKET_QUEUE: usize = 4_096;
-/// The bytes into which a WebSocket reads, from the start and for good. A longer frame gets as much as it needs, but comes
-/// in by this many bytes at a time, which for the largest message is 512 reads.
+/// The bytes into which a WebSocket reads, from the start and for good. A longer frame gets as much as it needs, but
+/// comes in by this many bytes at a time, which for the largest message is 512 reads.
 const READ_BUFFER: usize = 256;
-/// Limits the binary attachments of one event. An event that has some is refused, but its sender must be allowed to send
-/// it to be told so. Together the attachments may be as large as a message.
+/// Limits the binary attachments of one event. An event that has some is refused, but its sender must be allowed to
+/// send it to be told so. Together the attachments may be as large as a message.
 const MAX_ATTACHMENTS: usize = 256;
 /// Limits the time in which sockets are told to go.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -81,7 +81,7 @@ pub struct Gateway {
     connections: Arc<Connections>,
     /// Tasks that go on by themselves until the end.
     chores: [AbortHandle; 3],
-    /// Dropped when no more events come.
+    /// A signal, by being dropped, that no more events come.
     stop_events: Option<oneshot::Sender<()>>,
     event_loop: JoinHandle<()>,
 }

@@ -36,7 +36,7 @@ struct Registered<'a> {
 /// The ack of `authenticate`.
 #[derive(Serialize)]
 struct Authenticated {
-    /// When the token ends, in seconds since 1970-01-01T00:00:00Z, as in the token.
+    /// The end of the token, in seconds since 1970-01-01T00:00:00Z, as in the token.
     exp: Option<i64>,
 }
 
@@ -126,8 +126,8 @@ impl Client {
         Ok(Authenticated { exp })
     }
 
-    /// Replaces the token by one with other rights, and withdraws what the client may no longer see. If rights cannot be
-    /// read, nothing changes.
+    /// Replaces the token by one with other rights, and withdraws what the client may no longer see. If rights cannot
+    /// be read, nothing changes.
     async fn change_rights(&self, subscriber: &Subscriber, identity: Identity) -> Result<()> {
         let rooms = &self.clients.rooms;
         // Rooms that have seen only admins, for example, do not know whether this user may be there.

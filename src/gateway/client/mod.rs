@@ -1,6 +1,6 @@
-//! One client's life: it takes events one after the other, ends with its token, and is counted until it disconnects.
+//! The life of a client: it takes events one after the other, ends with its token, and is counted until it disconnects.
 //!
-//! What each event does is in `acts.rs`; what it must look like is in `socket/events`. Connecting and disconnecting are
+//! The acts that events cause are in `acts.rs`, their payloads in `socket/events`. Connecting and disconnecting are
 //! in `gateway/connect.rs` and `gateway/disconnect.rs`.
 
 mod acts;
@@ -44,7 +44,7 @@ use crate::{
 /// A client's remaining time is computed again after this long, because the clock may be set.
 const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the events of all clients act on.
+/// The parts of the server that the events of clients act on.
 pub struct Clients {
     pub service: Arc<Service>,
     pub rooms: Arc<Rooms>,
@@ -144,7 +144,8 @@ impl Client {
         }
     }
 
-    /// Queues an event, or refuses it if there are too many. It returns `true` if the caller must handle what is queued.
+    /// Queues an event, or refuses it if there are too many. It returns `true` if the caller must handle what is
+    /// queued.
     fn queue(&self, event: Result<ClientEvent>, mut reply: Reply) -> bool {
         let limits = &self.clients.service.limits;
         let permitted = self.events.as_ref().map_or(Ok(()), SocketEvents::take);
@@ -163,8 +164,8 @@ impl Client {
         false
     }
 
-    /// Handles the events that the client has sent, one after the other. An event that panics is refused and the next one
-    /// is handled, because no other task would take over the inbox.
+    /// Handles the events that the client has sent, one after the other. An event that panics is refused and the next
+    /// one is handled, because no other task would take over the inbox.
     async fn handle_events(&self, subscriber: Subscriber) {
         while let Some((event, mut reply)) = self.inbox.next() {
             let act = async { self.act(&subscriber, event?, &mut reply).await };

@@ -1,8 +1,8 @@
 //! The users connected to this node: their sockets, their names, and which sockets are admins'.
 //!
 //! An event for a user goes to all of their sockets, wherever those are, so the directory is no room. Guests of share
-//! links are not in it. In open mode everybody may do everything, so every socket is an admin's, and a user's as soon as
-//! the client has said which. Announcing who is here is in `gateway/announcer.rs`.
+//! links are not in it. In open mode everybody may do everything, so every socket is an admin's, and a user's as soon
+//! as the client has said which. Announcing who is here is in `gateway/announcer.rs`.
 
 use std::{
     cmp::Reverse,
@@ -29,7 +29,7 @@ use crate::{
     service::access::Identity,
 };
 
-/// How long a user that has gone stays on the list.
+/// A user that has gone stays on the list for this long.
 const LISTED_AFTER_LEAVING: Duration = Duration::from_secs(60);
 /// Limits the users that have gone and are still listed.
 const MAX_GONE: usize = 10_000;
@@ -38,18 +38,19 @@ const MAX_GONE: usize = 10_000;
 const MAX_LIST_BYTES: usize = 32 * 1024;
 /// Limits the bytes of lists that go to admins in one round. The next round goes to those whose list is oldest.
 const MAX_ROUND_BYTES: usize = 4 * 1024 * 1024;
-/// Limits the users whose name is to be looked up. Further users have none until a token says it, or they connect again.
+/// Limits the users whose name is to be looked up. Further users have none until a token says it, or they connect
+/// again.
 const MAX_NAME_LOOKUPS: usize = 10_000;
 
 /// All users that are connected here, or were a moment ago.
 #[derive(Default)]
 pub struct Directory {
-    /// Written when a socket connects, says which user it belongs to, changes its rights or disconnects. This lock is
-    /// taken before a session's, with no room's, and never held while anything is sent.
+    /// The users. Written when a socket connects, says which user it belongs to, changes its rights or disconnects.
+    /// This lock is taken before a session's, with no room's, and never held while anything is sent.
     state: Mutex<State>,
-    /// Notified when the list of users has changed.
+    /// A signal that the list of users has changed.
     changed: Notify,
-    /// Notified when a name is to be looked up.
+    /// A signal that a name is to be looked up.
     lookup_needed: Notify,
 }
 
@@ -69,7 +70,7 @@ struct User {
     name: Option<Name>,
     /// There are none when the user has gone a moment ago.
     sockets: Vec<SocketHandle>,
-    /// When the last socket went.
+    /// The time at which the last socket went.
     last_seen: (Instant, Timestamp),
 }
 
@@ -215,7 +216,7 @@ impl Directory {
         }
     }
 
-    /// Are there users to be forgotten, or admins that are owed a list?
+    /// Checks whether there are users to be forgotten, or admins that are owed a list.
     pub fn has_work(&self) -> bool {
         let state = self.state.lock();
         let is_owed = |admin: &Admin| admin.list_version < state.list_version;

@@ -1,6 +1,7 @@
 //! Events for users wherever they are: changes of their lists of locations, and notifications.
 //!
-//! The recipients come with what happened; here their sockets are found, and each event is written once for all of them.
+//! The recipients come with what happened; here their sockets are found, and each event is written once for all of
+//! them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -156,8 +157,8 @@ pub fn send_notification(directory: &Directory, addressed: &AddressedNotice) {
     }
 }
 
-/// Takes text that was made of JSON. If it were not JSON, the event loop would go on all the same, because rooms need it
-/// too.
+/// Takes text that was made of JSON. If it were not JSON, the event loop would go on all the same, because rooms need
+/// it too.
 fn json(text: String) -> Option<Arc<RawValue>> {
     let checked = RawValue::from_string(text);
     checked.inspect_err(|error| error!(%error, "an event that is not JSON was left out")).ok().map(Arc::from)

@@ -1,6 +1,6 @@
 //! Keeping to rights: reading those of a room's location, and taking out members whose right has ended.
 //!
-//! What a room knows of rights is in `rights.rs`.
+//! The rights that a room knows are in `rights.rs`.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Mending a room after a panic over it: it is read again, or given up; the other rooms go on.
 //!
-//! A file of its own, because none of this happens as long as there is no fault. Panics are caught where the work is done
-//! (`turns.rs`, `sweep.rs`, `gateway/event_loop.rs`, `gateway/announcer.rs`).
+//! A file of its own, because none of this happens as long as there is no fault. Panics are caught where the work is
+//! done (`turns.rs`, `sweep.rs`, `gateway/event_loop.rs`, `gateway/announcer.rs`).
 
 use tracing::{debug, warn};
 
@@ -17,8 +17,8 @@ pub struct Broken {
 }
 
 impl Rooms {
-    /// Removes a room that cannot be brought up to date. Its members are to connect again, and will find another room of
-    /// that name.
+    /// Removes a room that cannot be brought up to date. Its members are to connect again, and will find another room
+    /// of that name.
     pub(super) fn give_up(&self, id: LocationId) {
         let Some(room) = self.rooms.lock().remove(&id) else { return };
         let members: Vec<_> = room.state.lock().close().collect();

@@ -1,4 +1,6 @@
-//! What is known of a location without asking the database, because its room is live.
+//! Reads of a live room that stand in for the database: the state of its location, and its size.
+//!
+//! The service asks for them through its port (`gateway/live.rs`).
 
 use std::sync::atomic::Ordering;
 
@@ -13,8 +15,8 @@ use crate::{
 };
 
 impl Rooms {
-    /// Returns a location as its room was last told of it, or an error if the caller may not see it. `None`: this is not
-    /// known.
+    /// Returns a location as its room was last told of it, or an error if the caller may not see it. `None`: this is
+    /// not known.
     pub fn current(&self, caller: &Caller, id: LocationId) -> Option<Result<Current>> {
         let room = self.room(id)?;
         let role = room.rights.lock().role(caller, id).ok()?;

@@ -1,6 +1,6 @@
 //! The counters of all rooms together: what they have sent, left out and read.
 //!
-//! Their sizes are not counted: a scrape looks at them (`registry.rs`).
+//! Sizes of rooms are not counted: a scrape looks at them (`registry.rs`).
 
 use std::time::Duration;
 

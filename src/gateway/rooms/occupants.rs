@@ -70,13 +70,13 @@ impl Rooms {
         std::mem::take(&mut *self.due.lock())
     }
 
-    /// Is the presence of some room to be announced?
+    /// Checks whether the presence of some room is to be announced.
     pub fn has_due(&self) -> bool {
         !self.due.lock().is_empty()
     }
 
-    /// Takes the changes in the presence of a room since the last time. The room stays due if there will be more even if
-    /// nothing else happens.
+    /// Takes the changes in the presence of a room since the last time. The room stays due if there will be more even
+    /// if nothing else happens.
     pub fn take_presence_changes(&self, id: LocationId, now: Instant) -> Vec<PresenceChange> {
         let Some(room) = self.room(id) else { return Vec::new() };
         let Due { announcements, sockets, is_due_again } = room.presence.lock().take_due(now);

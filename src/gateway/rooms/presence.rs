@@ -17,13 +17,13 @@ use crate::{
     service::limits::PAID_SOCKETS,
 };
 
-/// How long a user may be away without being announced as gone: a phone that changes networks.
+/// A user may be away for this long without being announced as gone: a phone that changes networks.
 const GRACE: Duration = Duration::from_secs(3);
-/// In rooms of more users than this only the number of sockets is announced,
+/// A room of more users than this is announced only the number of its sockets,
 const MAX_NAMED_USERS: usize = 50;
 /// at most once in this time.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
-/// Whoever sends to a room pays for at most this many sockets of guests.
+/// A sender to a room pays for at most this many sockets of guests.
 const PAID_GUESTS: usize = 1_000;
 
 /// The users in a room.
@@ -39,7 +39,7 @@ pub struct Presence {
     paid: usize,
     /// The number that was announced last, unless names were announced since.
     announced_count: Option<usize>,
-    /// When a number was announced last.
+    /// The time at which a number was announced last.
     counted_at: Option<Instant>,
 }
 
@@ -47,13 +47,13 @@ pub struct Presence {
 #[derive(Debug)]
 struct Sockets {
     number: usize,
-    /// While there are none: when the user counts as gone.
+    /// The time from which a user without sockets counts as gone.
     gone_at: Option<Instant>,
     /// The room was told that the user has come.
     is_announced: bool,
 }
 
-/// What the members of a room are to be told.
+/// A change of presence that the members of a room are to be told.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Announcement {
     /// A user has come or gone.
@@ -62,7 +62,7 @@ pub enum Announcement {
     Count,
 }
 
-/// What is to be announced by now.
+/// The announcements that are due by now.
 #[derive(Debug, PartialEq)]
 pub struct Due {
     pub announcements: Vec<Announcement>,

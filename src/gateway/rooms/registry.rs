@@ -40,18 +40,18 @@ use crate::{
 pub struct Rooms {
     pub(super) service: Arc<Service>,
     pub(super) directory: Arc<Directory>,
-    /// Written when a room's first member enters or its last one leaves. This lock is taken before a room's locks, and
-    /// never held while anything is sent.
+    /// The live rooms. Written when a room's first member enters or its last one leaves. This lock is taken before a
+    /// room's locks, and never held while anything is sent.
     pub(super) rooms: Mutex<HashMap<LocationId, Arc<SharedRoom>>>,
     /// Rooms that owe their members something, or lack versions themselves. The event loop tries them again.
     pub(super) behind: Mutex<HashSet<LocationId>>,
     /// Rooms that have not gone through all of their members, each once. They have their turns one after the other.
     pub(super) unfinished: Mutex<VecDeque<Arc<SharedRoom>>>,
-    /// Notified when a room is added to `unfinished`.
+    /// A signal that a room was added to `unfinished`.
     pub(super) turn_needed: Notify,
     /// Rooms whose presence is to be announced, each once. Written when somebody enters or leaves; taken last.
     pub(super) due: Mutex<HashSet<LocationId>>,
-    /// Notified when a room is added to `due`.
+    /// A signal that a room was added to `due`.
     pub(super) due_added: Notify,
     pub(super) reads: Reads,
     pub(super) metrics: RoomMetrics,
@@ -70,11 +70,11 @@ pub(super) struct SharedRoom {
     /// The users that the members belong to. A lock of its own, because every PUT asks how many sockets it pays for and
     /// must not wait for `state`.
     pub(super) presence: Mutex<Presence>,
-    /// Who may be in the room. Held while somebody enters or is taken out.
+    /// The rights to the location. Held while somebody enters or is taken out.
     pub(super) rights: Mutex<Rights>,
-    /// Whoever holds this lock reads from the database, for all who wait for it.
+    /// The last read from the database. A task that reads holds this lock, and reads for all that wait for it.
     pub(super) last_read: tokio::sync::Mutex<Option<LastRead>>,
-    /// Whoever holds this lock is filling the room's gap.
+    /// Held by the task that fills the room's gap.
     pub(super) backfilling: tokio::sync::Mutex<()>,
     /// The room is among those that wait for a turn. Written under the lock of `state`.
     pub(super) has_turn: AtomicBool,
@@ -131,7 +131,7 @@ impl Rooms {
         }
     }
 
-    /// Has a scrape of the metrics look at the sizes of the registry.
+    /// Lets a scrape of the metrics look at the sizes of the registry.
     fn watch(self: &Arc<Self>, metrics: &Metrics) {
         let read = |read: fn(&Self) -> usize| {
             let rooms = Arc::downgrade(self);
@@ -165,7 +165,8 @@ impl fmt::Debug for Rooms {
     }
 }
 
-/// Somebody about to join. While it exists the room exists, is told of updates, and remembers those after `since`.
+/// A caller that is about to join. While this exists the room exists, is told of updates, and remembers those after
+/// `since`.
 pub(super) struct Entrant<'a> {
     rooms: &'a Rooms,
     pub(super) room: Arc<SharedRoom>,

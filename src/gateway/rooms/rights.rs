@@ -1,4 +1,4 @@
-//! What a room knows of the rights to its location.
+//! The rights to a location, as far as its room knows them.
 //!
 //! A room reads rights when the first caller comes whose role depends on them (never in open mode), and is then told of
 //! changes. `domain/access.rs` decides; `expel.rs` takes out members whose right has ended.
@@ -10,12 +10,12 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// What a room knows of the rights to its location.
+/// The rights to the location of a room.
 #[derive(Default)]
 pub struct Rights {
     /// `None`: not read yet.
     access: Option<Access>,
-    /// While rights are being read: the changes that have come since.
+    /// The changes that have come since a read of rights began, while it is under way.
     changes_during_read: Option<Vec<RightsChange>>,
 }
 
@@ -38,7 +38,7 @@ impl Rights {
         }
     }
 
-    /// Were they read?
+    /// Checks whether they were read.
     pub fn are_known(&self) -> bool {
         self.access.is_some()
     }
@@ -62,7 +62,7 @@ impl Rights {
         Ok(rows)
     }
 
-    /// Were they read before the change of this number? Rights that were not read are not old.
+    /// Checks whether a change of a higher number was missed. Rights that were not read are not old.
     pub fn are_older_than(&self, grants: u64) -> bool {
         self.access.as_ref().is_some_and(|access| access.grants < grants)
     }

@@ -1,5 +1,5 @@
-//! The sweep: compares all rooms with the database now and then, so that a room recovers also from an update or a change
-//! of rights that never reached it.
+//! The sweep: compares all rooms with the database now and then, so that a room recovers also from an update or a
+//! change of rights that never reached it.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use tracing::{debug, info};
 use super::registry::Rooms;
 use crate::{domain::id::LocationId, service::history::Head};
 
-/// How often rooms are compared. A lost version is noticed after at most two sweeps.
+/// The time between two sweeps. A lost version is noticed after at most two of them.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(1_500);
 /// Limits the rooms of one read.
 const MAX_ROOMS_PER_READ: usize = 1_024;
@@ -77,7 +77,7 @@ impl Rooms {
         has_gap
     }
 
-    /// Were rights changed without the room having been told?
+    /// Checks whether rights were changed without the room having been told.
     fn has_old_rights(&self, head: &Head) -> bool {
         self.room(head.id).is_some_and(|room| room.rights.lock().are_older_than(head.grants))
     }

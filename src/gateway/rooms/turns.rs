@@ -109,7 +109,7 @@ impl Rooms {
         }
     }
 
-    /// Does a room wait for its turn?
+    /// Checks whether a room waits for its turn.
     pub fn has_unfinished(&self) -> bool {
         !self.unfinished.lock().is_empty()
     }
@@ -133,7 +133,8 @@ impl Rooms {
         with_gap
     }
 
-    /// Does the same for one room. It returns `true` if the room lacks versions itself.
+    /// Sends the members of one room what they could not be sent before. It returns `true` if the room lacks versions
+    /// itself.
     fn catch_up_room(&self, id: LocationId) -> bool {
         let Some(room) = self.room(id) else { return false };
         let has_gap = {

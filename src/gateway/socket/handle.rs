@@ -30,7 +30,7 @@ impl SocketHandle {
         self.socket.id
     }
 
-    /// Is this the same socket?
+    /// Checks whether this is the same socket.
     pub fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(&raw const *self.socket, &raw const *other.socket)
     }
@@ -45,8 +45,8 @@ impl SocketHandle {
         self.outbox.send_event(&self.socket, name, body);
     }
 
-    /// Sends an event of a room, now or in its turn, as long as the socket is in the room. `user` speaks, has come or has
-    /// gone.
+    /// Sends an event of a room, now or in its turn, as long as the socket is in the room. `user` speaks, has come or
+    /// has gone.
     pub fn send_room_event(
         &self,
         room: LocationId,

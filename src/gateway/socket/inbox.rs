@@ -12,7 +12,7 @@ const CAPACITY: usize = 256;
 
 /// A queue of events. The task that finds it idle handles what is in it.
 pub struct Inbox<T> {
-    /// Written by the socket's event handlers, and emptied by one of them at a time.
+    /// The events. Written by the socket's event handlers, and emptied by one of them at a time.
     state: Mutex<State<T>>,
 }
 

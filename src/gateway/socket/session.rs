@@ -1,9 +1,10 @@
-//! What is known of one socket besides its connection: its user and the rooms that it is in.
+//! The session of a socket: its user and the rooms that it is in.
 //!
 //! The handlers of the socket and its rooms share it. How events reach the socket is in `outbox.rs`.
 
 use std::{
     collections::HashSet,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,7 @@ use crate::{
         time::Timestamp,
         token::LEEWAY,
     },
+    net::client::Client,
     service::{access::Identity, limits::RoomPermits},
 };
 
@@ -25,10 +27,10 @@ use crate::{
 /// session.
 #[derive(Debug)]
 pub struct Session {
-    /// Written when the socket says which user it belongs to, enters or leaves a room, and disconnects. This lock is
-    /// taken after a room's lock, never before.
+    /// The user and rooms. Written when the socket says which user it belongs to, enters or leaves a room, and
+    /// disconnects. This lock is taken after a room's lock, never before.
     state: Mutex<State>,
-    /// When the socket connected.
+    /// The time at which the socket connected.
     pub since: Instant,
 }
 
@@ -100,7 +102,7 @@ impl Session {
         }
     }
 
-    /// Does the token or share link end at some time?
+    /// Checks whether the token or share link ends at some time.
     pub fn can_expire(&self) -> bool {
         self.state.lock().identity.as_ref().is_some_and(|identity| identity.expires_at.is_some())
     }
@@ -131,7 +133,7 @@ impl Session {
         is_new || is_named
     }
 
-    /// Does a fresh token of the same user give other rights?
+    /// Checks whether a fresh token of the same user gives other rights.
     ///
     /// # Errors
     /// `invalid_token`: the token is another user's.
@@ -184,7 +186,7 @@ impl Session {
         }
     }
 
-    /// Has the session ended?
+    /// Checks whether the session has ended.
     pub fn has_ended(&self) -> bool {
         self.state.lock().has_ended
     }
@@ -197,6 +199,11 @@ impl Session {
         state.room_permits.set_count(0);
         state.rooms.clone()
     }
+}
+
+/// Returns the address that a socket connects from.
+pub fn address(socket: &SocketRef) -> IpAddr {
+    Client::address(socket.req_parts().extensions.get())
 }
 
 /// Returns enough of a socket's id to find its lines in the log. The whole id would be a key to its session.

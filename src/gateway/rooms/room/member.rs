@@ -1,4 +1,4 @@
-//! One member of a room: the version it was sent last, and what it is still owed.
+//! A member of a room: the version it was sent last, and what it is still owed.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub trait Sink {
     /// whole room.
     fn send(&self, updates: &[Update], now: Instant) -> Option<u64>;
 
-    /// Is at least half of what may be unread still free?
+    /// Checks whether at least half of the window of unread bytes is free.
     fn has_room(&self) -> bool;
 }
 
@@ -47,7 +47,7 @@ pub struct Member<S> {
 /// The progress of a member that is sent every version it has missed.
 #[derive(Debug)]
 struct Replay {
-    /// When the member was last seen to take something, or to be owed nothing.
+    /// The time at which the member was last seen to take something, or to be owed nothing.
     progress_at: Instant,
     /// The version that it had then.
     version: u64,
@@ -92,12 +92,12 @@ impl<S: Sink> Member<S> {
         Self { sink, sent: since, mark, is_behind: false, replay }
     }
 
-    /// Is the member owed every version?
+    /// Checks whether the member is owed every version.
     pub fn is_replaying(&self) -> bool {
         self.replay.is_some()
     }
 
-    /// Has the member taken nothing of its replay for too long?
+    /// Checks whether the member has taken nothing of its replay for too long.
     pub fn is_overdue(&self, now: Instant) -> bool {
         self.replay.as_ref().is_some_and(|replay| now.duration_since(replay.progress_at) > REPLAY_TIMEOUT)
     }
@@ -155,7 +155,7 @@ impl<S: Sink> Member<S> {
         }
     }
 
-    /// Is the member too slow to be sent every version that it was promised?
+    /// Checks whether the member is too slow to be sent every version that it was promised.
     pub fn has_stalled(&self, recent: &[Update], now: Instant) -> bool {
         let is_forgotten = recent.first().is_some_and(|first| first.version > self.sent + 1);
         self.is_replaying() && is_forgotten || self.is_overdue(now)

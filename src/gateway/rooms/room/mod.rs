@@ -1,4 +1,4 @@
-//! One room: the newest versions of its location, its members, and the version that each member was sent last.
+//! The state of a room: the newest versions of its location, its members, and the version each was sent last.
 //!
 //! Snapshot, live stream and recovery meet here. This code only decides: it has no locks, tasks or database, so the
 //! model in `model/` can put every order of events to it. `rooms/mod.rs` adds those. A member is served in
@@ -24,7 +24,7 @@ pub use self::{
     update::Update,
 };
 
-/// Somebody may have missed this many updates and still be sent them one by one,
+/// A client may have missed this many updates and still be sent them one by one,
 pub const MAX_MISSED: u64 = 1_000;
 /// if these together take at most this many bytes.
 const MAX_MISSED_BYTES: usize = 1024 * 1024;
@@ -54,7 +54,7 @@ pub struct Room<K, S> {
     pass: Pass,
     /// The number of clients on their way in, by the version that they have.
     entrants: BTreeMap<Option<u64>, usize>,
-    /// Until then, versions that were read for somebody who came back are remembered.
+    /// The time until which versions that were read for somebody who came back are remembered.
     remembered_until: Option<Instant>,
     /// Some members may still be owed every version, not only the newest.
     is_replaying: bool,
@@ -74,7 +74,7 @@ struct Pass {
     is_behind: bool,
     /// Some of those visited are still owed every version.
     is_replaying: bool,
-    /// When the bodies of the PUTs were complete whose versions are being sent.
+    /// The times at which the bodies of the PUTs were complete whose versions are being sent.
     received_at: Vec<Instant>,
 }
 
@@ -95,7 +95,7 @@ pub struct Served<S> {
     pub is_done: bool,
     /// The pass is complete, and some members could not be sent everything.
     pub is_behind: bool,
-    /// When the bodies of the PUTs were complete whose versions have now been sent to all members.
+    /// The times at which the bodies of the PUTs were complete whose versions have now been sent to all members.
     pub received_at: Vec<Instant>,
 }
 
@@ -140,12 +140,12 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         self.recent.head().filter(|_| self.was_read && !self.is_closed)
     }
 
-    /// Does the room lack versions that it was told of?
+    /// Checks whether the room lacks versions that it was told of.
     pub fn has_gap(&self) -> bool {
         !self.is_closed && self.head().is_some_and(|head| head < self.newest_known)
     }
 
-    /// Is nobody in the room or on the way in?
+    /// Checks whether nobody is in the room or on the way in.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && self.entrants.is_empty()
     }
@@ -305,7 +305,7 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         self.pass.left = self.members.len();
     }
 
-    /// Is so much on its way to the members that they must have it before the room takes more?
+    /// Checks whether so much is on its way to the members that they must have it before the room takes more.
     pub fn is_full(&self) -> bool {
         self.pass.left > 0 && self.recent.exceeds(MAX_MISSED as usize / 2, MAX_MISSED_BYTES / 2)
     }

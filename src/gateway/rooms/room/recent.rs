@@ -52,7 +52,7 @@ impl Recent {
         self.updates.iter().rev().take_while(|update| update.version > version).map(Update::bytes).sum()
     }
 
-    /// Is more kept than this?
+    /// Checks whether more is kept than this.
     pub fn exceeds(&self, updates: usize, bytes: usize) -> bool {
         self.updates.len() > updates || self.bytes > bytes
     }

@@ -1,4 +1,4 @@
-//! One committed version, made into the WebSocket frame that all members of a room are sent.
+//! A committed version, made into the WebSocket frame that all members of a room are sent.
 //!
 //! The frame is made once per version. A connection whose kernel buffer did not take all of it shares the rest.
 

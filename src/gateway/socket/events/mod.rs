@@ -146,7 +146,7 @@ fn payload<T: DeserializeOwned>(packet: &mut Packet) -> Result<T> {
     })
 }
 
-/// Is this the text of an event that has a name and nothing else?
+/// Checks whether this is the text of an event that has a name and nothing else.
 fn has_no_payload(event: &str) -> bool {
     serde_json::from_str::<Vec<IgnoredAny>>(event).is_ok_and(|parts| parts.len() < 2)
 }

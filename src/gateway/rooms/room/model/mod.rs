@@ -15,11 +15,10 @@ use proptest::{collection::vec, prelude::*};
 
 use self::{
     client::{Client, Pipe},
-    steps::{Since, Step, step},
+    steps::{CLIENTS, Since, Step, step},
 };
 use super::*;
 
-const CLIENTS: usize = 4;
 /// A turn so short that some members always wait for theirs.
 const SHORT_TURN: Turn = Turn { versions: 3, bytes: 40_000, visits: 2 };
 
@@ -30,7 +29,7 @@ struct Waiting {
     since: Option<u64>,
     /// The newest version that was committed when the client came.
     committed: u64,
-    /// Nothing had been read for the room then, and no read was under way.
+    /// The room had read nothing then, and no read was under way.
     is_cold: bool,
     failed: bool,
 }

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::CLIENTS;
+/// The number of clients.
+pub const CLIENTS: usize = 4;
 
 /// The `since` of a join.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +17,7 @@ pub enum Since {
     Ahead(u64),
 }
 
-/// One event. A `usize` that comes first is a client.
+/// An event of the model. A `usize` that comes first is a client.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// This many versions are committed.
@@ -31,7 +32,7 @@ pub enum Step {
     Leave(usize),
     /// The database begins to read for the room.
     BeginRead,
-    /// Its answer arrives.
+    /// The answer of the database arrives.
     EndRead,
     /// The read fails.
     FailRead,
