@@ -1,6 +1,6 @@
-//! Work that keeps a processor busy for milliseconds: a few threads of its own do it, and give way to all others.
+//! Threads for work that keeps a processor busy for milliseconds. They give way to all other threads.
 //!
-//! On the threads that serve everybody else each such piece of work would delay whoever comes behind it.
+//! On the threads that serve requests each such piece of work would delay the requests behind it.
 
 use std::sync::LazyLock;
 
@@ -9,29 +9,29 @@ use tokio::{
     task::JoinError,
 };
 
-/// Pieces of work under way at once; the others wait in line.
+/// The number of threads. More pieces of work wait in line.
 const THREADS: usize = 2;
-/// How far the threads give way: they get a tenth of a processor that others want as a whole.
+/// The niceness of the threads. With it they get a tenth of a processor that others want as a whole.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
-/// Only its threads for blocking work are used.
+/// A runtime of which only the threads for blocking work are used.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut builder = Builder::new_current_thread();
     builder.max_blocking_threads(THREADS).thread_name("heavy").on_thread_start(give_way);
     builder.build().expect("a runtime without drivers asks the system for nothing")
 });
 
-/// Does some work there.
+/// Runs a piece of work on these threads.
 ///
 /// # Errors
-/// It panicked.
+/// The panic of the work.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
     RUNTIME.spawn_blocking(work).await
 }
 
 fn give_way() {
-    // Elsewhere it is the niceness of the whole process.
+    // On other systems a thread has no niceness of its own.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICENESS) {
         tracing::debug!(%error, "the priority of a thread could not be lowered");

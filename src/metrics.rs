@@ -1,10 +1,8 @@
-//! What is counted for operators, in the text format of OpenMetrics, which Prometheus reads. Who counts says
-//! under which name.
+//! The registry of metrics, in the text format of OpenMetrics, which Prometheus reads. Each module registers its own.
 //!
-//! A counter or gauge with all its labels is made once, at the start; counting is then one atomic addition,
-//! without a lock and without looking anything up. A histogram has a lock of its own, for some 20 ns, which nobody
-//! else wants: it is told once a commit, and once a PUT. What can be looked at, such as the length of a queue, is
-//! not counted: a scrape looks.
+//! A counter or gauge with all its labels is made once, at the start. Counting is then one atomic addition, without a
+//! lock and without a look-up. A histogram has a lock of its own, held for some 20 ns: it is used once for each commit and
+//! once for each PUT. A number that is there anyway, such as the length of a queue, is read when a scrape comes.
 
 #[cfg(target_os = "linux")]
 mod process;
@@ -22,36 +20,36 @@ use prometheus_client::{
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Where the times of commits and deliveries fall, in seconds.
+/// The upper bounds of the buckets for times, in seconds.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// A label and its value.
 pub type Label = (&'static str, &'static str);
 
-type Look = Box<dyn Fn() + Send + Sync>;
+type Refresh = Box<dyn Fn() + Send + Sync>;
 
-/// Everything that is counted.
+/// The registry of all metrics.
 pub struct Metrics {
-    /// Written at the start, by whoever counts.
+    /// Modules write it at the start; a scrape reads it.
     registry: Mutex<Registry>,
-    /// Of what is not counted; written at the start.
-    looks: Mutex<Vec<Look>>,
+    /// Functions that set the metrics that are read when a scrape comes. Modules add them at the start.
+    refreshes: Mutex<Vec<Refresh>>,
     queue_length: Gauges,
     queue_limit: Gauges,
     refusals: Counters<2>,
     limited: Counters<1>,
 }
 
-/// Counters of one name, apart by their labels.
+/// Counters with one name and different labels.
 #[derive(Clone, Debug, Default)]
 pub struct Counters<const N: usize>(Family<[Label; N], Counter>);
 
-/// Gauges of one name, apart by a label.
+/// Gauges with one name and different values of a label.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges(Family<[Label; 1], Gauge>);
 
-/// How long something took, each time.
+/// A histogram of times.
 #[derive(Clone, Debug)]
 pub struct Seconds(Histogram);
 
@@ -61,9 +59,9 @@ impl Default for Metrics {
         let mut registry = Registry::default();
         #[cfg(target_os = "linux")]
         registry.register_collector(Box::new(process::Process));
-        let (registry, looks) = (Mutex::new(registry), Mutex::default());
+        let (registry, refreshes) = (Mutex::new(registry), Mutex::default());
         let (refusals, limited) = (Counters::default(), Counters::default());
-        let metrics = Self { registry, looks, queue_length, queue_limit, refusals, limited };
+        let metrics = Self { registry, refreshes, queue_length, queue_limit, refusals, limited };
         let help = "Refused requests, events and handshakes, by door and error code";
         metrics.register("refusals", help, None, metrics.refusals.0.clone());
         metrics.register("limited", "Refusals because of a limit, by limit", None, metrics.limited.0.clone());
@@ -84,57 +82,57 @@ impl Metrics {
         }
     }
 
-    /// A counter, whose name gets `_total`.
+    /// Registers a counter. Its name gets `_total`.
     pub fn counter(&self, name: &str, help: &str) -> Counter {
         let counter = Counter::default();
         self.register(name, help, None, counter.clone());
         counter
     }
 
-    /// The same with labels.
+    /// Registers counters with labels.
     pub fn counters<const N: usize>(&self, name: &str, help: &str) -> Counters<N> {
         let counters = Counters::default();
         self.register(name, help, None, counters.0.clone());
         counters
     }
 
-    /// A counter of what a door refuses with a code.
+    /// Returns the counter of refusals by a door with an error code.
     pub fn refused(&self, door: &'static str, code: &'static str) -> Counter {
         self.refusals.of([("door", door), ("code", code)])
     }
 
-    /// A counter of what is refused because of a limit.
+    /// Returns the counter of refusals because of a limit.
     pub fn limited(&self, limit: &'static str) -> Counter {
         self.limited.of([("limit", limit)])
     }
 
-    /// A gauge, to be set.
+    /// Registers a gauge.
     pub fn gauge(&self, name: &str, help: &str) -> Gauge {
         let gauge = Gauge::default();
         self.register(name, help, None, gauge.clone());
         gauge
     }
 
-    /// The same with a label.
+    /// Registers gauges with a label.
     pub fn gauges(&self, name: &str, help: &str) -> Gauges {
         let gauges = Gauges::default();
         self.register(name, help, None, gauges.0.clone());
         gauges
     }
 
-    /// A gauge that a scrape looks up.
-    pub fn watch(&self, name: &str, help: &str, look: impl Fn() -> usize + Send + Sync + 'static) {
-        self.set_by(self.gauge(name, help), look);
+    /// Registers a gauge that is read when a scrape comes.
+    pub fn watch(&self, name: &str, help: &str, read: impl Fn() -> usize + Send + Sync + 'static) {
+        self.refresh(self.gauge(name, help), read);
     }
 
-    /// The same in bytes, which its name gets at the end.
-    pub fn watch_bytes(&self, name: &str, help: &str, look: impl Fn() -> usize + Send + Sync + 'static) {
+    /// Registers a gauge of bytes that is read when a scrape comes. Its name gets `_bytes`.
+    pub fn watch_bytes(&self, name: &str, help: &str, read: impl Fn() -> usize + Send + Sync + 'static) {
         let gauge = Gauge::default();
         self.register(name, help, Some(Unit::Bytes), gauge.clone());
-        self.set_by(gauge, look);
+        self.refresh(gauge, read);
     }
 
-    /// A queue that a scrape looks at, and how much it takes.
+    /// Registers a queue: its limit, and its length, which is read when a scrape comes.
     pub fn queue(
         &self,
         name: &'static str,
@@ -142,36 +140,36 @@ impl Metrics {
         length: impl Fn() -> usize + Send + Sync + 'static,
     ) {
         self.queue_limit.of("queue", name).set(limit as i64);
-        self.set_by(self.queue_length.of("queue", name), length);
+        self.refresh(self.queue_length.of("queue", name), length);
     }
 
-    /// A counter that somebody else counts; a scrape looks it up. Its name gets `_total`.
-    pub fn watch_counter(&self, name: &str, help: &str, look: impl Fn() -> u64 + Send + Sync + 'static) {
+    /// Registers a counter that is kept elsewhere and read when a scrape comes. Its name gets `_total`.
+    pub fn watch_counter(&self, name: &str, help: &str, read: impl Fn() -> u64 + Send + Sync + 'static) {
         let counter = self.counter(name, help);
-        self.looks.lock().push(Box::new(move || counter.inner().store(look(), Ordering::Relaxed)));
+        self.refreshes.lock().push(Box::new(move || counter.inner().store(read(), Ordering::Relaxed)));
     }
 
-    fn set_by(&self, gauge: Gauge, look: impl Fn() -> usize + Send + Sync + 'static) {
-        self.looks.lock().push(Box::new(move || _ = gauge.set(look() as i64)));
+    fn refresh(&self, gauge: Gauge, read: impl Fn() -> usize + Send + Sync + 'static) {
+        self.refreshes.lock().push(Box::new(move || _ = gauge.set(read() as i64)));
     }
 
-    /// A histogram of times; its name gets `_seconds`.
+    /// Registers a histogram of times. Its name gets `_seconds`.
     pub fn seconds(&self, name: &str, help: &str) -> Seconds {
         let seconds = Histogram::new(SECONDS);
         self.register(name, help, Some(Unit::Seconds), seconds.clone());
         Seconds(seconds)
     }
 
-    /// A histogram of numbers.
+    /// Registers a histogram of numbers.
     pub fn histogram(&self, name: &str, help: &str, bounds: impl IntoIterator<Item = f64>) -> Histogram {
         let histogram = Histogram::new(bounds);
         self.register(name, help, None, histogram.clone());
         histogram
     }
 
-    /// As a scrape reads it.
+    /// Writes all metrics as a scrape reads them.
     pub fn text(&self) -> String {
-        self.looks.lock().iter().for_each(|look| look());
+        self.refreshes.lock().iter().for_each(|refresh| refresh());
         let mut text = String::new();
         text::encode(&mut text, &self.registry.lock()).expect("a String takes everything");
         text
@@ -185,21 +183,21 @@ impl fmt::Debug for Metrics {
 }
 
 impl<const N: usize> Counters<N> {
-    /// The one with these labels; there from now on, at 0.
+    /// Returns the counter with these labels. It is exposed from now on, beginning at 0.
     pub fn of(&self, labels: [Label; N]) -> Counter {
         self.0.get_or_create_owned(&labels)
     }
 }
 
 impl Gauges {
-    /// The one with this label; there from now on, at 0.
+    /// Returns the gauge with this label. It is exposed from now on, beginning at 0.
     pub fn of(&self, label: &'static str, value: &'static str) -> Gauge {
         self.0.get_or_create_owned(&[(label, value)])
     }
 }
 
 impl Seconds {
-    /// It took so long this time.
+    /// Adds one time.
     pub fn observe(&self, time: Duration) {
         self.0.observe(time.as_secs_f64());
     }

@@ -1,8 +1,8 @@
-//! The tasks that everybody lives by: a panic in one of them is counted and the task is started again.
+//! The tasks that the server depends on. A panic in one of them is counted, and the task is started again.
 //!
-//! A task that cannot go on (it fails again and again, or what it reads from or writes to is gone) makes the
-//! process unhealthy: [`Supervisor::failed`] resolves, the server stops and the process ends with an error, so that
-//! whoever runs it starts it again. A panic itself is logged by the panic hook (`telemetry.rs`), once.
+//! A task that cannot go on makes the process unhealthy: it fails again and again, or what it reads from or writes to is
+//! gone. Then [`Supervisor::failed`] resolves, the server stops and the process ends with an error, so that it is started
+//! again. The panic hook (`telemetry.rs`) logs each panic once.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use tracing::{error, warn};
 
 use crate::metrics::{Counter, Counters, Metrics};
 
-/// A task that panics so often within [`WINDOW`] is not started again.
+/// Panics of a task within [`WINDOW`] after which it is not started again.
 const MAX_PANICS: usize = 5;
 const WINDOW: Duration = Duration::from_secs(10);
 /// The pause before a task is started again; it doubles with each panic within [`WINDOW`].
@@ -37,49 +37,49 @@ pub struct Supervisor(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     panics: Counters<1>,
-    /// The name of the first task that could not go on.
+    /// The name of the first task that could not go on. Tasks write it, the server and health checks read it.
     failed: watch::Sender<Option<&'static str>>,
-    /// The server is stopping: tasks end because what they serve is gone.
+    /// Whether the server is stopping. Then tasks may end, because what they serve is gone.
     is_stopping: AtomicBool,
 }
 
 impl Supervisor {
-    /// A supervisor of no tasks.
+    /// Makes a supervisor without tasks.
     pub fn start(metrics: &Metrics) -> Self {
         let panics = metrics.counters("task_panics", "Caught panics, by task");
         let (failed, _) = watch::channel(None);
         Self(Arc::new(Shared { panics, failed, is_stopping: AtomicBool::new(false) }))
     }
 
-    /// A task of this name, to be run by one of its methods; its counter is there from now on.
+    /// Makes a task of this name, to be run by one of its methods. Its counter is exposed from now on.
     pub fn task(&self, name: &'static str) -> Task {
         Task { name, panics: self.0.panics.of([("task", name)]), supervisor: self.clone() }
     }
 
-    /// From now on it is no failure if a task ends.
+    /// Says that the server is stopping: from now on it is no failure if a task ends.
     pub fn stop(&self) {
         self.0.is_stopping.store(true, Ordering::Release);
     }
 
-    /// The task that could not go on, if there is one.
+    /// Returns the name of the task that could not go on, if there is one.
     pub fn failure(&self) -> Option<&'static str> {
         *self.0.failed.borrow()
     }
 
-    /// Waits until a task cannot go on; returns its name.
+    /// Waits until a task cannot go on, and returns its name.
     pub async fn failed(&self) -> &'static str {
         let mut failed = self.0.failed.subscribe();
         loop {
             if let Some(name) = *failed.borrow_and_update() {
                 return name;
             }
-            // The sender is in this supervisor.
+            // There is no error, because this supervisor has the sender.
             let _ = failed.changed().await;
         }
     }
 }
 
-/// One of the tasks. Cheap to clone.
+/// A task that the server depends on. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Task {
     name: &'static str,
@@ -88,17 +88,17 @@ pub struct Task {
 }
 
 impl Task {
-    /// Does a part of the task's work. `None`: it panicked, which is counted; the task goes on with the next part.
+    /// Runs a part of the task's work. Returns `None` if it panicked, which is counted; the task goes on with the next part.
     pub fn catch<T>(&self, part: impl FnOnce() -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(part)).inspect_err(|_| _ = self.panics.inc()).ok()
     }
 
-    /// The same for a part that waits.
+    /// Runs a part of the task's work that waits, as [`Self::catch`] does.
     pub async fn catch_async<T>(&self, part: impl Future<Output = T>) -> Option<T> {
         AssertUnwindSafe(part).catch_unwind().await.inspect_err(|_| _ = self.panics.inc()).ok()
     }
 
-    /// The task cannot go on: makes the process unhealthy, unless it is stopping anyway.
+    /// Makes the process unhealthy because the task cannot go on, unless the server is stopping anyway.
     pub fn fail(&self, why: &'static str) {
         if self.supervisor.0.is_stopping.load(Ordering::Acquire) {
             return;
@@ -113,8 +113,8 @@ impl Task {
         }
     }
 
-    /// Runs the task until it ends by itself. After a panic it is started again with the same `state`; what it
-    /// kept elsewhere it has to read anew.
+    /// Runs the task until it ends by itself. After a panic it is started again with the same `state`. Anything else that
+    /// it needs it has to read anew.
     pub fn spawn<S: Send + 'static>(
         self,
         mut state: S,
@@ -144,12 +144,12 @@ impl Task {
     }
 }
 
-/// When a task has panicked lately.
+/// The times of a task's panics within [`WINDOW`].
 #[derive(Default)]
 struct Restarts(VecDeque<Instant>);
 
 impl Restarts {
-    /// The pause before the task is started again; `None`: it is not to be.
+    /// Returns the pause before the task is started again, or `None` if it must not be.
     fn after_panic(&mut self, now: Instant) -> Option<Duration> {
         self.0.retain(|at| now - *at < WINDOW);
         self.0.push_back(now);

@@ -1,7 +1,7 @@
-//! The log: one line an event, fields not prose, as text for people or JSON for machines.
+//! The log: one line for each event, with fields instead of prose, as text for people or as JSON for machines.
 //!
-//! Logging never blocks (see `telemetry/lines.rs`), and text that a caller supplies is cut before it gets into a
-//! line ([`cut`]). The number of dropped lines is here for whoever exposes it: this module knows no metrics.
+//! Logging never blocks (see `telemetry/lines.rs`). Text that a caller supplies is cut before it gets into a line
+//! ([`cut`]). This module knows no metrics; it only tells how many lines were dropped.
 
 mod lines;
 
@@ -21,29 +21,29 @@ use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt
 
 use lines::Lines;
 
-/// Libraries that write down what goes over the wire, in which there are tokens and whole ids of sockets.
-const TALKATIVE: [&str; 4] = ["tungstenite", "tokio_tungstenite", "engineioxide", "socketioxide"];
+/// Libraries whose debug lines have what goes over the wire, with tokens and whole ids of sockets in it.
+const VERBOSE_LIBRARIES: [&str; 4] = ["tungstenite", "tokio_tungstenite", "engineioxide", "socketioxide"];
 /// Characters of one text from a caller in a line.
-const MAX_TEXT: usize = 200;
-/// How long the end of the process waits for the log, and for standard error.
+const MAX_TEXT_CHARS: usize = 200;
+/// Bounds the waiting for the log, and for standard error, at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The log of this process, once it is started.
+/// The log of this process. Set when it is started.
 static LINES: OnceLock<Lines> = OnceLock::new();
 
-/// How lines are written.
+/// The format of lines.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// A JSON object in each line.
     Json,
 }
 
-/// Is this a filter?
+/// Checks a filter of the log.
 ///
 /// # Errors
-/// Why not.
+/// The reason why it is none.
 pub fn check_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map(drop).map_err(|e| e.to_string())
 }
@@ -84,7 +84,7 @@ pub fn dropped_lines() -> u64 {
     LINES.get().map_or(0, Lines::dropped)
 }
 
-/// Writes what still waits, at the end of the process, unless nobody reads it.
+/// Writes the lines that still wait, at the end of the process, unless nobody reads them.
 pub fn finish() {
     if let Some(lines) = LINES.get() {
         lines.finish(FLUSH_TIMEOUT);
@@ -101,9 +101,9 @@ pub fn print_error(reason: String) {
     let _ = is_done.recv_timeout(FLUSH_TIMEOUT);
 }
 
-/// At most 200 characters of a text that a caller has supplied, so that nobody can fill the log with one line.
+/// Cuts a text that a caller has supplied to 200 characters, so that no line can fill the log.
 pub fn cut(text: &str) -> &str {
-    match text.char_indices().nth(MAX_TEXT) {
+    match text.char_indices().nth(MAX_TEXT_CHARS) {
         Some((end, _)) => &text[..end],
         None => text,
     }
@@ -111,7 +111,7 @@ pub fn cut(text: &str) -> &str {
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
-    // Only if RUST_BACKTRACE asks for it.
+    // Captures nothing unless RUST_BACKTRACE asks for it.
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| display(&backtrace));
     error!(
@@ -123,10 +123,10 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
-/// Whatever is asked for, there is no line with what opens a door.
+/// Can a line not have secrets of callers in it? Lines that may are left out whatever the filter says.
 fn is_discreet(line: &Metadata<'_>) -> bool {
-    let of = line.target().split("::").next().unwrap_or_default();
-    *line.level() <= Level::INFO || !TALKATIVE.contains(&of)
+    let library = line.target().split("::").next().unwrap_or_default();
+    *line.level() <= Level::INFO || !VERBOSE_LIBRARIES.contains(&library)
 }
 
 #[cfg(test)]

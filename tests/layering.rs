@@ -96,6 +96,9 @@ impl<'ast> Visit<'ast> for Paths<'_> {
         visit::visit_path(self, path);
     }
 
+    /// The path of `pub(super)` is no import.
+    fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
+
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
         if !is_for_tests(item) {
             self.module.push(item.ident.to_string());

@@ -1,6 +1,6 @@
-//! Who may call: the addresses that are listened on, the keys of tokens, open mode, web origins and trusted proxies.
+//! Access to the server: the addresses it listens on, the keys of tokens, open mode, web origins and trusted proxies.
 //!
-//! These settings are read together because open mode depends on the addresses and on the keys.
+//! All of them are read in one file because open mode depends on the addresses and on the keys.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -43,7 +43,7 @@ impl Addresses {
     }
 }
 
-/// Which callers are let in.
+/// The rules by which callers are let in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Auth {
     /// The keys that tokens are signed with. `None`: open mode.
@@ -84,7 +84,7 @@ fn read_keys(source: &Source) -> Result<Option<Keys>, Invalid> {
     Ok(Some(keys).filter(|keys| !keys.is_empty()))
 }
 
-/// Without a key, addresses that others can reach are served only if `OPEN_MODE=true` asks for it.
+/// Checks that the server is open to others only if `OPEN_MODE=true` asks for it, and that there is no key then.
 fn check_open_mode(is_open_to_all: bool, has_key: bool, addresses: Addresses) -> Result<(), Invalid> {
     let reason = match (is_open_to_all, has_key) {
         (true, true) => "with a key there is no open mode; unset it, or JWT_SECRET and JWT_PUBLIC_KEY_FILE",

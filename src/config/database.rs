@@ -1,4 +1,4 @@
-//! Where the database is. A URL may hold a password, so it is a [`Secret`], and no error repeats it.
+//! The database to connect to. A URL may hold a password, so it is a [`Secret`], and no error repeats it.
 
 use std::{fmt, ops::RangeInclusive};
 
@@ -10,7 +10,7 @@ use super::source::{Invalid, Source};
 const CONNECTIONS: RangeInclusive<u32> = 2..=100_000;
 /// The form of a URL, for error messages.
 const FORM: &str = "mysql://user:password@host:3306/database";
-/// How to write a password, for error messages.
+/// Advice on writing a password, for error messages.
 const ENCODE: &str = "in a password write @ : / # ? % as %40 %3A %2F %23 %3F %25";
 
 /// The database and how it is connected to.

@@ -1,4 +1,4 @@
-//! How much one caller may ask for, and how long a connection may take.
+//! Limits on what one caller may ask for, and on the time that a connection may take.
 //!
 //! `service/limits.rs` keeps the budgets. It adds what the settings do not name, such as how much may come at once.
 
@@ -24,11 +24,11 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Bytes of one long-polling request.
     pub poll_bytes: usize,
-    /// How long a request's headers may take, and how long a connection may idle between requests.
+    /// The time that a request's headers may take, and that a connection may idle between requests.
     pub header_timeout: Duration,
-    /// How long a request's body may take.
+    /// The time that a request's body may take.
     pub body_timeout: Duration,
-    /// How long a session may take to become a Socket.IO socket.
+    /// The time that a session may take to become a Socket.IO socket.
     pub handshake_timeout: Duration,
 }
 
@@ -101,7 +101,7 @@ pub struct Quotas {
     pub user_rows: NonZeroU32,
     /// Changes a minute that one user may make to what another is told of.
     pub pair_notices: NonZeroU32,
-    /// Changed locations a second that one user may have sent whole to another.
+    /// Locations a second whose changes one user may have sent whole to another.
     pub pair_updates: NonZeroU32,
 }
 

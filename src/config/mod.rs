@@ -32,13 +32,13 @@ pub struct Config {
     pub database: Database,
     /// The addresses to listen on.
     pub addresses: Addresses,
-    /// Which callers are let in.
+    /// The rules by which callers are let in.
     pub auth: Auth,
     /// The heartbeat of every socket.
     pub heartbeat: Heartbeat,
-    /// How much history is kept of each location.
+    /// The history that is kept of each location.
     pub history: History,
-    /// How many notifications are kept of each user.
+    /// The notifications that are kept of each user.
     pub notifications: Notifications,
     /// The limits of callers and connections.
     pub limits: Limits,
@@ -94,7 +94,7 @@ impl Heartbeat {
     }
 }
 
-/// What is logged, and how.
+/// The log's format, and the lines that it has.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     /// Text or JSON.

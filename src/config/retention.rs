@@ -1,4 +1,4 @@
-//! How long history and notifications are kept. Both bounds of each hold together.
+//! The bounds within which history and notifications are kept. Number and age hold together.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{
 /// Far more versions than anybody keeps; the bound keeps sums of versions far from overflow.
 const HISTORY_VERSIONS: RangeInclusive<u64> = 1..=1_000_000_000;
 
-/// How much history is kept of a location.
+/// The history that is kept of a location.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct History {
     /// The number of versions, the newest included; at least 1.
@@ -29,7 +29,7 @@ impl History {
     }
 }
 
-/// How many notifications are kept.
+/// The notifications that are kept of a user.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Notifications {
     /// The age of the oldest notification.

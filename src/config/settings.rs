@@ -1,16 +1,16 @@
 //! The table of settings: names, defaults and the lines of `--help`.
 //!
-//! What each value means is checked in the files beside this one. The tables in README.md say the same;
+//! The files beside this one check what each value means. The tables in README.md say the same;
 //! `tests/documents.rs` compares them.
 
-/// One setting: an environment variable and, secrets apart, a flag.
+/// A setting: an environment variable and, secrets apart, a flag.
 #[derive(Debug)]
 pub struct Setting {
     /// The environment variable. The flag is the same in kebab case: `--api-addr`.
     pub name: &'static str,
     /// The default that `--help` shows; empty if there is none.
     pub default: &'static str,
-    /// One line for `--help`.
+    /// The line of `--help`.
     pub help: &'static str,
     /// Whether the value comes only by environment or from the file that `…_FILE` names, never by flag.
     pub is_secret: bool,

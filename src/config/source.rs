@@ -31,7 +31,7 @@ impl Invalid {
 /// All values that were given; an empty one counts as not given.
 pub struct Source(HashMap<String, Given>);
 
-/// One value that was given.
+/// A value that was given.
 pub struct Given {
     /// The value as it came.
     pub text: String,

@@ -52,7 +52,7 @@ pub struct ReadLimits<'a> {
     pub budget: &'a Budget,
     /// The caller whom they are counted for.
     pub payer: Payer,
-    /// How long one body may take.
+    /// The time that one body may take.
     pub time: Duration,
 }
 
@@ -161,13 +161,13 @@ fn check_type(headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// Is the body sent without an encoding? `identity` is the name for that (RFC 9110 §12.5.3).
+/// Says whether a body is sent without an encoding, which is called `identity` (RFC 9110 §12.5.3).
 fn is_identity(content_encoding: &HeaderValue) -> bool {
     let is_none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
     content_encoding.to_str().is_ok_and(|codings| codings.split(',').map(str::trim).all(is_none))
 }
 
-/// Is a media type `application/json`, `text/json`, or any `application/…+json`, with whatever parameters?
+/// Says whether a media type is `application/json`, `text/json`, or any `application/…+json`, with whatever parameters.
 ///
 /// `headers::ContentType` cannot be asked for its parts, and refuses a type with a malformed parameter.
 fn is_json(content_type: &str) -> bool {

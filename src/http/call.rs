@@ -1,4 +1,4 @@
-//! One request of a caller: who sends it, and what its headers and query say.
+//! The request of a caller: who sends it, and what its headers and query say.
 //!
 //! Extracting it reads nothing and refuses nothing. A handler asks for the caller first, so that nobody learns anything
 //! before they are known.

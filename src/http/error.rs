@@ -146,3 +146,50 @@ pub fn after_panic(panic: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
         .unwrap_or_else(|| "panic".to_owned());
     problem(&Error::internal(cause)).map(Full::new)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The table of docs/protocol.md has every code with its status.
+    #[test]
+    fn each_code_has_the_status_that_is_documented() {
+        let protocol = include_str!("../../docs/protocol.md");
+        let rows = protocol.lines().skip_while(|line| !line.starts_with("| code | status |")).skip(2);
+        let rows = rows.take_while(|line| line.starts_with('|'));
+        let documented: Vec<_> = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>()).collect();
+        assert_eq!(documented.len(), Code::ALL.len());
+        for (code, row) in Code::ALL.iter().zip(documented) {
+            let expected: u16 = row[2].parse().unwrap_or_else(|_| panic!("{row:?}"));
+            assert_eq!(status(*code).as_u16(), expected, "{}", code.as_str());
+        }
+    }
+
+    #[test]
+    fn a_problem_says_what_is_wrong_and_where_and_nothing_of_the_inside() {
+        let error = Error::new(Code::RingNotClosed, "the ring is not closed").at("/geometry/coordinates/0");
+        let answer = problem(&error);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
+        let body: Value = serde_json::from_slice(answer.body()).unwrap();
+        let expected = json!({
+            "type": "about:blank", "title": "Unprocessable Entity", "status": 422, "code": "ring_not_closed",
+            "detail": "the ring is not closed", "pointer": "/geometry/coordinates/0",
+        });
+        assert_eq!(body, expected);
+        let body = problem(&Error::internal("a password")).into_body();
+        assert!(!String::from_utf8_lossy(&body).contains("password"));
+    }
+
+    #[test]
+    fn refusals_carry_the_headers_that_clients_act_on() {
+        let answer = problem(&Error::new(Code::TokenExpired, "it has expired"));
+        assert_eq!(answer.headers()[header::WWW_AUTHENTICATE], "Bearer");
+        assert_eq!(problem(&Error::database_away()).headers()[header::RETRY_AFTER], "1");
+        let answer = method_not_allowed(&Method::PATCH, "GET, HEAD, OPTIONS").into_response();
+        assert_eq!(answer.status(), 405);
+        assert_eq!(answer.headers()[header::ALLOW], "GET, HEAD, OPTIONS");
+    }
+}

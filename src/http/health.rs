@@ -17,7 +17,7 @@ use crate::{
     supervise::Supervisor,
 };
 
-/// How long a scrape waits for the database. Prometheus waits ten seconds for the whole scrape.
+/// The time that a scrape waits for the database. Prometheus waits ten seconds for the whole scrape.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Routes the three probes.

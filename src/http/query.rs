@@ -22,7 +22,7 @@ const SHARE: &str = "share";
 const CACHE_BUSTERS: [&str; 2] = ["_", "_dc"];
 const DEFAULT_PER_PAGE: u64 = 20;
 const MAX_PER_PAGE: u64 = 100;
-/// No list has so many pages. The bound keeps offsets far from overflow.
+/// The last page that can be asked for. No list has so many; the bound keeps offsets far from overflow.
 const MAX_PAGE: u64 = 1 << 40;
 /// The upper bound of a history's `limit`, which is also its default.
 const MAX_HISTORY_LIMIT: u64 = 1_000;
@@ -166,3 +166,6 @@ fn integer(name: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64> {
 fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(Code::InvalidParameter, detail)
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,7 +75,7 @@ pub fn routes(service: &Arc<Service>) -> ResourceFilter {
     resources.into_iter().rev().reduce(join).expect("there are resources")
 }
 
-/// One method of a resource. `P` are the parameters in its path.
+/// A method of a resource. `P` are the parameters in its path.
 struct Route<P> {
     method: Method,
     handler: Box<dyn Fn(Call, P, Body) -> BoxFuture<'static, Response> + Send + Sync>,

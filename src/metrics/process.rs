@@ -1,5 +1,6 @@
-//! What Linux knows of this process, under the names that Prometheus' own clients give it. A scrape looks; what
-//! cannot be read is left out.
+//! Metrics of the process itself, which Linux keeps, under the names that Prometheus' own clients give them.
+//!
+//! They are read from /proc when a scrape comes. If they cannot be read, they are left out.
 
 use std::fmt;
 
@@ -15,23 +16,24 @@ use prometheus_client::{
     registry::Unit,
 };
 
+/// The collector of these metrics.
 #[derive(Debug)]
 pub struct Process;
 
-/// As read at one time.
-struct Read {
+/// The numbers at one time.
+struct Sample {
     cpu_seconds: f64,
     resident_bytes: u64,
     virtual_bytes: u64,
     started_at: f64,
     threads: i64,
     open_fds: usize,
-    /// `None`: any number.
+    /// `None`: there is no limit.
     max_fds: Option<u64>,
 }
 
-impl Read {
-    fn now() -> ProcResult<Self> {
+impl Sample {
+    fn read() -> ProcResult<Self> {
         let process = Proc::myself()?;
         let (stat, ticks) = (process.stat()?, ticks_per_second() as f64);
         Ok(Self {
@@ -51,8 +53,8 @@ impl Read {
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let Ok(read) = Read::now() else { return Ok(()) };
-        let cpu = ConstCounter::new(read.cpu_seconds);
+        let Ok(sample) = Sample::read() else { return Ok(()) };
+        let cpu = ConstCounter::new(sample.cpu_seconds);
         let help = "Processor time that the process has used.";
         cpu.encode(encoder.encode_descriptor(
             "process_cpu",
@@ -60,19 +62,19 @@ impl Collector for Process {
             Some(&Unit::Seconds),
             cpu.metric_type(),
         )?)?;
-        let max_fds = read.max_fds.map_or(f64::INFINITY, |most| most as f64);
+        let max_fds = sample.max_fds.map_or(f64::INFINITY, |most| most as f64);
         for (name, unit, help, value) in [
-            ("resident_memory", Some(Unit::Bytes), "Resident memory.", read.resident_bytes as f64),
-            ("virtual_memory", Some(Unit::Bytes), "Mapped memory.", read.virtual_bytes as f64),
-            ("open_fds", None, "Open file descriptors; each connection is one.", read.open_fds as f64),
+            ("resident_memory", Some(Unit::Bytes), "Resident memory.", sample.resident_bytes as f64),
+            ("virtual_memory", Some(Unit::Bytes), "Mapped memory.", sample.virtual_bytes as f64),
+            ("open_fds", None, "Open file descriptors; each connection is one.", sample.open_fds as f64),
             ("max_fds", None, "Limit of open file descriptors.", max_fds),
             (
                 "start_time",
                 Some(Unit::Seconds),
                 "Start of the process, since 1970-01-01T00:00:00Z.",
-                read.started_at,
+                sample.started_at,
             ),
-            ("threads", None, "Threads of the process.", read.threads as f64),
+            ("threads", None, "Threads of the process.", sample.threads as f64),
         ] {
             let (gauge, name) = (ConstGauge::new(value), format!("process_{name}"));
             gauge.encode(encoder.encode_descriptor(&name, help, unit.as_ref(), gauge.metric_type())?)?;

@@ -1,6 +1,6 @@
 //! The accept loop: HTTP/1.1 on one listener and a tower service for every connection.
 //!
-//! When the server stops, [`Connections`] waits for the requests in flight. What a connection does beside HTTP is in
+//! [`Connections`] waits for the requests in flight when the server stops. A connection does more than HTTP, see
 //! `connection.rs`.
 
 use std::{error::Error, io, net::SocketAddr, pin::pin, time::Duration};
@@ -49,14 +49,14 @@ pub struct Peer {
     pub answers: Answers,
 }
 
-/// How connections are accepted and served.
+/// Accepts connections, and serves each with the same budgets and timeouts.
 #[derive(Debug)]
 pub struct Acceptor {
     /// The budget of request heads. A connection whose head finds no room is closed.
     pub heads: Heads,
-    /// How long a request line and its headers may take, and how long a connection may idle between requests.
+    /// The time that a request line and its headers may take, and that a connection may idle between requests.
     pub header_timeout: Duration,
-    /// How long a client may take nothing of an answer, or less than a lowest rate, before it is given up.
+    /// The time for which a client may take less of an answer than a lowest rate before it is given up.
     pub answer_timeout: Duration,
 }
 
@@ -146,7 +146,7 @@ impl Acceptor {
 /// The open connections of a listener that accepts no more.
 pub struct Connections(watch::Sender<Phase>);
 
-/// What a connection may still do.
+/// The phases of a listener's end, which its connections follow.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum Phase {
     Serve,
@@ -200,7 +200,7 @@ fn set_options(stream: &TcpStream, answer_timeout: Duration) {
     }
 }
 
-/// Is it an error of the connection, which says nothing about the listener?
+/// Says whether an error is of the connection, and means nothing for the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

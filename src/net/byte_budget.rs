@@ -82,7 +82,7 @@ impl<K: Hash + Eq + Copy> ByteBudget<K> {
         theirs.saturating_add(more) > self.0.share
     }
 
-    /// Is there room for so many bytes more of this caller?
+    /// Says whether there is room for `more` bytes of this caller.
     pub fn has_room(&self, key: K, more: usize) -> bool {
         let Held { all, by } = &*self.0.held.lock();
         self.0.fits(by.get(&key).copied().unwrap_or_default(), *all, more)

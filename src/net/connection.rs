@@ -1,6 +1,6 @@
 //! A TCP stream under HTTP.
 //!
-//! It gives up a client that takes an answer too slowly, counts the bytes of request heads, and tells [`Answers`] when an
+//! The stream gives up a client that takes an answer too slowly, counts the bytes of request heads, and tells [`Answers`] when an
 //! answer has been handed to the kernel. Whether the client has read it is found out in `delivery.rs`.
 
 use std::{
@@ -26,7 +26,7 @@ const MIN_BYTES_PER_SECOND: u64 = 2 * 1024;
 /// A TCP stream that HTTP is spoken over.
 pub struct Connection {
     stream: TcpStream,
-    /// How long the client may take less than [`MIN_BYTES_PER_SECOND`].
+    /// The time for which the client may take less than [`MIN_BYTES_PER_SECOND`].
     patience: Duration,
     /// Set while the client takes less than there is: the end of its time, and the bytes it has taken meanwhile.
     slow: Option<(Pin<Box<Sleep>>, u64)>,

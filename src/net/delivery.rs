@@ -100,7 +100,7 @@ pub struct Delivery(Arc<Progress>);
 
 #[derive(Debug)]
 struct Progress {
-    /// One of the constants below. It only ever changes to a later one.
+    /// The state is one of the constants below, and only ever changes to a later one.
     state: AtomicU8,
     changed: Notify,
     keeps_alive: bool,
@@ -122,7 +122,7 @@ impl Progress {
         self.state.load(Ordering::Acquire)
     }
 
-    /// Does this error of the connection mean that the client has not read the answer?
+    /// Says whether this error of the connection means that the client has not read the answer.
     fn is_refused_by(&self, error: &io::Error) -> bool {
         match error.kind() {
             // The client had closed the connection before the answer came.

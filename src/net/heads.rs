@@ -33,7 +33,7 @@ pub struct Head(Arc<Inner>);
 struct Inner {
     heads: Heads,
     from: IpAddr,
-    /// Written when bytes are read, and when a request begins and is answered.
+    /// The connection writes it when it has read bytes, and when a request begins and is answered.
     state: Mutex<State>,
 }
 

@@ -1,6 +1,6 @@
-//! What both doors share about the network: accepting connections, who is calling, and which web pages may.
+//! The network code that both doors share: accepting connections, the address of a client, and web origins.
 //!
-//! It knows nothing of locations, and every other module may import it.
+//! This module knows nothing of locations, and every other module may import it.
 
 pub mod accept;
 pub mod address;

@@ -1,4 +1,4 @@
-//! Which web pages may call: CORS for HTTP and long-polling, and in open mode the same rule for WebSockets, which
+//! The web pages that may call: CORS for HTTP and long-polling, and in open mode the same rule for WebSockets, which
 //! browsers open across origins without asking.
 //!
 //! An origin is checked only where a browser would let a page in by itself. No cookie is read here, so with a key
@@ -10,7 +10,7 @@ use std::{net::IpAddr, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::Authority};
 use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 
-/// How long a browser may remember a preflight.
+/// The time for which a browser may remember a preflight.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(3600);
 
 /// The text for a request that [`Origins::is_for_us`] refuses.
@@ -44,9 +44,9 @@ impl Origins {
         headers.get(header::ORIGIN).is_none_or(|origin| self.allows(origin, headers))
     }
 
-    /// Is a request meant for this server?
+    /// Says whether a request is meant for this server.
     ///
-    /// In open mode on loopback a page could do everything once its name resolves to this machine (DNS rebinding),
+    /// A page could do everything in open mode on loopback once its name resolves to this machine (DNS rebinding),
     /// because its browser then takes both for the same origin. So `Host` must be an address or a name that nobody
     /// elsewhere can make resolve. Elsewhere any name is right.
     pub fn is_for_us(&self, headers: &HeaderMap) -> bool {
@@ -131,7 +131,7 @@ fn default_port(scheme: &str) -> Option<&'static str> {
     }
 }
 
-/// Is it the origin of the server itself, under the name that the request has for it? Some clients write the scheme of
+/// Says whether an origin is the server itself, under the name that the request has for it. Some clients write the scheme of
 /// their WebSocket. Any scheme is right, because a proxy may have ended TLS.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let own = || {

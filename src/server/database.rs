@@ -8,15 +8,14 @@ use futures_util::future::{BoxFuture, FutureExt};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::StartError;
 use crate::{
     config::{Config, Database, Invalid, Secret},
     storage::{ConnectError, Store, explain, is_in_use},
 };
 
-/// How long the start waits for the database before the server serves without it.
+/// The time that the start waits for the database before the server serves without it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the start waits for the migrations of a database that is there.
+/// The time that the start waits for the migrations of a database that is there.
 const MIGRATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause before another attempt at a database that is away or in use.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -29,7 +28,7 @@ pub type Migration = BoxFuture<'static, Result<(), ConnectError>>;
 ///
 /// # Errors
 /// `DATABASE_URL`, and why the database cannot be used.
-pub async fn prepare(database: &Database) -> Result<(Store, Option<Migration>), StartError> {
+pub async fn prepare(database: &Database) -> Result<(Store, Option<Migration>), Invalid> {
     let store = connect(database).await?;
     let mut migration = migrate_when_there(store.clone(), database.url.clone()).boxed();
     let is_there = timeout(CONNECT_TIMEOUT, store.wait_until_reachable()).await.is_ok();
@@ -54,7 +53,7 @@ pub async fn finish_migration(mut migration: Migration, store: Store, url: Secre
 ///
 /// # Errors
 /// `DATABASE_URL`, and what the driver says.
-pub async fn migrate(config: &Config) -> Result<(), StartError> {
+pub async fn migrate(config: &Config) -> Result<(), Invalid> {
     let store = connect(&config.database).await?;
     let deadline = Instant::now() + MIGRATE_TIMEOUT;
     while let Err(error) = store.migrate().await {
@@ -67,7 +66,7 @@ pub async fn migrate(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn connect(database: &Database) -> Result<Store, StartError> {
+async fn connect(database: &Database) -> Result<Store, Invalid> {
     let deadline = Instant::now() + MIGRATE_TIMEOUT;
     loop {
         match Store::connect_with(database.url.expose(), database.connections).await {
@@ -98,6 +97,6 @@ fn log_unusable(url: &Secret, error: &ConnectError) {
     warn!(error, "DATABASE_URL: the database cannot be used yet; trying again");
 }
 
-fn unusable(url: &Secret, error: &ConnectError) -> StartError {
+fn unusable(url: &Secret, error: &ConnectError) -> Invalid {
     Invalid::new("DATABASE_URL", explain(url.expose(), error))
 }

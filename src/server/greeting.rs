@@ -1,4 +1,4 @@
-//! What a person reads after the start: commands to try, with the addresses that the server has.
+//! The text that a person reads after the start: commands to try, with the addresses that the server has.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

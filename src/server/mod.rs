@@ -33,18 +33,18 @@ use database::{Migration, finish_migration, prepare};
 
 pub use database::migrate;
 
-/// How long requests in flight may take once the server stops. Together with the grace of the gateway and the timeouts
+/// The time that requests in flight may take once the server stops. Together with the grace of the gateway and the timeouts
 /// of the service, the database and the log it is less than ten seconds.
 const API_GRACE: Duration = Duration::from_secs(4);
 /// The same for requests of the gateway, which are short.
 const GATEWAY_GRACE: Duration = Duration::from_secs(2);
-/// How long the last writes may take, and then the goodbye to the database.
+/// The time that the last writes may take, and then the goodbye to the database.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(700);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(700);
 /// Connections that may wait to be accepted, if the system allows so many.
 const BACKLOG: u32 = 4_096;
 
-/// Why the server did not start: one line that names the setting.
+/// The reason why the server did not start: one line that names the setting.
 pub type StartError = Invalid;
 
 /// The error of a server that has stopped because a task that it depends on could not go on. It has to be started again.

@@ -1,8 +1,8 @@
 //! The log lines that wait to be written, and the thread that writes them.
 //!
-//! Whoever logs must never wait for standard output: a pipe that nobody reads would stop every request, the
-//! health check and the end of the process. So lines go into a bounded buffer, which one thread empties. When the
-//! buffer is full, lines are dropped and counted, and one line says how many as soon as there is room.
+//! Logging must never wait for standard output: a pipe that nobody reads would stop every request, the health check and
+//! the end of the process. So lines go into a bounded buffer, which one thread empties. When the buffer is full, lines
+//! are dropped and counted, and one line says how many as soon as there is room.
 
 use std::{
     io::{self, Write},
@@ -18,38 +18,39 @@ use parking_lot::{Condvar, Mutex};
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that may wait; as many again may be on their way to standard output.
+/// The largest size of the buffer, in bytes. As many again may be on their way to standard output.
 const MAX_WAITING: usize = 2 * 1024 * 1024;
-/// Memory that the buffer keeps after a burst.
-const KEPT: usize = 64 * 1024;
-/// The pause before a write is tried again that found the output full.
-const RETRY: Duration = Duration::from_millis(20);
-/// The pause between two writes. What is logged meanwhile is written together and wakes nobody.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Memory that the buffer keeps after a burst, in bytes.
+const KEPT_CAPACITY: usize = 64 * 1024;
+/// The pause before another write to an output that was full.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// The pause between two writes. Lines that come meanwhile are written together and wake nobody.
+const WRITE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Lines that wait. Cheap to clone.
+/// The buffer of lines that wait. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Lines(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Written by whoever logs, emptied by the writing thread; never held during a write.
+    /// Any thread that logs adds to it, and the writing thread empties it. The lock is never held during a write.
     state: Mutex<State>,
-    /// Wakes the writing thread, and whoever waits in [`Lines::finish`].
+    /// Wakes the writing thread and the caller of [`Lines::finish`].
     changed: Condvar,
-    /// Lines dropped since the start.
+    /// The number of lines dropped since the start.
     dropped: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
-    /// Dropped since a line last said so.
+    /// The number of lines dropped since a line last said so.
     unreported: u64,
-    /// The writing thread sleeps until it is woken.
+    /// Whether the writing thread sleeps until it is woken.
     is_idle: bool,
-    /// Nothing more is to come: the writing thread ends once it has written everything.
+    /// Whether no more lines come. The writing thread then ends once it has written everything.
     is_finishing: bool,
+    /// Whether the writing thread has ended.
     has_finished: bool,
 }
 
@@ -92,7 +93,7 @@ impl Lines {
             drop(state);
             let lost = write_lines(&mut out, &batch);
             batch.clear();
-            batch.shrink_to(KEPT);
+            batch.shrink_to(KEPT_CAPACITY);
             if dropped > 0 && lost == 0 {
                 warn!(
                     lines = dropped,
@@ -101,12 +102,12 @@ impl Lines {
             }
             let mut state = self.0.state.lock();
             if lost > 0 {
-                // A line about it would be lost too, and so on: it is said once something can be written.
+                // A line about it would be lost too. It is written once the output takes lines again.
                 state.unreported += dropped + lost;
                 self.0.dropped.fetch_add(lost, Ordering::Relaxed);
             }
             if !state.is_finishing {
-                self.0.changed.wait_for(&mut state, PAUSE);
+                self.0.changed.wait_for(&mut state, WRITE_INTERVAL);
             }
         }
     }
@@ -122,14 +123,14 @@ impl Lines {
     }
 }
 
-/// Writes lines, and waits for an output that is full for now. Returns how many of them it does not take.
+/// Writes lines, and waits for an output that is full for now. Returns the number of lines that it does not take.
 fn write_lines(out: &mut impl Write, mut rest: &[u8]) -> u64 {
     while !rest.is_empty() {
         match out.write(rest) {
             Ok(0) => break,
             Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_INTERVAL),
             Err(_) => break,
         }
     }
@@ -145,7 +146,7 @@ impl MakeWriter<'_> for Lines {
     }
 }
 
-/// One write is one line: that is how `tracing_subscriber` writes.
+/// `tracing_subscriber` writes each line with one write.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -163,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    /// An output that takes a byte only when it is allowed to, as a pipe that is read slowly.
+    /// An output that takes bytes only when it is allowed to, like a pipe that is read slowly.
     struct Stuck(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
 
     impl Write for Stuck {
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(written.lock().len(), 3 * MAX_WAITING - dropped * line.len());
     }
 
-    /// An output that answers as told, one byte at a time; then it takes everything.
+    /// An output with a list of faults to return. Afterwards it takes everything, one byte at a time.
     struct Faulty(Vec<io::ErrorKind>, Vec<u8>);
 
     impl Write for Faulty {
