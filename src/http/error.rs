@@ -162,8 +162,10 @@ mod tests {
         let documented: Vec<_> = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>()).collect();
         assert_eq!(documented.len(), Code::ALL.len());
         for (code, row) in Code::ALL.iter().zip(documented) {
-            let expected: u16 = row[2].parse().unwrap_or_else(|_| panic!("{row:?}"));
-            assert_eq!(status(*code).as_u16(), expected, "{}", code.as_str());
+            // Codes that only events have are documented without a status.
+            if row[2] != "events" {
+                assert_eq!(status(*code).as_str(), row[2], "{}", code.as_str());
+            }
         }
     }
 
