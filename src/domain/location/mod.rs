@@ -271,3 +271,6 @@ fn geometry(members: &Map<String, Value>) -> Result<Option<Geometry>> {
         Some(value) => Geometry::from_json(value, &Path::Member(&Path::Root, "geometry")).map(Some),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -271,3 +271,6 @@ fn required<'a>(
         None => Err(Error::new(Code::InvalidGeometry, format!("the geometry has no `{name}`")).at(at)),
     }
 }
+
+#[cfg(test)]
+mod tests;

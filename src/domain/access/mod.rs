@@ -252,3 +252,6 @@ impl Access {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
