@@ -5,7 +5,11 @@ use std::{collections::HashSet, sync::Arc};
 use socketioxide::{extract::SocketRef, socket::DisconnectReason};
 use tracing::info;
 
-use super::{client::Client, socket::session::{address, log_name}, wire::end_reason::EndReason};
+use super::{
+    client::Client,
+    socket::session::{address, log_name},
+    wire::end_reason::EndReason,
+};
 use crate::domain::id::LocationId;
 
 /// Limits the rooms in one line of the log.

@@ -15,9 +15,10 @@ use crate::{
         rooms::Leaving,
         socket::{
             events::{Authenticate, Chat, ClientEvent, Join, JoinRoom, LeaveRoom, Presence},
-            handle::{SocketHandle, Subscriber},
+            outbox::SocketHandle,
             outbox::{Outbox, body},
             reply::Reply,
+            subscriber::Subscriber,
         },
     },
     service::access::Identity,

@@ -17,11 +17,12 @@ use super::{
     rooms::{Leaving, Rooms},
     socket::{
         events::{ClientEvent, Received},
-        handle::{SocketHandle, Subscriber},
         inbox::Inbox,
+        outbox::SocketHandle,
         outbox::{Blocked, Outbox},
         reply::{Reply, failure},
         session::Session,
+        subscriber::Subscriber,
     },
     wire::connection::{Connection, CountedSocket},
 };
@@ -210,7 +211,7 @@ impl Client {
     /// Takes a guest out of the room of its share link. Other clients are told that their token has ended, and
     /// disconnected.
     async fn end_expired(&self, socket: &SocketHandle) {
-        let Self { session, outbox, clients, .. } = self;
+        let Self { session, clients, .. } = self;
         if let Caller::Guest(guest) = session.caller() {
             // This also reaches a guest that is about to enter and is not in any room yet.
             clients.rooms.recheck(guest.location);
@@ -218,12 +219,12 @@ impl Client {
         }
         info!(socket = socket.log_name(), user = %session.log_user(), "the token of a socket has expired");
         for room in clients.rooms.leave_all(socket.id(), session, Leaving::Lost) {
-            outbox.drop_room_events(room);
+            socket.outbox.drop_room_events(room);
         }
         clients.directory.remove(session.user(), socket);
         let error = Error::new(Code::TokenExpired, "the token has ended; connect with a fresh one");
         clients.refusals.count(error.code);
-        outbox.disconnect(&socket.socket, "exception", failure(&error)).await;
+        socket.disconnect("exception", failure(&error)).await;
     }
 
     /// Ends a client whose socket is gone, for good if the client said so. It returns the rooms that it was in, and

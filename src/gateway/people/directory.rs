@@ -23,8 +23,9 @@ use crate::{
         time::Timestamp,
     },
     gateway::socket::{
-        handle::{SocketHandle, Subscriber},
+        outbox::SocketHandle,
         outbox::{Item, body},
+        subscriber::Subscriber,
     },
     service::access::Identity,
 };

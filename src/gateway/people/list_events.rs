@@ -19,10 +19,7 @@ use crate::{
         notification::AddressedNotice,
         time::Timestamp,
     },
-    gateway::socket::{
-        handle::SocketHandle,
-        outbox::{Item, Outbox, body},
-    },
+    gateway::socket::outbox::{Item, Outbox, body},
     service::limits::{Limits, PAID_SOCKETS},
 };
 
@@ -112,11 +109,10 @@ fn send_location(
 /// longer see.
 fn send_removal(recipients: &[Recipient], id: LocationId, reason: RemovalReason) {
     let Some(text) = Item::Deleted(id).named() else { return };
-    let unread =
-        recipients.iter().filter_map(|Recipient { handle: SocketHandle { socket, outbox }, .. }| {
-            let mark = outbox.send_removal(socket, id, LOCATIONS, text.clone(), reason)?;
-            Some((outbox.clone(), mark))
-        });
+    let unread = recipients.iter().filter_map(|Recipient { handle, .. }| {
+        let mark = handle.send_removal(id, LOCATIONS, text.clone(), reason)?;
+        Some((handle.outbox.clone(), mark))
+    });
     Outbox::withdraw(unread.collect());
 }
 

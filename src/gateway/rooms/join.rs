@@ -23,10 +23,10 @@ use crate::{
         id::LocationId,
     },
     gateway::socket::{
-        handle::Subscriber,
         outbox::CHAT,
         reply::Reply,
         session::{Occupant, Session},
+        subscriber::Subscriber,
     },
 };
 

@@ -28,7 +28,7 @@ use crate::{
     domain::id::LocationId,
     gateway::{
         people::directory::Directory,
-        socket::{handle::Subscriber, session::Occupant},
+        socket::{session::Occupant, subscriber::Subscriber},
         wire::connection::Connection,
     },
     metrics::Metrics,

@@ -22,10 +22,7 @@ use crate::{
         id::LocationId,
         location::{Committed, Location},
     },
-    gateway::{
-        socket::handle::SocketHandle,
-        wire::{connection::SendOutcome, end_reason::EndReason},
-    },
+    gateway::wire::{connection::SendOutcome, end_reason::EndReason},
 };
 
 impl Sink for Member {
@@ -41,10 +38,7 @@ impl Sink for Member {
         match sent {
             SendOutcome::Sent(mark) => Some(mark),
             SendOutcome::Closed => None,
-            SendOutcome::ByLibrary => {
-                let SocketHandle { socket, outbox } = &self.subscriber.handle;
-                outbox.send_positions(socket, updates.iter().map(Update::body))
-            }
+            SendOutcome::ByLibrary => self.subscriber.handle.send_positions(updates.iter().map(Update::body)),
         }
     }
 

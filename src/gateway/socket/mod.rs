@@ -1,8 +1,8 @@
 //! One client's socket: who it is, the events it sends and the events that wait for it.
 
 pub mod events;
-pub mod handle;
 pub mod inbox;
 pub mod outbox;
 pub mod reply;
 pub mod session;
+pub mod subscriber;

@@ -4,18 +4,10 @@ use std::{convert::Infallible, sync::Arc};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use socketioxide::{
-    adapter::LocalAdapter,
-    extract::{AckSender, SocketRef},
-    handler::FromMessageParts,
-    socket::Socket,
-};
+use socketioxide::{adapter::LocalAdapter, extract::AckSender, handler::FromMessageParts, socket::Socket};
 use tracing::error;
 
-use super::{
-    outbox::{Ack, Outbox, body},
-    session::log_name,
-};
+use super::outbox::{Ack, Outbox, SocketHandle, body};
 use crate::domain::error::Error;
 
 /// The body of a failure, as an ack or as the event `exception`.
@@ -28,8 +20,7 @@ struct Failure<'a> {
 
 /// Answers one event. The first answer counts; the event may have asked for none.
 pub struct Reply {
-    socket: SocketRef,
-    outbox: Arc<Outbox>,
+    socket: SocketHandle,
     ack: Option<Ack>,
 }
 
@@ -37,7 +28,7 @@ impl Reply {
     /// Answers an event that has taken effect.
     pub fn ack<T: Serialize + ?Sized>(&mut self, answer: &T) {
         if let Some(ack) = self.ack.take() {
-            self.outbox.ack(&self.socket, ack, body(answer));
+            self.socket.send_ack(ack, body(answer));
         }
     }
 
@@ -45,12 +36,12 @@ impl Reply {
     pub fn refuse(&mut self, error: &Error) {
         if error.is_failure() {
             let cause = std::error::Error::source(error);
-            error!(socket = log_name(&self.socket), code = error.code.as_str(), cause, "failed");
+            error!(socket = self.socket.log_name(), code = error.code.as_str(), cause, "failed");
         }
         let failure = failure(error);
         match self.ack.take() {
-            Some(ack) => self.outbox.ack(&self.socket, ack, failure),
-            None => self.outbox.send_event(&self.socket, "exception", failure),
+            Some(ack) => self.socket.send_ack(ack, failure),
+            None => self.socket.send_event("exception", failure),
         }
     }
 }
@@ -71,6 +62,7 @@ impl FromMessageParts<LocalAdapter> for Reply {
         // The library's `AckSender` cannot say whether anybody waits for it.
         let sender = AckSender::from_message_parts(socket, value, ack)?;
         let outbox = socket.extensions.get::<Arc<Outbox>>().expect("inserted before the first event");
-        Ok(Self { socket: socket.clone().into(), outbox, ack: ack.map(|id| Ack { id, sender }) })
+        let socket = SocketHandle { socket: socket.clone().into(), outbox };
+        Ok(Self { socket, ack: ack.map(|id| Ack { id, sender }) })
     }
 }

@@ -136,7 +136,8 @@ impl Connection {
         self.metrics().dropped_list_events.inc_by(dropped);
     }
 
-    /// Counts a request of the client for another namespace than the main one. Returns `false` if that was one too many.
+    /// Counts a request of the client for another namespace than the main one. Returns `false` if that was one too
+    /// many.
     pub fn record_other_namespace(&self) -> bool {
         self.other_namespaces.fetch_add(1, Ordering::Relaxed) < MAX_OTHER_NAMESPACES
     }
@@ -226,7 +227,8 @@ impl Connection {
         self.state.lock().flow.unread() == 0
     }
 
-    /// Returns whether the client has left a question unanswered, or the library has written nothing, for longer than this.
+    /// Returns whether the client has left a question unanswered, or the library has written nothing, for longer than
+    /// this.
     pub(super) fn is_unanswered_for(&self, time: Duration) -> bool {
         let state = self.state.lock();
         state.flow.is_unanswered_for(time) || state.outbound.is_library_stuck_for(time)
@@ -331,8 +333,8 @@ impl Connection {
         self.end(Some(reason));
     }
 
-    /// Ends the connection at once, and drops everything that waits; the client connects again. The library's disconnect
-    /// would wait in the same queue, and it tells the client to stay away.
+    /// Ends the connection at once, and drops everything that waits; the client connects again. The library's
+    /// disconnect would wait in the same queue, and it tells the client to stay away.
     pub fn abort(&self) {
         self.end(None);
     }

@@ -49,8 +49,8 @@ impl Flow {
             && self.question.as_ref().is_none_or(|asked| now - asked.asked_at < ANSWER_TIMEOUT)
     }
 
-    /// Returns whether the connection may be sent versions that it has missed. They may fill half of the window; the other
-    /// half is for new versions.
+    /// Returns whether the connection may be sent versions that it has missed. They may fill half of the window; the
+    /// other half is for new versions.
     pub fn has_room(&self, now: Instant) -> bool {
         self.unread() < WINDOW / 2 && self.is_open(now)
     }

@@ -1,7 +1,7 @@
 //! The wing between HTTP or TCP and the library's socket: one client's connection, and the registry of all.
 //!
-//! The library (socketioxide on engineioxide) does the Engine.IO handshake, heartbeats, transports and packets. This wing
-//! stands under it, and does what the library cannot be left to do:
+//! The library (socketioxide on engineioxide) does the Engine.IO handshake, heartbeats, transports and packets. This
+//! wing stands under it, and does what the library cannot be left to do:
 //!
 //! | what | why | where |
 //! |---|---|---|

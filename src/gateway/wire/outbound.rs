@@ -278,7 +278,8 @@ impl Outbound {
         self.library.bytes
     }
 
-    /// Returns whether the library has written nothing to a WebSocket for longer than this, though it was given packets.
+    /// Returns whether the library has written nothing to a WebSocket for longer than this, though it was given
+    /// packets.
     pub fn is_library_stuck_for(&self, time: Duration) -> bool {
         let is_stuck = |unwritten: &Unwritten| unwritten.last_progress.elapsed() > time;
         self.is_websocket && self.library.unwritten.as_deref().is_some_and(is_stuck)

@@ -1,7 +1,7 @@
 //! The HTTP side of Engine.IO: sends each request to the library, or answers it where the library is not trusted to.
 //!
-//! The transport takes over the TCP streams of WebSockets, follows the answers to polls until they have left, and checks bodies
-//! before the library sees them. `mod.rs` says why.
+//! The transport takes over the TCP streams of WebSockets, follows the answers to polls until they have left, and
+//! checks bodies before the library sees them. `mod.rs` says why.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

@@ -31,8 +31,8 @@ const PROBE_ANSWER: &str = "3probe";
 /// Length of the frame with which the library answers the probe too; it is not written.
 pub const LIBRARY_ANSWER_BYTES: usize = 2 + PROBE_ANSWER.len();
 
-/// Waits until the client confirms the change. Returns the bytes that it has sent, for the library to read, or `None` if
-/// it does not change.
+/// Waits until the client confirms the change. Returns the bytes that it has sent, for the library to read, or `None`
+/// if it does not change.
 pub async fn wait_for_upgrade(
     stream: &mut TcpStream,
     already_read: Bytes,
@@ -85,8 +85,8 @@ enum Step {
 }
 
 impl Dialogue {
-    /// Reads the next bytes. A frame that does not belong here ends the attempt, because the library would not accept it
-    /// either.
+    /// Reads the next bytes. A frame that does not belong here ends the attempt, because the library would not accept
+    /// it either.
     fn read(&mut self, bytes: &[u8]) -> Step {
         let mut step = Step::Wait;
         let has_probed = &mut self.has_probed;

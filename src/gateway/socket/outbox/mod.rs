@@ -1,7 +1,7 @@
 //! The events and acks on their way to one socket: sent at once while its client keeps up, queued in order otherwise.
 //!
-//! Positions are never queued: a room sends the newest one as soon as the connection takes it (`rooms/room`). What one
-//! client is sent is decided elsewhere; bytes and confirmations belong to [`Connection`].
+//! Positions are never queued: a room sends the newest one as soon as the connection takes it (`rooms/room`). Bytes and
+//! confirmations belong to [`Connection`].
 
 mod queue;
 mod queued;
@@ -12,7 +12,7 @@ use std::{io::IoSlice, sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
-use socketioxide::{SendError, SocketError, extract::SocketRef};
+use socketioxide::{SendError, SocketError, extract::SocketRef, socket::Sid};
 use tokio::time::{Instant, sleep};
 
 pub use self::queued::{Ack, CHAT, Item, body};
@@ -21,6 +21,7 @@ use self::{
     queued::{Event, PACKET_END, Queued, Topic},
     unread::UnreadTopics,
 };
+use super::session::log_name;
 use crate::{
     domain::{
         event::RemovalReason,
@@ -39,7 +40,7 @@ const WITHDRAWAL_TIMEOUT: Duration = Duration::from_millis(800);
 /// Interval between two checks whether a client has read what it was sent.
 const READ_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Sends events and acks to one socket. The socket owns it, so it never holds the socket.
+/// Queues and records the events and acks of one socket. The socket owns it, so it never holds the socket.
 pub struct Outbox {
     connection: Arc<Connection>,
     /// Every sender writes it; the event loop empties the queue when the client reads again.
@@ -50,15 +51,220 @@ pub struct Outbox {
 #[derive(Default)]
 struct State {
     queue: Queue,
-    /// The outbox is among those of [`Blocked`].
+    /// The socket is among those of [`Blocked`].
     is_blocked: bool,
     unread: UnreadTopics,
 }
 
-/// The sockets whose queues are not empty. An outbox adds itself, and [`flush_blocked`] removes it.
-pub type Blocked = Mutex<Vec<(SocketRef, Arc<Outbox>)>>;
+/// Sends events and acks to one socket.
+#[derive(Clone)]
+pub struct SocketHandle {
+    pub socket: SocketRef,
+    pub outbox: Arc<Outbox>,
+}
 
-/// Sending.
+/// The sockets whose queues are not empty. A sender adds a socket, and [`flush_blocked`] removes it.
+pub type Blocked = Mutex<Vec<SocketHandle>>;
+
+impl SocketHandle {
+    pub fn id(&self) -> Sid {
+        self.socket.id
+    }
+
+    /// Checks whether this is the same socket.
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(&raw const *self.socket, &raw const *other.socket)
+    }
+
+    /// Returns enough of the id for the log.
+    pub fn log_name(&self) -> &str {
+        log_name(&self.socket)
+    }
+
+    /// Sends an event, now or in its turn.
+    pub fn send_event(&self, name: &'static str, body: Arc<RawValue>) {
+        self.send(Queued::Event(Event { name, body }));
+    }
+
+    /// Sends an event of a room, now or in its turn, as long as the socket is in the room. `user` has sent it, or has
+    /// come or gone.
+    pub fn send_room_event(
+        &self,
+        room: LocationId,
+        user: Option<UserId>,
+        name: &'static str,
+        body: Arc<RawValue>,
+    ) {
+        self.send(Queued::RoomEvent(room, user, Event { name, body }));
+    }
+
+    /// Sends an event of a list, now or in its turn, as long as the socket may see the item.
+    pub fn send_list_event(&self, item: Item, name: &'static str, body: Arc<RawValue>) {
+        self.send(Queued::ListEvent(item, Event { name, body }));
+    }
+
+    /// Sends the removal of a location from the list, and drops the list event that waits about it. Returns a mark
+    /// behind sent data that the socket may no longer see, for [`Outbox::withdraw`], unless it was read.
+    pub fn send_removal(
+        &self,
+        location: LocationId,
+        name: &'static str,
+        body: Arc<RawValue>,
+        reason: RemovalReason,
+    ) -> Option<u64> {
+        self.send_list_event(Item::Deleted(location), name, body);
+        self.outbox.unread_mark(|topic| match topic {
+            Topic::Room(id) => id == location && reason != RemovalReason::Deleted,
+            Topic::Listed(id) => id == location && reason == RemovalReason::Withdrawn,
+            Topic::Users => false,
+        })
+    }
+
+    /// Sends an ack, now or in its turn.
+    pub fn send_ack(&self, ack: Ack, body: Arc<RawValue>) {
+        self.send(Queued::Ack(ack, body));
+    }
+
+    /// Sends bodies of `chat` through the library, all or none, after the connection has returned
+    /// [`SendOutcome::ByLibrary`]. Returns a mark behind them.
+    pub fn send_positions<'a>(&self, bodies: impl Iterator<Item = &'a RawValue> + Clone) -> Option<u64> {
+        let bytes = |body: &RawValue| body.get().len() + ENVELOPE_BYTES;
+        if !self.outbox.connection.reserve_for_library(bodies.clone().map(bytes).sum()) {
+            return None;
+        }
+        let mut mark = 0;
+        for body in bodies {
+            mark = self.outbox.connection.record_given(bytes(body));
+            if self.emit(CHAT, body).is_err() {
+                // The library holds far more than the window. It may have taken some, so none can be sent again.
+                self.outbox.abort(EndReason::TooMuchWaits);
+            }
+        }
+        Some(mark)
+    }
+
+    /// Sends a last event and disconnects the socket, once its client has read what it was sent before. A client that
+    /// has not within [`WITHDRAWAL_TIMEOUT`] is aborted, because the library would send everything that waits before it
+    /// disconnects the socket.
+    pub async fn disconnect(&self, event: &'static str, body: Arc<RawValue>) {
+        let mark = self.outbox.connection.request_confirmation();
+        self.send_event(event, body);
+        let deadline = Instant::now() + WITHDRAWAL_TIMEOUT;
+        while !self.outbox.connection.has_read_to(mark) && Instant::now() < deadline {
+            sleep(READ_CHECK_INTERVAL).await;
+        }
+        let has_read = self.outbox.connection.has_read_to(mark) && self.outbox.connection.is_open();
+        if has_read && self.outbox.state.lock().queue.is_empty() {
+            let _ = self.socket.clone().disconnect();
+        } else {
+            self.outbox.abort(EndReason::TokenEnded);
+        }
+    }
+
+    fn send(&self, next: Queued) {
+        let State { queue, is_blocked, unread } = &mut *self.outbox.state.lock();
+        let next = match queue.is_empty() {
+            true => match self.try_send(next, unread) {
+                Ok(()) => return,
+                Err(next) => next,
+            },
+            false => next,
+        };
+        if self.outbox.enqueue(queue, next).is_err() {
+            self.outbox.clear(queue);
+            self.outbox.abort(EndReason::TooMuchWaits);
+            return;
+        }
+        self.outbox.connection.set_has_queued(!queue.is_empty());
+        if !queue.is_empty() && !std::mem::replace(is_blocked, true) {
+            self.outbox.blocked.lock().push(self.clone());
+        }
+    }
+
+    /// Sends what waits, as far as the connection takes it. Returns whether the queue is empty then.
+    fn flush(&self) -> bool {
+        let State { queue, is_blocked, unread } = &mut *self.outbox.state.lock();
+        if !self.socket.connected() || self.outbox.connection.is_aborted() {
+            self.outbox.clear(queue);
+        }
+        let mut before = queue.bytes();
+        while let Some((number, next)) = queue.pop() {
+            if let Err(next) = self.try_send(next, unread) {
+                queue.put_back(number, next);
+                break;
+            }
+            self.outbox.connection.release(before - queue.bytes());
+            before = queue.bytes();
+        }
+        *is_blocked = !queue.is_empty();
+        self.outbox.connection.set_has_queued(*is_blocked);
+        !*is_blocked
+    }
+
+    /// Sends one event or ack, and records a mark behind what it tells of a topic.
+    ///
+    /// # Errors
+    /// The event or ack, if the connection takes nothing for now.
+    fn try_send(&self, next: Queued, unread: &mut UnreadTopics) -> Result<(), Queued> {
+        let (topic, body, start) = (next.topic(), next.body(), next.frame_start());
+        let parts = [&start, body.get().as_bytes(), PACKET_END].map(IoSlice::new);
+        let rest = |part: usize, from: usize| match part {
+            0 => Bytes::copy_from_slice(&start[from..]),
+            1 => Bytes::from_owner(SharedBody(body.clone())).slice(from..),
+            _ => Bytes::from_static(PACKET_END),
+        };
+        let mark = match self.outbox.connection.send_queued(&parts, rest, std::time::Instant::now()) {
+            SendOutcome::Sent(mark) => mark,
+            SendOutcome::Closed => return Err(next),
+            SendOutcome::ByLibrary => self.give_to_library(next)?,
+        };
+        if let Some(topic) = topic {
+            unread.record(topic, mark, |mark| self.outbox.connection.has_read_to(mark));
+        }
+        Ok(())
+    }
+
+    /// Sends one event or ack through the library, and returns a mark behind it.
+    ///
+    /// # Errors
+    /// The event or ack, if there is no room for it.
+    fn give_to_library(&self, next: Queued) -> Result<u64, Queued> {
+        let bytes = next.body().get().len() + ENVELOPE_BYTES;
+        if !self.outbox.connection.reserve_for_library(bytes) {
+            return Err(next);
+        }
+        // It is recorded first, because a poll may fetch it and the next poll come before the library returns.
+        let mark = self.outbox.connection.record_given(bytes);
+        match next {
+            Queued::Event(event) | Queued::RoomEvent(_, _, event) | Queued::ListEvent(_, event) => {
+                let _ = self.emit(event.name, &event.body);
+            }
+            Queued::Ack(ack, body) => {
+                if ack.sender.send(&body).is_err() {
+                    // The socket is gone, or so far behind that it is about to be aborted.
+                    self.outbox.connection.record_not_taken();
+                }
+            }
+        }
+        Ok(mark)
+    }
+
+    /// Gives an event to the library.
+    ///
+    /// # Errors
+    /// The library's queue is full.
+    fn emit(&self, name: &'static str, body: &RawValue) -> Result<(), ()> {
+        let sent = self.socket.emit(name, body);
+        if sent.is_err() {
+            self.outbox.connection.record_not_taken();
+        }
+        match sent {
+            Err(SendError::Socket(SocketError::InternalChannelFull)) => Err(()),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Outbox {
     /// Creates the outbox of a socket that is connecting.
     pub fn new(connection: Arc<Connection>, blocked: Arc<Blocked>) -> Self {
@@ -74,213 +280,9 @@ impl Outbox {
         self.connection.has_room()
     }
 
-    /// Sends an event, now or in its turn.
-    pub fn send_event(self: &Arc<Self>, socket: &SocketRef, name: &'static str, body: Arc<RawValue>) {
-        self.send(socket, Queued::Event(Event { name, body }));
-    }
-
-    /// Sends an event of a room, now or in its turn, as long as the socket is in the room. `user` has sent it, or has come
-    /// or gone.
-    pub fn send_room_event(
-        self: &Arc<Self>,
-        socket: &SocketRef,
-        room: LocationId,
-        user: Option<UserId>,
-        name: &'static str,
-        body: Arc<RawValue>,
-    ) {
-        self.send(socket, Queued::RoomEvent(room, user, Event { name, body }));
-    }
-
-    /// Sends an event of a list, now or in its turn, as long as the socket may see the item.
-    pub fn send_list_event(
-        self: &Arc<Self>,
-        socket: &SocketRef,
-        item: Item,
-        name: &'static str,
-        body: Arc<RawValue>,
-    ) {
-        self.send(socket, Queued::ListEvent(item, Event { name, body }));
-    }
-
-    /// Sends an ack, now or in its turn.
-    pub fn ack(self: &Arc<Self>, socket: &SocketRef, ack: Ack, body: Arc<RawValue>) {
-        self.send(socket, Queued::Ack(ack, body));
-    }
-
-    /// Sends bodies of `chat` through the library, all or none, after the connection has returned
-    /// [`SendOutcome::ByLibrary`]. Returns a mark behind them.
-    pub fn send_positions<'a>(
-        &self,
-        socket: &SocketRef,
-        bodies: impl Iterator<Item = &'a RawValue> + Clone,
-    ) -> Option<u64> {
-        let bytes = |body: &RawValue| body.get().len() + ENVELOPE_BYTES;
-        if !self.connection.reserve_for_library(bodies.clone().map(bytes).sum()) {
-            return None;
-        }
-        let mut mark = 0;
-        for body in bodies {
-            mark = self.connection.record_given(bytes(body));
-            if self.emit(socket, CHAT, body).is_err() {
-                // The library holds far more than the window. It may have taken some, so none can be sent again.
-                self.abort(EndReason::TooMuchWaits);
-            }
-        }
-        Some(mark)
-    }
-
     /// Ends the connection of a client that does not read; the client connects again.
     pub fn abort(&self, reason: EndReason) {
         self.connection.abort_unread(reason);
-    }
-
-    fn send(self: &Arc<Self>, socket: &SocketRef, next: Queued) {
-        let State { queue, is_blocked, unread } = &mut *self.state.lock();
-        let next = match queue.is_empty() {
-            true => match self.try_send(socket, next, unread) {
-                Ok(()) => return,
-                Err(next) => next,
-            },
-            false => next,
-        };
-        if self.enqueue(queue, next).is_err() {
-            self.clear(queue);
-            self.abort(EndReason::TooMuchWaits);
-            return;
-        }
-        self.connection.set_has_queued(!queue.is_empty());
-        if !queue.is_empty() && !std::mem::replace(is_blocked, true) {
-            self.blocked.lock().push((socket.clone(), self.clone()));
-        }
-    }
-
-    /// Adds an event or an ack to the queue, and holds its bytes against the caller's budget. A list event without room
-    /// there is dropped.
-    fn enqueue(&self, queue: &mut Queue, next: Queued) -> Result<(), TooMuchWaits> {
-        let (before, is_list_event) = (queue.bytes(), next.is_list_event());
-        queue.push(next)?;
-        self.connection.release(before.saturating_sub(queue.bytes()));
-        let is_reserved = self.connection.reserve(queue.bytes().saturating_sub(before));
-        if !is_reserved {
-            queue.drop_newest();
-            self.connection.release(before - queue.bytes());
-        }
-        match queue.take_dropped() {
-            0 => {}
-            dropped => self.connection.record_dropped_list_events(dropped),
-        }
-        if is_reserved || is_list_event { Ok(()) } else { Err(TooMuchWaits) }
-    }
-
-    /// Sends what waits, as far as the connection takes it. Returns whether the queue is empty then.
-    fn flush(&self, socket: &SocketRef) -> bool {
-        let State { queue, is_blocked, unread } = &mut *self.state.lock();
-        if !socket.connected() || self.connection.is_aborted() {
-            self.clear(queue);
-        }
-        let mut before = queue.bytes();
-        while let Some((number, next)) = queue.pop() {
-            if let Err(next) = self.try_send(socket, next, unread) {
-                queue.put_back(number, next);
-                break;
-            }
-            self.connection.release(before - queue.bytes());
-            before = queue.bytes();
-        }
-        *is_blocked = !queue.is_empty();
-        self.connection.set_has_queued(*is_blocked);
-        !*is_blocked
-    }
-
-    fn clear(&self, queue: &mut Queue) {
-        self.connection.release(queue.bytes());
-        queue.clear();
-        self.connection.set_has_queued(false);
-    }
-
-    /// Sends one event or ack, and records a mark behind what it tells of a topic.
-    ///
-    /// # Errors
-    /// The event or ack, if the connection takes nothing for now.
-    fn try_send(&self, socket: &SocketRef, next: Queued, unread: &mut UnreadTopics) -> Result<(), Queued> {
-        let (topic, body, start) = (next.topic(), next.body(), next.frame_start());
-        let parts = [&start, body.get().as_bytes(), PACKET_END].map(IoSlice::new);
-        let rest = |part: usize, from: usize| match part {
-            0 => Bytes::copy_from_slice(&start[from..]),
-            1 => Bytes::from_owner(SharedBody(body.clone())).slice(from..),
-            _ => Bytes::from_static(PACKET_END),
-        };
-        let mark = match self.connection.send_queued(&parts, rest, std::time::Instant::now()) {
-            SendOutcome::Sent(mark) => mark,
-            SendOutcome::Closed => return Err(next),
-            SendOutcome::ByLibrary => self.give_to_library(socket, next)?,
-        };
-        if let Some(topic) = topic {
-            unread.record(topic, mark, |mark| self.connection.has_read_to(mark));
-        }
-        Ok(())
-    }
-
-    /// Sends one event or ack through the library, and returns a mark behind it.
-    ///
-    /// # Errors
-    /// The event or ack, if there is no room for it.
-    fn give_to_library(&self, socket: &SocketRef, next: Queued) -> Result<u64, Queued> {
-        let bytes = next.body().get().len() + ENVELOPE_BYTES;
-        if !self.connection.reserve_for_library(bytes) {
-            return Err(next);
-        }
-        // It is recorded first, because a poll may fetch it and the next poll come before the library returns.
-        let mark = self.connection.record_given(bytes);
-        match next {
-            Queued::Event(event) | Queued::RoomEvent(_, _, event) | Queued::ListEvent(_, event) => {
-                let _ = self.emit(socket, event.name, &event.body);
-            }
-            Queued::Ack(ack, body) => {
-                if ack.sender.send(&body).is_err() {
-                    // The socket is gone, or so far behind that it is about to be aborted.
-                    self.connection.record_not_taken();
-                }
-            }
-        }
-        Ok(mark)
-    }
-
-    /// Gives an event to the library.
-    ///
-    /// # Errors
-    /// The library's queue is full.
-    fn emit(&self, socket: &SocketRef, name: &'static str, body: &RawValue) -> Result<(), ()> {
-        let sent = socket.emit(name, body);
-        if sent.is_err() {
-            self.connection.record_not_taken();
-        }
-        match sent {
-            Err(SendError::Socket(SocketError::InternalChannelFull)) => Err(()),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Withdrawing data that the socket may no longer see.
-impl Outbox {
-    /// Sends the removal of a location from the list, and drops the list event that waits about it. Returns a mark behind
-    /// sent data that the socket may no longer see, for [`Outbox::withdraw`], unless it was read.
-    pub fn send_removal(
-        self: &Arc<Self>,
-        socket: &SocketRef,
-        location: LocationId,
-        name: &'static str,
-        body: Arc<RawValue>,
-        reason: RemovalReason,
-    ) -> Option<u64> {
-        self.send_list_event(socket, Item::Deleted(location), name, body);
-        self.unread_mark(|topic| match topic {
-            Topic::Room(id) => id == location && reason != RemovalReason::Deleted,
-            Topic::Listed(id) => id == location && reason == RemovalReason::Withdrawn,
-            Topic::Users => false,
-        })
     }
 
     /// Drops the list events that wait, except removals. Returns a mark behind those that were sent, for
@@ -337,22 +339,28 @@ impl Outbox {
         });
     }
 
-    /// Sends a last event and disconnects the socket, once its client has read what it was sent before. A client that has
-    /// not within [`WITHDRAWAL_TIMEOUT`] is aborted, because the library would send everything that waits before it
-    /// disconnects the socket.
-    pub async fn disconnect(self: &Arc<Self>, socket: &SocketRef, event: &'static str, body: Arc<RawValue>) {
-        let mark = self.connection.request_confirmation();
-        self.send_event(socket, event, body);
-        let deadline = Instant::now() + WITHDRAWAL_TIMEOUT;
-        while !self.connection.has_read_to(mark) && Instant::now() < deadline {
-            sleep(READ_CHECK_INTERVAL).await;
+    /// Adds an event or an ack to the queue, and holds its bytes against the caller's budget. A list event without room
+    /// there is dropped.
+    fn enqueue(&self, queue: &mut Queue, next: Queued) -> Result<(), TooMuchWaits> {
+        let (before, is_list_event) = (queue.bytes(), next.is_list_event());
+        queue.push(next)?;
+        self.connection.release(before.saturating_sub(queue.bytes()));
+        let is_reserved = self.connection.reserve(queue.bytes().saturating_sub(before));
+        if !is_reserved {
+            queue.drop_newest();
+            self.connection.release(before - queue.bytes());
         }
-        let has_read = self.connection.has_read_to(mark) && self.connection.is_open();
-        if has_read && self.state.lock().queue.is_empty() {
-            let _ = socket.clone().disconnect();
-        } else {
-            self.abort(EndReason::TokenEnded);
+        match queue.take_dropped() {
+            0 => {}
+            dropped => self.connection.record_dropped_list_events(dropped),
         }
+        if is_reserved || is_list_event { Ok(()) } else { Err(TooMuchWaits) }
+    }
+
+    fn clear(&self, queue: &mut Queue) {
+        self.connection.release(queue.bytes());
+        queue.clear();
+        self.connection.set_has_queued(false);
     }
 }
 
@@ -368,6 +376,6 @@ impl AsRef<[u8]> for SharedBody {
 /// Sends what waits for sockets whose clients have read again.
 pub fn flush_blocked(blocked: &Blocked) {
     let sockets = std::mem::take(&mut *blocked.lock());
-    let mut still = sockets.into_iter().filter(|(socket, outbox)| !outbox.flush(socket)).collect();
+    let mut still = sockets.into_iter().filter(|socket| !socket.flush()).collect();
     blocked.lock().append(&mut still);
 }

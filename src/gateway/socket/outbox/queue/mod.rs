@@ -1,7 +1,7 @@
 //! The events and acks that wait for one socket, in order, and the rules by which some give way when too many wait.
 //!
-//! There are no sockets and no budgets here, so it is tested as a value. `outbox/mod.rs` sends what waits, and holds its
-//! bytes against the caller's budget.
+//! There are no sockets and no budgets here, so it is tested as a value. `outbox/mod.rs` sends what waits, and holds
+//! its bytes against the caller's budget.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -141,8 +141,8 @@ impl Queue {
     }
 
     /// Drops the list event that waits about a location, because a newer one has come. Returns the item that the client
-    /// must be told: a location that it has not been told of is new to it, whatever has become of it since. A removal is
-    /// told in any case, because the client may have found the location by `GET /location`.
+    /// must be told: a location that it has not been told of is new to it, whatever has become of it since. A removal
+    /// is told in any case, because the client may have found the location by `GET /location`.
     fn replace_list_event(&mut self, item: Item, event: &mut Event) -> Item {
         let number = item.location().and_then(|id| self.list_events.get(&id).copied());
         let earlier = number.and_then(|number| self.remove(number));
