@@ -1,4 +1,4 @@
-//! What `make bench` is made of; see README.md.
+//! The parts of `make bench`; see README.md.
 
 pub mod load;
 pub mod machine;

@@ -11,17 +11,17 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
-/// One core for the server under test, one for everything else.
+/// The core of the server under test, and the core of everything else.
 #[derive(Clone, Copy, Debug)]
 pub struct Cores {
-    /// The server's.
+    /// The core of the server.
     pub server: usize,
-    /// The generator's and mysqld's.
+    /// The core of the generator and mysqld.
     pub others: usize,
 }
 
 impl Cores {
-    /// The first and the last this process may use.
+    /// Chooses the first and the last core that this process may use.
     pub fn choose() -> Result<Self, String> {
         let allowed = sched_getaffinity(None).map_err(|e| format!("no CPU affinity: {e}"))?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
@@ -38,18 +38,18 @@ fn only(core: usize) -> CpuSet {
     set
 }
 
-/// Keeps this thread, and what it starts, on one core.
+/// Keeps this thread, and the processes that it starts, on one core.
 pub fn pin_self(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &only(core))?)
 }
 
-/// Keeps all threads of a process on one core, and gives them back what they had when dropped.
+/// Keeps all threads of a process on one core. Dropping it gives them their former cores back.
 pub struct Pinned {
     before: Vec<(Pid, CpuSet)>,
 }
 
 impl Pinned {
-    /// Of a process that is not ours, perhaps: no permission is an error.
+    /// Pins a process, which may belong to another user: a missing permission is an error.
     pub fn new(pid: u32, core: usize) -> io::Result<Self> {
         let mut pinned = Self { before: Vec::new() };
         for thread in threads(pid).into_iter().filter_map(|thread| Pid::from_raw(thread as i32)) {
@@ -79,7 +79,7 @@ fn threads(pid: u32) -> Vec<u32> {
 pub struct CpuTime(HashMap<u32, u64>);
 
 impl CpuTime {
-    /// Now.
+    /// Reads the CPU time of a process.
     pub fn of(pid: u32) -> Self {
         let time = |thread: &u32| {
             let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok()?;
@@ -88,22 +88,22 @@ impl CpuTime {
         Self(threads(pid).iter().filter_map(time).collect())
     }
 
-    /// ns since then. What a thread did before it ended in between is not known; none of those
-    /// that do the work here ends.
+    /// Returns the ns since an earlier reading. The work of a thread that has ended in between is not known; no thread that
+    /// works here ends.
     pub fn since(&self, before: &Self) -> u64 {
         let spent = |(thread, now): (&u32, &u64)| now - before.0.get(thread).copied().unwrap_or(0).min(*now);
         self.0.iter().map(spent).sum()
     }
 }
 
-/// Resident memory in KiB.
+/// Reads the resident memory of a process, in KiB.
 pub fn resident(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-/// As many open files as one may have; servers started later may have them too.
+/// Raises the limit of open files as far as it goes, also for servers that are started later, and returns it.
 pub fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };
@@ -111,19 +111,20 @@ pub fn raise_open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// How busy a core was with nothing of ours, in the time between two calls: a noisy neighbour.
+/// Measures the share of a core that other processes than ours take: noisy neighbours.
 pub struct Others {
     core: usize,
     before: (u64, Instant),
 }
 
 impl Others {
-    /// From now on.
+    /// Begins to measure.
     pub fn watch(core: usize) -> Self {
         Self { core, before: (busy(core), Instant::now()) }
     }
 
-    /// The share of the time, of which `ours` ns were ours. In ticks, so only for windows of a second or more.
+    /// Returns the share of the time since then, in which our processes used `ours` ns. The kernel counts in ticks, so the
+    /// window must be a second or more.
     pub fn share(&self, ours: u64) -> f64 {
         let (busy_before, start) = self.before;
         let total = start.elapsed();
@@ -132,7 +133,7 @@ impl Others {
     }
 }
 
-/// Ticks in which the core did something: user, nice, system, irq, softirq, steal.
+/// Reads the ticks in which a core was busy: user, nice, system, irq, softirq, steal.
 fn busy(core: usize) -> u64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let name = format!("cpu{core} ");

@@ -38,57 +38,19 @@ fn run() -> Result<(), Box<dyn Error>> {
         let known: Vec<_> = ROWS.iter().map(|row| row.name).collect();
         return Err(format!("no row is called {unknown}; there are {}", known.join(" ")).into());
     }
-    let (rounds, seconds) = (setting("BENCH_ROUNDS", 5)?, setting("BENCH_SECONDS", 4)?);
-    let url = env::var("TEST_MYSQL_URL").map_err(|_| "TEST_MYSQL_URL is not set: use make bench")?;
     let start = Instant::now();
-    let files = raise_open_files();
-    let cores = Cores::choose()?;
-    let mut mysql = MySql::connect(&url)?;
-    let version = mysql.query("SELECT @@version")?.concat().concat();
-    let socket = mysql.query("SELECT @@socket")?.concat().concat();
-    let link = match env::var("BENCH_TLS").as_deref() {
-        Ok("on") => Link::Tls,
-        Ok("off" | "") | Err(_) => Link::Tcp,
-        Ok(_) => return Err("BENCH_TLS is neither on nor off".into()),
-    };
-    let mysqld = pid(&mut mysql);
-    let _pinned = mysqld.map(|pid| Pinned::new(pid, cores.others)).transpose()?;
-    pin_self(cores.others)?;
-    let mut bench = Bench {
-        address: MySqlAddress { url, socket },
-        link,
-        mysql,
-        mysqld,
-        cores,
-        rounds: rounds as usize,
-        seconds: f64::from(seconds),
-        kinds: vec![Kind::Georoom, Kind::Node, Kind::Naive, Kind::Floor],
-        files: files as usize,
-        generator: Generator::new()?,
-        noise: [Vec::new(), Vec::new()],
-    };
-    let left_out = match bench.start(Kind::Eiows, link) {
+    let mut bench = prepare()?;
+    let _pinned = bench.mysqld.map(|pid| Pinned::new(pid, bench.cores.others)).transpose()?;
+    pin_self(bench.cores.others)?;
+    let version = bench.mysql.query("SELECT @@version")?.concat().concat();
+    let missing_engine = match bench.start(Kind::Eiows, bench.link) {
         Ok(_) => {
             bench.kinds.insert(3, Kind::Eiows);
             None
         }
         Err(e) => Some(e.to_string()),
     };
-    let mut lines: Vec<Line> = Vec::new();
-    let mut is_whole = true;
-    for row in ROWS.iter().filter(|row| names.is_empty() || names.iter().any(|name| name == row.name)) {
-        eprintln!("{} at {:.0} s", row.name, start.elapsed().as_secs_f64());
-        let measured = (row.measure)(&mut bench);
-        bench.generator.clear();
-        // What the others have measured is not thrown away.
-        match measured {
-            Ok(measured) => lines.extend(measured),
-            Err(e) => {
-                is_whole = false;
-                lines.push(Line::new(format!("{}: {e}", row.name), 0, Vec::new()));
-            }
-        }
-    }
+    let (lines, is_whole) = measure(&mut bench, &names, start);
     for kind in Kind::ALL {
         for link in Link::ALL {
             bench.drop_database(kind, link)?;
@@ -96,25 +58,73 @@ fn run() -> Result<(), Box<dyn Error>> {
     }
     println!("{}", markdown(&lines, &bench.kinds));
     println!(
-        "{rounds} rounds, windows of {seconds} s, {:.0} minutes; MySQL {version} over {link}; each server on one core (also \
+        "{} rounds, windows of {} s, {:.0} minutes; MySQL {version} over {}; each server on one core (also \
          its sends), generator and mysqld on another. Others took {:.0} % of the server's core and {:.0} % of \
          the other meanwhile (medians of windows).",
+        bench.rounds,
+        bench.seconds,
         start.elapsed().as_secs_f64() / 60.0,
+        bench.link,
         100.0 * median(&bench.noise[0]),
         100.0 * median(&bench.noise[1]),
     );
-    if let Some(reason) = left_out {
-        let reason = reason
-            .lines()
-            .find(|line| line.trim_start().starts_with("Error"))
-            .unwrap_or("it did not start")
-            .trim();
-        println!("\nWithout the engine eiows, which is not there: {reason}");
+    if let Some(reason) = missing_engine {
+        let error = reason.lines().find(|line| line.trim_start().starts_with("Error"));
+        println!(
+            "\nWithout the engine eiows, which is not there: {}",
+            error.unwrap_or("it did not start").trim()
+        );
     }
     if is_whole { Ok(()) } else { Err("the table is not whole".into()) }
 }
 
-/// mysqld's, if it runs here.
+/// Reads the settings and connects to MySQL.
+fn prepare() -> Result<Bench, Box<dyn Error>> {
+    let (rounds, seconds) = (setting("BENCH_ROUNDS", 5)?, setting("BENCH_SECONDS", 4)?);
+    let url = env::var("TEST_MYSQL_URL").map_err(|_| "TEST_MYSQL_URL is not set: use make bench")?;
+    let link = match env::var("BENCH_TLS").as_deref() {
+        Ok("on") => Link::Tls,
+        Ok("off" | "") | Err(_) => Link::Tcp,
+        Ok(_) => return Err("BENCH_TLS is neither on nor off".into()),
+    };
+    let mut mysql = MySql::connect(&url)?;
+    let socket = mysql.query("SELECT @@socket")?.concat().concat();
+    Ok(Bench {
+        mysqld: pid(&mut mysql),
+        address: MySqlAddress { url, socket },
+        link,
+        mysql,
+        cores: Cores::choose()?,
+        rounds: rounds as usize,
+        seconds: f64::from(seconds),
+        kinds: vec![Kind::Georoom, Kind::Node, Kind::Naive, Kind::Floor],
+        files: raise_open_files() as usize,
+        generator: Generator::new()?,
+        noise: [Vec::new(), Vec::new()],
+    })
+}
+
+/// Measures the named rows, or all of them. Returns whether every one could be measured.
+fn measure(bench: &mut Bench, names: &[String], start: Instant) -> (Vec<Line>, bool) {
+    let mut lines: Vec<Line> = Vec::new();
+    let mut is_whole = true;
+    for row in ROWS.iter().filter(|row| names.is_empty() || names.iter().any(|name| name == row.name)) {
+        eprintln!("{} at {:.0} s", row.name, start.elapsed().as_secs_f64());
+        let measured = (row.measure)(bench);
+        bench.generator.clear();
+        match measured {
+            Ok(measured) => lines.extend(measured),
+            // The other rows are kept.
+            Err(e) => {
+                is_whole = false;
+                lines.push(Line::new(format!("{}: {e}", row.name), 0, Vec::new()));
+            }
+        }
+    }
+    (lines, is_whole)
+}
+
+/// Returns the process of mysqld, if it runs on this machine.
 fn pid(mysql: &mut MySql) -> Option<u32> {
     let paths = mysql.query("SELECT @@datadir, @@pid_file").ok()?.concat();
     let path = std::path::Path::new(paths.first()?).join(paths.get(1)?);

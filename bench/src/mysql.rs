@@ -1,4 +1,4 @@
-//! The few statements the bench itself asks MySQL, so that it needs no driver.
+//! A small client of MySQL for the statements of the bench itself, so that it needs no driver.
 
 use std::{
     error::Error,
@@ -13,7 +13,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const CAPABILITIES: u32 = 0x1 | 0x200 | 0x8000 | 0x8_0000;
 const UTF8MB4: u8 = 45;
 
-/// A connection.
+/// A connection to MySQL.
 pub struct MySql {
     stream: TcpStream,
     sequence: u8,
@@ -37,7 +37,7 @@ impl MySql {
         login.push(UTF8MB4);
         login.extend([0; 23]);
         login.extend(user.as_bytes());
-        // No password: an empty proof, whatever the plugin.
+        // Without a password the proof is empty, whatever the plugin.
         login.extend(b"\0\0caching_sha2_password\0");
         mysql.send(&login)?;
         loop {
@@ -72,7 +72,7 @@ impl MySql {
         }
     }
 
-    /// How long each of `n` commits takes that change one row of a table made for it, in ns.
+    /// Measures `n` commits that each change one row of a table made for it, in ns.
     pub fn commits(&mut self, n: usize) -> Result<Vec<u64>> {
         self.query("CREATE TABLE IF NOT EXISTS commits (id INT PRIMARY KEY, version BIGINT NOT NULL)")?;
         self.query("INSERT IGNORE INTO commits VALUES (1, 1)")?;
@@ -103,7 +103,7 @@ impl MySql {
     }
 }
 
-/// The fields of a row; only short ones are asked for here.
+/// Reads the fields of a row. All of them are short here.
 fn fields(row: &[u8]) -> Vec<String> {
     let mut fields = Vec::new();
     let mut at = 0;

@@ -1,4 +1,4 @@
-//! The servers that are compared: started on the server's core, stopped when dropped.
+//! The servers that are compared. Each is started on the server's core and stopped when it is dropped.
 
 use std::{
     env, fmt, fs,
@@ -11,26 +11,26 @@ use std::{
 
 use crate::machine::{Cores, CpuTime, pin_self, resident};
 
-/// Who takes part.
+/// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The server of this repository.
     Georoom,
-    /// Node's http, socket.io, mysql2.
+    /// A server of Node's http, socket.io and mysql2.
     Node,
-    /// The same, where a PUT is a transaction: it locks and reads the row, changes it and adds to a history.
+    /// The server of Node, with a transaction for each PUT: it locks and reads the row, changes it and adds to a history.
     Naive,
-    /// The same with the engine `eiows`.
+    /// The server of Node with the engine `eiows`.
     Eiows,
-    /// A `send` to each member, and no database.
+    /// A server without database that makes one `send` to each member.
     Floor,
 }
 
 impl Kind {
-    /// All, in the order of the table's columns.
+    /// All kinds, in the order of the table's columns.
     pub const ALL: [Self; 5] = [Self::Georoom, Self::Node, Self::Naive, Self::Eiows, Self::Floor];
 
-    /// The name of its database that is reached over this link, if it has one.
+    /// Returns the name of its database that is reached over this link, if it has one.
     pub fn database(self, link: Link) -> Option<String> {
         (self != Self::Floor).then(|| format!("georoom_bench_{self}_{link:?}").to_lowercase())
     }
@@ -48,12 +48,12 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How a server reaches MySQL.
+/// The link over which a server reaches MySQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Link {
     /// TCP without encryption.
     Tcp,
-    /// TCP with TLS, as both drivers do where nobody says otherwise and MySQL has a certificate.
+    /// TCP with TLS, the default of both drivers if MySQL has a certificate.
     Tls,
     /// A Unix socket.
     Unix,
@@ -83,33 +83,33 @@ impl fmt::Display for Link {
     }
 }
 
-/// Where MySQL is.
+/// The addresses of MySQL.
 #[derive(Clone, Debug)]
 pub struct MySqlAddress {
-    /// `mysql://user@host:port`.
+    /// The URL `mysql://user@host:port`.
     pub url: String,
     /// The path of its Unix socket.
     pub socket: String,
 }
 
-/// The repository, seen from this crate.
+/// Returns the folder of the repository.
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("bench/ is in it").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("bench/ is in the repository").to_owned()
 }
 
 /// A running server.
 pub struct Server {
-    /// Which.
+    /// The kind.
     pub kind: Kind,
-    /// Where it answers HTTP.
+    /// The address of its HTTP API.
     pub api: SocketAddr,
-    /// Where it takes sockets.
+    /// The address for sockets.
     pub gateway: SocketAddr,
     child: Child,
 }
 
 impl Server {
-    /// Starts it with an empty database and waits until it takes connections.
+    /// Starts a server with an empty database, and waits until it takes connections.
     pub fn start(kind: Kind, mysql: &MySqlAddress, link: Link, cores: Cores) -> Result<Self, String> {
         let failed = |what: &str, e: std::io::Error| format!("{kind}: {what}: {e}");
         let log = env::current_exe().map_err(|e| failed("path", e))?.with_file_name(format!("{kind}.log"));
@@ -131,7 +131,7 @@ impl Server {
         let database = kind.database(link).unwrap_or_default();
         let url = format!("{}/{database}?{}", mysql.url.trim_end_matches('/'), link.query(&mysql.socket));
         let said = fs::File::create(&log).map_err(|e| failed("log", e))?;
-        // Nothing of the caller's settings: they are named like georoom's.
+        // The caller's settings are left out, because they are named like georoom's.
         command
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
@@ -145,7 +145,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(said.try_clone().map_err(|e| failed("log", e))?)
             .stderr(said);
-        // A child has the core of whoever starts it, from its first instruction on: it sizes itself by that.
+        // A child begins on the core of its parent, and sizes itself by the number of cores it has.
         pin_self(cores.server).map_err(|e| failed("pin", e))?;
         let child = command.spawn();
         pin_self(cores.others).map_err(|e| failed("pin", e))?;
@@ -164,12 +164,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Its CPU time so far.
+    /// Returns the CPU time that it has used so far.
     pub fn cpu(&self) -> CpuTime {
         CpuTime::of(self.child.id())
     }
 
-    /// Its resident memory in KiB.
+    /// Returns its resident memory in KiB.
     pub fn resident(&self) -> u64 {
         resident(self.child.id()).unwrap_or(0)
     }

@@ -1,10 +1,10 @@
-//! What was measured, as one table.
+//! The table of everything that was measured, with the goals.
 
 use std::collections::BTreeMap;
 
 use crate::{load::Tally, servers::Kind};
 
-/// The middle of some values.
+/// Returns the median of some values.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -15,7 +15,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// A percentile of times in ns, in ms.
+/// Returns a percentile of times in ns, in ms.
 pub fn percentile(times: &[u64], percent: f64) -> f64 {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
@@ -23,45 +23,45 @@ pub fn percentile(times: &[u64], percent: f64) -> f64 {
     sorted.get(at.min(sorted.len().saturating_sub(1))).map_or(f64::NAN, |ns| *ns as f64 / 1e6)
 }
 
-/// What georoom is to reach.
+/// A goal for georoom's value.
 #[derive(Clone, Debug)]
 pub enum Goal {
-    /// At most so many times what another has.
+    /// The value is at most so many times that of another server.
     AtMostTimes(f64, Kind),
-    /// At least so many times what another has.
+    /// The value is at least so many times that of another server.
     AtLeastTimes(f64, Kind),
-    /// At most so many times what another has, and one commit of this many ms.
+    /// The value is at most so many times that of another server, plus one commit of this many ms.
     AtMostTimesAndCommit(f64, Kind, f64),
-    /// At most.
+    /// The value is at most this.
     AtMost(f64),
 }
 
-/// One thing that was measured.
+/// A line of the table: a value that was measured of each server.
 pub struct Line {
-    /// What.
+    /// The name of the value.
     pub what: String,
     /// Digits behind the point.
     pub digits: usize,
-    /// What georoom is to reach.
+    /// The goals of georoom.
     pub goals: Vec<Goal>,
-    /// A value a round.
+    /// The value in each round.
     pub values: BTreeMap<Kind, Vec<f64>>,
-    /// What went wrong in the windows; `None` where nothing is counted.
+    /// The faults in the windows of each server; empty if they are not counted.
     pub tally: BTreeMap<Kind, Tally>,
 }
 
 impl Line {
-    /// Without values yet.
+    /// Makes a line without values.
     pub fn new(what: impl Into<String>, digits: usize, goals: Vec<Goal>) -> Self {
         Self { what: what.into(), digits, goals, values: BTreeMap::new(), tally: BTreeMap::new() }
     }
 
-    /// The value of the next round.
+    /// Adds the value of the next round.
     pub fn add(&mut self, kind: Kind, value: f64) {
         self.values.entry(kind).or_default().push(value);
     }
 
-    /// What went wrong.
+    /// Adds the faults of a window.
     pub fn count(&mut self, kind: Kind, tally: Tally) {
         *self.tally.entry(kind).or_default() += tally;
     }
@@ -70,7 +70,7 @@ impl Line {
         self.values.get(&kind).map(|values| median(values))
     }
 
-    /// georoom's value by another's, round by round.
+    /// Returns georoom's value divided by another's, for each round.
     fn ratios(&self, other: Kind) -> Vec<f64> {
         let of = |kind| self.values.get(&kind).into_iter().flatten();
         of(Kind::Georoom).zip(of(other)).map(|(ours, theirs)| ours / theirs).collect()
@@ -118,7 +118,7 @@ impl Line {
         }
     }
 
-    fn wrong(&self) -> String {
+    fn faults(&self) -> String {
         if self.tally.is_empty() {
             return "–".into();
         }
@@ -132,7 +132,7 @@ impl Line {
     }
 }
 
-/// The lines as Markdown, with columns for those who took part.
+/// Writes the lines as Markdown, with columns for the servers that took part.
 pub fn markdown(lines: &[Line], kinds: &[Kind]) -> String {
     let peers: Vec<_> = kinds.iter().filter(|kind| **kind != Kind::Georoom).collect();
     let mut head = vec!["median".to_owned()];
@@ -149,7 +149,7 @@ pub fn markdown(lines: &[Line], kinds: &[Kind]) -> String {
             }),
         );
         cells.extend(peers.iter().map(|peer| line.ratio(**peer)));
-        cells.push(line.wrong());
+        cells.push(line.faults());
         let verdicts: Vec<_> = line.goals.iter().map(|goal| line.verdict(goal)).collect();
         cells.push(if verdicts.is_empty() { "–".into() } else { verdicts.join("<br>") });
         text += &format!("| {} |\n", cells.join(" | "));

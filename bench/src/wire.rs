@@ -1,29 +1,29 @@
-//! Just enough of WebSocket, Engine.IO, Socket.IO and HTTP for both ends of a loopback connection.
+//! The parts of WebSocket, Engine.IO, Socket.IO and HTTP that both ends of a loopback connection need.
 
 use std::ops::Range;
 
 use memchr::memmem;
 
-/// A whole WebSocket frame in a buffer: what it is, where its payload is.
+/// A whole WebSocket frame in a buffer.
 pub struct Frame {
     /// The opcode; messages are not fragmented here.
     pub opcode: u8,
     /// The key a client has masked the payload with.
     pub mask: Option<[u8; 4]>,
-    /// Where in the buffer; the frame ends with it.
+    /// The place of the payload in the buffer. The frame ends with it.
     pub payload: Range<usize>,
 }
 
-/// Text.
+/// The opcode of a text.
 pub const TEXT: u8 = 1;
-/// The other end closes.
+/// The opcode with which the other end closes.
 pub const CLOSE: u8 = 8;
-/// To be answered by a pong with the same payload.
+/// The opcode of a ping, which is answered by a pong with the same payload.
 pub const PING: u8 = 9;
-/// The answer.
+/// The opcode of a pong.
 pub const PONG: u8 = 10;
 
-/// The frame at the beginning of `bytes`, if it is there whole.
+/// Reads the frame at the beginning of `bytes`, if it is whole.
 pub fn frame(bytes: &[u8]) -> Option<Frame> {
     let [first, second, ..] = *bytes else { return None };
     let (length, mut at) = match second & 0x7f {
@@ -40,12 +40,12 @@ pub fn frame(bytes: &[u8]) -> Option<Frame> {
     (bytes.len() >= payload.end).then_some(Frame { opcode: first & 0x0f, mask, payload })
 }
 
-/// A frame as a server sends it.
+/// Writes a frame as a server sends it.
 pub fn server_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     framed(opcode, payload, 0)
 }
 
-/// A frame as a client sends it: masked, with a key of zeros, which leaves the payload as it is.
+/// Writes a frame as a client sends it: masked, with a key of zeros, which leaves the payload as it is.
 pub fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     framed(opcode, payload, 0x80)
 }
@@ -70,12 +70,12 @@ fn framed(opcode: u8, payload: &[u8], masked: u8) -> Vec<u8> {
     frame
 }
 
-/// What asks for a WebSocket.
+/// The request for a WebSocket.
 pub const UPGRADE: &[u8] = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\n\
     Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// An HTTP request with keep-alive.
+/// Writes an HTTP request with keep-alive.
 pub fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
@@ -85,14 +85,14 @@ pub fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// An HTTP message that is there whole: where its body is.
+/// Finds the body of an HTTP message, if the message is whole.
 pub fn http_body(bytes: &[u8]) -> Option<Range<usize>> {
     let start = memmem::find(bytes, b"\r\n\r\n")? + 4;
     let length = header(&bytes[..start], b"content-length:").and_then(number).unwrap_or(0) as usize;
     (bytes.len() >= start + length).then_some(start..start + length)
 }
 
-/// What stands behind a header's name, given in lower case with its colon.
+/// Returns the value of a header, whose name is given in lower case with its colon.
 fn header<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     head.split(|byte| *byte == b'\n').find_map(|line| {
         let (start, value) = line.split_at_checked(name.len())?;
@@ -100,18 +100,18 @@ fn header<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     })
 }
 
-/// The status of an answer.
+/// Reads the status of an answer.
 pub fn status(answer: &[u8]) -> u16 {
     answer.get(9..12).and_then(number).unwrap_or(0) as u16
 }
 
-/// The digits at the beginning.
+/// Reads the digits at the beginning.
 pub fn number(bytes: &[u8]) -> Option<u64> {
     let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
     digits.fold(None, |sum, digit| Some(sum.unwrap_or(0) * 10 + u64::from(digit - b'0')))
 }
 
-/// The number behind the first `"name":`, looked for at `hint` first: messages are much alike.
+/// Reads the number behind the first `"name":`. It is looked for at `hint` first, because messages are much alike.
 pub fn member(text: &[u8], name: &[u8], hint: &mut usize) -> Option<u64> {
     let end = *hint + name.len();
     if text.get(*hint..end) != Some(name) {

@@ -1,5 +1,7 @@
-//! The floor: the same sockets and the same contract as far as the bench uses it, no database, and for
-//! each member of a room one `send` of a frame made once. Nobody who sends each delivery does it for less.
+//! The floor: the cheapest server that the bench can measure, as a bound for all others.
+//!
+//! It keeps the contract as far as the bench uses it, without a database. A frame is made once and sent to each member
+//! with one `send`; no server that sends each delivery does it for less.
 
 use std::{
     collections::HashMap,
@@ -14,16 +16,16 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 const API: u64 = 0;
 const GATEWAY: u64 = 1;
-/// Below: the listeners.
+/// The first token of a connection. Those below are the listeners'.
 const FIRST: u64 = 2;
 
 struct Connection {
     stream: TcpStream,
-    /// Has upgraded: speaks frames.
+    /// Whether it has been upgraded and carries frames.
     is_socket: bool,
-    /// What has come and is not whole yet.
+    /// Bytes of a request or frame that is not whole yet.
     got: Vec<u8>,
-    /// What the kernel has not taken yet.
+    /// Bytes that the kernel has not taken yet.
     left: Vec<u8>,
 }
 
@@ -131,7 +133,7 @@ impl Floor {
     }
 
     fn upgrade(&mut self, token: u64) {
-        // Nobody here checks Sec-WebSocket-Accept.
+        // The generator does not check Sec-WebSocket-Accept.
         self.send(
             token,
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -184,7 +186,7 @@ impl Floor {
         .into_bytes()
     }
 
-    /// Sends, after what is still to be sent; what the kernel does not take waits.
+    /// Sends bytes behind those that still wait. Bytes that the kernel does not take wait too.
     fn send(&mut self, token: u64, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let was_waiting = !connection.left.is_empty();
