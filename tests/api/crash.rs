@@ -3,13 +3,7 @@
 //! The clients are the stock ones, which reconnect by themselves and join with the last version they have
 //! seen. `GEOROOM_KILLS` says how often the server is killed; `make soak` asks for more than `make test`.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    env,
-    hash::{BuildHasher, RandomState},
-    pin::pin,
-    time::Duration,
-};
+use std::{collections::BTreeMap, pin::pin, time::Duration};
 
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
@@ -17,15 +11,16 @@ use tokio::time::{Instant, timeout};
 use crate::{
     on_both_databases,
     support::{
-        Db,
+        Db, QUIET,
         clients::{KINDS, VERSIONS},
-        followers::{Entry, Followed, Followers},
-        history::version,
+        followers::{Entry, Followers},
         machine,
         process::Log,
+        promises::check_promises,
+        setting,
         site::Site,
         truth::Random,
-        writers::{Outage, Writers, Written},
+        writers::{Outage, Writers},
     },
 };
 
@@ -43,12 +38,6 @@ const ROOMS: usize = 20;
 
 /// Says when the server is ready, and each read made for a room.
 const READS: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info,georoom::gateway=debug");
-const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");
-
-/// Not the same from run to run: neither is when a kill comes.
-fn random() -> Random {
-    Random(RandomState::new().hash_one(()))
-}
 
 /// That the database was read for rooms, but not much oftener than there are rooms.
 async fn check_reads(log: Log) {
@@ -65,51 +54,10 @@ async fn check_reads(log: Log) {
     assert!((1..=3 * ROOMS).contains(&reads), "{reads} reads for {ROOMS} rooms; for one of them: {most:#?}");
 }
 
-/// What was acknowledged is kept, what is kept was sent, nothing was done twice, and everybody saw just
-/// that.
-pub(crate) async fn check(site: &Site, written: &Written, followed: &[Followed]) {
-    let mut acknowledged: HashMap<u64, BTreeMap<u64, &Value>> = HashMap::new();
-    for answer in &written.answered {
-        let other = acknowledged.entry(answer.id).or_default().insert(answer.version, &answer.geometry);
-        assert_eq!(other, None, "version {} of {} was given to two writers", answer.version, answer.id);
-    }
-    let unanswered: HashSet<_> =
-        written.unanswered.iter().map(|(id, geometry)| (*id, geometry.to_string())).collect();
-    for (id, acknowledged) in acknowledged {
-        let history = site.history(id).await;
-        let current = site.get(id).await;
-        assert_eq!(history.last(), Some(&current));
-        let reaches_back = version(&history[0]);
-        let head = version(&current);
-        assert!(reaches_back == 1 || reaches_back <= head - 999, "{id}: {reaches_back}…{head}");
-        let kept: BTreeMap<_, _> =
-            history.iter().map(|feature| (version(feature), &feature["geometry"])).collect();
-        for (version, geometry) in acknowledged.range(reaches_back..) {
-            assert_eq!(kept.get(version), Some(geometry), "version {version} of {id} was acknowledged");
-        }
-        assert!(acknowledged.keys().all(|version| *version <= head), "{id}: acknowledged and lost");
-        let mut once = HashSet::new();
-        for (version, geometry) in kept {
-            assert!(once.insert(geometry.to_string()), "{id}: done twice, again as version {version}");
-            assert!(
-                version == 1
-                    || acknowledged.contains_key(&version)
-                    || unanswered.contains(&(id, geometry.to_string())),
-                "version {version} of {id} was sent by nobody: {geometry}"
-            );
-        }
-        for room in followed.iter().flat_map(|follower| &follower.rooms).filter(|room| room.id == id) {
-            assert_eq!(room.last, Some(head));
-            assert_eq!(room.coordinates, current["geometry"]["coordinates"]);
-            room.check_against(&history);
-        }
-    }
-}
-
 async fn kill_9_under_load_loses_nothing_acknowledged_and_nobody_misses_a_version(db: Db) {
     let _share = machine::half().await;
-    let kills = env::var("GEOROOM_KILLS").map_or(5, |kills| kills.parse().expect("GEOROOM_KILLS: a number"));
-    let mut random = random();
+    let kills = setting("GEOROOM_KILLS", 5);
+    let mut random = Random::unseeded();
     let site = Site::new(db, &[QUIET]).await;
     let mut server = site.start().await;
     let locations = site.create(10).await;
@@ -142,7 +90,7 @@ async fn kill_9_under_load_loses_nothing_acknowledged_and_nobody_misses_a_versio
         assert!(follower.connects > 1, "{follower:#?}");
         assert!(follower.rooms.iter().all(|room| room.recovered > 0), "{follower:#?}");
     }
-    check(&site, &written, &followed).await;
+    check_promises(&site, &written, &followed).await;
     server.stop().await;
     site.drop().await;
 }
@@ -195,7 +143,7 @@ async fn stop_under_load(db: Db, transport: &'static str) {
     written.answered.extend(later.answered);
     assert_eq!(later.unanswered, []);
     followers.reach(&written.heads()).await;
-    check(&site, &written, &followers.summary().await).await;
+    check_promises(&site, &written, &followers.summary().await).await;
     server.stop().await;
     site.drop().await;
 }
@@ -237,7 +185,7 @@ async fn joins_into_the_middle_of_a_stream_see_neither_hole_nor_repeat(db: Db) {
     let mut early = Writers::start(&site.api, &locations, 4..8, Outage::GiveUp, None);
     early.wrote(400).await;
     let early = early.stop().await;
-    let mut random = random();
+    let mut random = Random::unseeded();
     let mut followers = Followers::start(1, &site.gateway);
     for n in 0..200 {
         followers.add(KINDS[n % KINDS.len()], &[]);
@@ -274,7 +222,7 @@ async fn joins_into_the_middle_of_a_stream_see_neither_hole_nor_repeat(db: Db) {
         }
     }
     assert!(followed.iter().any(|follower| follower.connects > 1), "some were cut off");
-    check(&site, &written, &followed).await;
+    check_promises(&site, &written, &followed).await;
     server.stop().await;
     site.drop().await;
 }
@@ -293,7 +241,7 @@ async fn five_thousand_joins_at_once_share_the_reads_and_hold_up_nobody(db: Db) 
 
     // Nobody has been here since the start: all rooms are cold.
     let server = site.start().await;
-    let mut random = random();
+    let mut random = Random::unseeded();
     let mut followers = Followers::start(2, &site.gateway);
     for _ in 0..500 {
         followers.add(KINDS[0], &[]);
@@ -327,7 +275,7 @@ async fn five_thousand_joins_at_once_share_the_reads_and_hold_up_nobody(db: Db) 
     for room in followed.iter().flat_map(|follower| &follower.rooms) {
         assert_eq!((room.joins, room.recovered), (1, 1), "{room:#?}");
     }
-    check(&site, &written, &followed).await;
+    check_promises(&site, &written, &followed).await;
     check_reads(server.stop().await).await;
     site.drop().await;
 }

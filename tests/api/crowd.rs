@@ -2,10 +2,7 @@
 //!
 //! `GEOROOM_CROWD` says how many users; `make soak` asks for more than `make test`.
 
-use std::{
-    env,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, future::join_all, stream};
 use serde_json::{Value, json};
@@ -15,10 +12,12 @@ use tokio::{
 };
 
 use crate::support::{
-    Db, TestServer, UNLIMITED,
+    Db, QUIET, TestServer, UNLIMITED,
     clients::PATIENCE,
     exposition::Exposition,
+    machine,
     process::Process,
+    setting,
     tokens::{KEY, Pass, mint},
     websocket::WebSocket,
 };
@@ -33,12 +32,11 @@ const MAX_ROWS: u64 = 1_000;
 const NAMED: usize = 50;
 
 fn users() -> u64 {
-    env::var("GEOROOM_CROWD").map_or(100, |users| users.parse().expect("a number"))
+    setting("GEOROOM_CROWD", 100) as u64
 }
 
 async fn serve() -> TestServer {
-    let log = ("RUST_LOG", "warn,georoom::server=info");
-    Process::serve(Db::Sqlite, &[KEY, UNLIMITED, log]).await.0
+    Process::serve(Db::Sqlite, &[KEY, UNLIMITED, QUIET]).await.0
 }
 
 async fn connect(server: &TestServer, token: &str) -> WebSocket {
@@ -86,6 +84,7 @@ fn listen(mut client: WebSocket) -> JoinHandle<Vec<Instant>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_that_comes_and_goes_is_told_of_at_a_pace() {
+    let _share = machine::half().await;
     let (users, server) = (users(), serve().await);
     let seconds = users as f64 / 1_000.0 * 15.0;
     let admin = listen(connect(&server, &mint(ADMIN, None, true)).await);
@@ -130,6 +129,7 @@ async fn a_fleet_that_comes_and_goes_is_told_of_at_a_pace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_that_fills_at_once_is_told_of_in_few_words() {
+    let _share = machine::half().await;
     let (users, server) = (users() as usize, serve().await);
     let owner = Pass::user(1);
     let room = owner.create(&server).await;

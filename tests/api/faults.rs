@@ -12,7 +12,7 @@ use crate::{
     support::{
         Db, TestDatabase, TestServer,
         clients::Clients,
-        point,
+        machine, point,
         process::Process,
         proxy::{End, Loss, Proxy},
     },
@@ -152,6 +152,7 @@ async fn connections_that_have_fallen_silent_are_given_up() {
 
 /// Seen from the pole every position of a parallel is equally near: no shortcut helps.
 async fn a_costly_query_holds_up_nobody(db: Db) {
+    let _share = machine::half().await;
     let server = TestServer::start(db).await;
     // One whose row is kept while its page is found, and one whose is not.
     for positions in [1_000, 2_000] {

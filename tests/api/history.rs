@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep};
 use crate::{
     on_both_databases,
     support::{
-        Db, TestDatabase, TestServer,
+        Db, QUIET, TestDatabase, TestServer,
         history::{version, versions},
         load::Load,
-        point,
+        machine, point,
         problem::Problem,
         process::{Process, run},
     },
@@ -37,8 +37,6 @@ on_both_databases!(
     removing_very_many_versions_stalls_no_writer,
 );
 
-/// A line for each of thousands of requests helps nobody.
-const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");
 /// How many versions more than wanted may be there: they are removed in steps.
 const STEP: u64 = 100;
 /// Longer than any clean-up takes on a busy machine; reached only by a test that fails.
@@ -476,6 +474,7 @@ async fn versions_that_are_too_old_go_and_the_head_stays(db: Db) {
 }
 
 async fn removing_very_many_versions_stalls_no_writer(db: Db) {
+    let _share = machine::half().await;
     const MANY: u64 = 20_000;
     let server = TestServer::start(db).await;
     let busy = server.create_at(0.5, 0.5).await;

@@ -22,9 +22,9 @@ use tokio::{
 };
 
 use crate::support::{
-    Db, TestDatabase, TestServer,
+    Db, QUIET, TestDatabase, TestServer,
     exposition::Exposition,
-    point,
+    machine, point,
     process::Process,
     tokens::{KEY, Pass, token},
     websocket::{PONG, Seen, WebSocket, frame},
@@ -37,7 +37,6 @@ const STRANGERS: &str = "GEOROOM_STRANGERS";
 const READY: &str = "the strangers are ready";
 /// Names of the kinds of attack to make, with commas; all, if it is not set.
 const ONLY: &str = "GEOROOM_HOSTILE_ONLY";
-const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");
 /// Honest users, each with a phone that moves its location every second and a map that follows the next one's.
 const FLEET: u64 = 100;
 const HOSTILE: u64 = 66_666;
@@ -366,6 +365,7 @@ async fn start_strangers(server: &TestServer, Places { own, big, shared }: Place
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_honest_fleet_among_hostile_strangers() {
+    let _share = machine::whole().await;
     let server = Process::serve(Db::MySql, &[KEY, ON, QUIET]).await.0;
     let mut ids = Vec::new();
     for user in 1..=FLEET {

@@ -25,10 +25,11 @@ use tokio::{
 use crate::{
     on_both_databases,
     support::{
-        Db, TestServer,
+        Db, QUIET, TestServer,
         clients::Clients,
         exposition::Exposition,
         history::versions,
+        machine,
         noise::{self, BROKEN_ROW},
         problem::Problem,
         process::Process,
@@ -44,8 +45,6 @@ on_both_databases!(
 );
 
 const ON: (&str, &str) = ("RATE_LIMITS", "on");
-/// A line for each of thousands of requests helps nobody.
-const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");
 /// By how much what one caller does may let the process grow.
 const GROWTH: f64 = 64.0;
 const MIB: usize = 1024 * 1024;
@@ -298,6 +297,7 @@ async fn a_body_comes_at_a_lowest_rate_and_what_is_too_long_is_not_waited_for() 
 }
 
 async fn wide_searches_hold_up_nobody(db: Db) {
+    let _share = machine::half().await;
     const SEARCHES: usize = 60;
     const LOCATIONS: usize = 30_000;
     let server = serve(db, &[]).await;

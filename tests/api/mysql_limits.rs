@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{
+    QUIET,
     mysqld::Mysqld,
     noise::{self, DATABASE_AWAY, NO_CONNECTION},
     point,
@@ -23,8 +24,6 @@ use crate::support::{
     site::Site,
 };
 
-/// Errors may be logged: they are what is tried.
-const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");
 /// Longer than anything here takes on a busy machine; reached only by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// After connections were lost, until what is sent is committed again.

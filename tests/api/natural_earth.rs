@@ -12,13 +12,11 @@ use geojson::GeoJson;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::{
-    locations::same,
-    support::{
-        Db, TestServer,
-        lists::{Found, assert_bbox, assert_near},
-        truth::{Bounds, HALF_WAY_ROUND_M, Random, Shape},
-    },
+use crate::support::{
+    Db, TestServer,
+    features::same,
+    lists::{Found, assert_bbox, assert_near},
+    truth::{Bounds, HALF_WAY_ROUND_M, Random, Shape},
 };
 
 /// Requests under way at once.

@@ -5,10 +5,12 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    http::own,
-    locations::same,
     on_both_databases, on_one_database,
-    support::{Db, TestServer, answer, problem::Problem},
+    support::{
+        Db, TestServer, answer,
+        features::{own, same},
+        problem::Problem,
+    },
 };
 
 on_both_databases!(every_geometry_of_the_rfc_comes_back_identical);

@@ -1,8 +1,8 @@
 //! Divides the machine between tests that run side by side in one process.
 //!
 //! Most tests leave both cores idle while they wait, so several run at once, each with one [`Share`]. A test that makes
-//! as much load as the machine bears, or that measures how soon something happens under load, first takes half of the
-//! shares or all of them. Shares are handed out in the order in which they are asked for, so that a test that wants all
+//! as much load as the machine bears, or that measures how soon something happens, first takes a quarter, a half or all
+//! of the shares. Shares are handed out in the order in which they are asked for, so that a test that wants all
 //! of them is not overtaken for ever.
 
 use std::{
@@ -30,6 +30,11 @@ pub struct Share(OnceCell<SemaphorePermit<'static>>);
 /// Waits for one share, unless the running test has some already.
 pub async fn share() -> Arc<Share> {
     take(1).await
+}
+
+/// Waits until the running test has a quarter of the machine. To be called before the test starts anything.
+pub async fn quarter() -> Arc<Share> {
+    take_first(SHARES / 4).await
 }
 
 /// Waits until the running test has half of the machine. To be called before the test starts anything.

@@ -1,9 +1,12 @@
 //! Starts the real server on free ports with a fresh database, and stops it.
 
+pub mod administrator;
 pub mod clients;
 pub mod exposition;
+pub mod features;
 pub mod followers;
 pub mod history;
+pub mod kernel;
 pub mod lists;
 pub mod load;
 pub mod machine;
@@ -14,6 +17,7 @@ pub mod people;
 pub mod polling;
 pub mod problem;
 pub mod process;
+pub mod promises;
 pub mod proxy;
 pub mod site;
 pub mod tokens;
@@ -34,14 +38,26 @@ use std::{
 
 use georoom::{config::Config, server::Server};
 use reqwest::{Method, Response, StatusCode, header::CONTENT_TYPE};
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection};
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
 
+use administrator::{administer, mysql_url};
 use machine::Share;
 
 /// One machine sends as much as a town. Tests of limits say so.
 pub const UNLIMITED: (&str, &str) = ("RATE_LIMITS", "off");
+
+/// Only what is wrong, and what the server says when it is ready: a line for each of thousands of requests helps nobody.
+pub const QUIET: (&str, &str) = ("RUST_LOG", "warn,georoom::server=info");
+
+/// A room that nobody is in. Leaving it does nothing but ask for an ack, behind everything that was sent before.
+pub const NOWHERE: u64 = 9_007_199_254_740_991;
+
+/// A number from the environment, by which the soak asks for more than `make test`.
+pub fn setting(name: &str, default: usize) -> usize {
+    env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}: a number")))
+}
 
 /// Which database a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,23 +154,6 @@ impl Drop for TestDatabase {
             let _ = std::fs::remove_dir_all(folder);
         }
     }
-}
-
-fn mysql_url() -> String {
-    env::var("TEST_MYSQL_URL").expect("TEST_MYSQL_URL: run `make test`, or `tests/services/run cargo test`")
-}
-
-/// A connection to MySQL itself, in no database.
-pub async fn administrator() -> DatabaseConnection {
-    let mut options = ConnectOptions::new(mysql_url());
-    options.sqlx_logging(false);
-    Database::connect(options).await.expect("MySQL")
-}
-
-async fn administer(sql: &str) {
-    let db = administrator().await;
-    db.execute_unprepared(sql).await.expect(sql);
-    db.close().await.expect("close");
 }
 
 /// A running server.

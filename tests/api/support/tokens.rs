@@ -221,16 +221,20 @@ impl Pass {
         Self::Share(share["token"].as_str().expect("a token").to_owned(), None)
     }
 
-    /// As the handshake's `auth`; clients 2.x have only the query.
-    pub fn opts(&self, (version, transport): (&str, &str)) -> Value {
-        let shown = match self {
+    /// As the handshake's `auth`.
+    pub fn auth(&self) -> Value {
+        match self {
             Self::Nothing => json!({}),
             Self::Token(token) => json!({"token": token}),
             Self::Share(share, None) => json!({"share": share}),
             Self::Share(share, Some(password)) => json!({"share": share, "password": password}),
-        };
+        }
+    }
+
+    /// A stock client's options; clients 2.x can show something only in the query.
+    pub fn opts(&self, (version, transport): (&str, &str)) -> Value {
         let place = if version == "2" { "query" } else { "auth" };
-        json!({"transports": [transport], place: shown})
+        json!({"transports": [transport], place: self.auth()})
     }
 
     /// A client that tries to connect.

@@ -1,7 +1,10 @@
 //! What spatial lists must answer, worked out without the code under test: exact predicates on every
 //! edge for boxes, and for distances a search that cuts edges until nothing nearer can be left.
 
-use std::f64::consts::PI;
+use std::{
+    f64::consts::PI,
+    hash::{BuildHasher, RandomState},
+};
 
 use geo::{
     Coord, GeoNum, Geometry, Line, Point, Polygon,
@@ -23,6 +26,11 @@ pub fn tolerance_m(distance_m: f64) -> f64 {
 pub struct Random(pub u64);
 
 impl Random {
+    /// Another sequence each time, for faults that come at no fixed time either.
+    pub fn unseeded() -> Self {
+        Self(RandomState::new().hash_one(()))
+    }
+
     pub fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -217,6 +217,13 @@ impl WebSocket {
         self.acks
     }
 
+    /// The same where the connection may have ended, which reading will show.
+    pub async fn try_emit(&mut self, event: &str, payload: &Value) {
+        self.acks += 1;
+        let packet = format!(r#"42{}["{event}",{payload}]"#, self.acks);
+        let _ = self.try_raw(&frame(TEXT, true, packet.as_bytes())).await;
+    }
+
     /// Joins rooms, and reads where they are.
     pub async fn join(&mut self, rooms: &[u64]) {
         for room in rooms {
