@@ -25,7 +25,7 @@ const FEW_KEYS: usize = 1_024;
 /// callers who have all just spent something cannot be told apart from an honest crowd.
 const MAX_KEYS: usize = 1_000_000;
 
-/// How fast a budget refills, and how much it holds.
+/// The speed at which a budget refills, and how much it holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     /// The time in which one unit comes back.
@@ -37,7 +37,7 @@ pub struct Rate {
 /// The state of one budget.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// When it will be full if nothing more is spent. It is full once this is in the past.
+    /// The time at which it will be full if nothing more is spent; in the past it is full.
     full_at: Instant,
 }
 
@@ -46,8 +46,8 @@ pub struct Budget {
 pub struct Budgets<K> {
     /// `None`: there is no limit, and nothing is counted.
     rate: Option<Rate>,
-    /// The budgets that are not full, and some that have become full since. Written at every request, and locked for one
-    /// look-up.
+    /// The budgets that are not full, and some that have become full since. Written at every request, and locked for
+    /// one look-up.
     kept: Mutex<Kept<K>>,
 }
 

@@ -54,7 +54,7 @@ pub(super) fn rect(west: f64, south: f64, east: f64, north: f64) -> Rect {
 pub struct Bbox(Vec<Rect>);
 
 impl Bbox {
-    /// From `west,south,east,north`; west > east crosses the antimeridian (RFC 7946 §5.2). A map that was scrolled
+    /// Parses `west,south,east,north`; west > east crosses the antimeridian (RFC 7946 §5.2). A map that was scrolled
     /// around the world has longitudes to ±540: they mean the same meridians.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Bbox {
         &self.0
     }
 
-    /// Does any part of the geometry, its boundary included, lie in the box or on its edge?
+    /// Whether any part of the geometry, its boundary included, lies in the box or on its edge.
     pub fn intersects(&self, geometry: &Geometry) -> bool {
         self.0.iter().any(|rect| geometry.intersects(rect))
     }

@@ -19,7 +19,7 @@ use super::{
 /// An edge is searched in pieces this long, short enough that distance along one has one minimum, and
 /// long enough that edges around the world cost no more than some dozens of pieces each.
 const PIECE_DEG: f64 = 10.0;
-/// Golden-section steps a piece: 0.618^60 of 1,600 km is under a micrometre.
+/// The golden-section steps for a piece: 0.618^60 of 1,600 km is under a micrometre.
 const STEPS: u32 = 60;
 
 /// A `near` filter: everything within `radius_m` of a point.
@@ -30,7 +30,7 @@ pub struct Near {
 }
 
 impl Near {
-    /// From `near=lon,lat` and `radius` in metres.
+    /// Parses `near=lon,lat` and `radius` in metres.
     ///
     /// # Errors
     /// `invalid_parameter`.

@@ -1,6 +1,6 @@
-//! What can go wrong, once for both doors: the table of stable codes and the error that carries one.
+//! Errors, the same for both doors: the table of stable codes and the error that carries one.
 //!
-//! No HTTP status here (that is `http/error.rs`) and no wire format: only the code, what to tell the
+//! There is no HTTP status here (that is `http/error.rs`) and no wire format: only the code, what to tell the
 //! caller, and what only the log may know.
 
 use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
@@ -25,7 +25,7 @@ macro_rules! codes {
                 }
             }
 
-            /// What it means, in one line for people.
+            /// The meaning in one line for people.
             pub const fn meaning(self) -> &'static str {
                 match self {
                     $(Code::$variant => concat!($($meaning),+).trim_ascii(),)+
@@ -133,7 +133,7 @@ codes! {
 }
 
 impl Code {
-    /// Is it about what a caller shows of who they are?
+    /// Whether it is about the credentials that a caller shows.
     pub const fn is_of_credentials(self) -> bool {
         matches!(
             self,
@@ -152,11 +152,11 @@ impl Code {
 pub struct Error {
     /// The stable code.
     pub code: Code,
-    /// One sentence for the caller.
+    /// A sentence for the caller.
     pub detail: Cow<'static, str>,
     /// JSON Pointer (RFC 6901) to the smallest thing at fault in the body.
     pub pointer: Option<String>,
-    /// After which time it may be tried again, where that is known.
+    /// The time after which the caller may try again, where that is known.
     pub retry_after: Option<Duration>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -167,19 +167,19 @@ impl Error {
         Self { code, detail: detail.into(), pointer: None, retry_after: None, cause: None }
     }
 
-    /// The same, pointing at the thing at fault.
+    /// Adds a pointer to the thing at fault.
     pub fn at(mut self, pointer: impl Into<String>) -> Self {
         self.pointer = Some(pointer.into());
         self
     }
 
-    /// The same, to be tried again after this time.
+    /// Adds the time after which the caller may try again.
     pub fn after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self
     }
 
-    /// The same, with what only the log may know.
+    /// Adds a cause, which only the log shows.
     pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
@@ -190,7 +190,7 @@ impl Error {
         Self::new(Code::Internal, "the server failed; the request may be tried again").because(cause)
     }
 
-    /// Too much of something in too little time.
+    /// A refusal because the caller has spent a budget.
     pub fn limited(detail: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(Code::RateLimited, detail) }
     }
@@ -200,8 +200,8 @@ impl Error {
         Self::new(Code::StorageUnavailable, "the database cannot be reached; try again")
     }
 
-    /// Has something failed, so that an operator should be told? A server that is only too busy has not failed: its error
-    /// says when to try again, and has no cause.
+    /// Whether something has failed, so that an operator should be told. A server that is only too busy has not
+    /// failed: its error says when to try again, and has no cause.
     pub fn is_failure(&self) -> bool {
         let is_overload = self.retry_after.is_some() && self.cause.is_none();
         match self.code {
@@ -229,7 +229,7 @@ impl StdError for Error {
     }
 }
 
-/// What the domain's constructors return.
+/// The result of a constructor of the domain.
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::{
     notification::AddressedNotice,
 };
 
-/// One change. Events of one location come in the order of their commits, those of a user or a room in the order in
+/// A change. Events of one location come in the order of their commits, those of a user or a room in the order in
 /// which they were seen.
 #[derive(Debug)]
 pub enum Event {
@@ -60,7 +60,7 @@ pub enum ListChange {
     Deleted(LocationId, RemovalReason),
 }
 
-/// Why a location is no longer in a list.
+/// The reason why a location is no longer in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovalReason {
     /// The location was deleted.

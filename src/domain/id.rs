@@ -1,7 +1,7 @@
-//! Who and what: ids of locations and users. Integers a JavaScript client can hold exactly.
+//! Ids of locations, users and share links: integers that a JavaScript client can hold exactly.
 //!
-//! In JSON an id is a number whose value is an integer, or a decimal string: Lua writes every number with a point, and HTML
-//! forms have no numbers.
+//! An id in JSON is a number whose value is an integer, or a decimal string: Lua writes every number with a point, and
+//! HTML forms have no numbers.
 
 use std::{fmt, str::FromStr};
 
@@ -30,7 +30,7 @@ impl LocationId {
         self.0
     }
 
-    /// From a body's `id`.
+    /// Reads a body's `id`.
     ///
     /// # Errors
     /// `invalid_id` at `/id`.
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for LocationId {
 pub struct UserId(u64);
 
 impl UserId {
-    /// Who acts when nobody says.
+    /// The user of a caller in open mode who gives no user id.
     pub const DEFAULT: Self = Self(1);
 
     /// `None` above 2^53-1.
@@ -108,7 +108,7 @@ impl UserId {
         }
     }
 
-    /// From a body's `userId`; absent is the default.
+    /// Reads a body's `userId`; absent is the default.
     ///
     /// # Errors
     /// `invalid_user_id` at `/userId`.

@@ -16,24 +16,24 @@ use super::{
 /// Characters of a name in a notice; a longer name is cut.
 const MAX_NAME_CHARS: usize = 100;
 
-/// What somebody did to a location.
+/// The kind of a change of a location that others may be told of.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ActivityKind {
-    /// Made a user a member with a role.
+    /// A user was made a member with a role.
     MemberAdded(UserId, Role),
-    /// Gave a member another role.
+    /// A member was given another role.
     RoleChanged(UserId, Role),
-    /// Ended a membership, somebody else's or their own, which began at this time.
+    /// A membership that began at this time was ended, by somebody else or by the member.
     MemberRemoved(UserId, Timestamp),
-    /// Gave the location another name; `None`: removed its name.
+    /// The location was given another name; `None`: its name was removed.
     LocationRenamed(Option<String>),
-    /// Deleted the location.
+    /// The location was deleted.
     LocationDeleted,
-    /// Made a share link, which expires at this time.
+    /// A share link was created, which expires at this time.
     ShareCreated(Timestamp),
 }
 
-/// What somebody did to a location, with everything its notices say.
+/// A change of a location that others may be told of, with everything that its notices say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Activity {
     /// The user who did it.
@@ -44,9 +44,9 @@ pub struct Activity {
     pub owner: UserId,
     /// The name of the location before.
     pub name: Option<String>,
-    /// What was done.
+    /// The kind of the change.
     pub kind: ActivityKind,
-    /// When it was done.
+    /// The time of the change.
     pub at: Timestamp,
     /// The caller whose budget for each recipient the notices draw on; `None`: there is no such limit.
     pub pair_payer: Option<Payer>,
@@ -57,17 +57,17 @@ pub struct Activity {
 /// The text of an activity for some of those whom it concerns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notice {
-    /// What happened, for programs: see [`ActivityKind::as_str`].
+    /// The kind of the change, for programs: see [`ActivityKind::as_str`].
     pub kind: &'static str,
     /// The user who did it.
     pub by: UserId,
     /// The location it happened to, which may be gone.
     pub location: LocationId,
-    /// Who did what to which location, in English.
+    /// A sentence in English that says who did what to which location.
     pub message: String,
     /// The same as a JSON object, for clients that show it in another language.
     pub fields: String,
-    /// When it happened.
+    /// The time of the change.
     pub at: Timestamp,
 }
 

@@ -1,4 +1,6 @@
-//! Who is here, as values: what the doors show of it, and what travels when it changes.
+//! Presence as values: the users who are connected or in a room, as both doors show them.
+//!
+//! The types are serialised as they are, because HTTP and Socket.IO send the same.
 
 use std::sync::Arc;
 
@@ -6,40 +8,40 @@ use serde::{Serialize, Serializer};
 
 use super::{id::LocationId, id::UserId, time::Timestamp};
 
-/// Users of one list: the rest are only counted.
+/// The users in one list; the others are only counted.
 pub const MAX_ROWS: usize = 1_000;
-/// Characters of a name.
+/// The most characters of a name.
 pub const MAX_NAME: usize = 255;
 
-/// What a user is called.
+/// A user's name.
 pub type Name = Arc<str>;
 
-/// Somebody who is connected, or was a moment ago.
+/// A user who is connected, or was a moment ago.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveUser {
-    /// Who.
+    /// The user.
     pub user_id: UserId,
-    /// What they are called, if that is known.
+    /// The user's name, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_name: Option<Name>,
-    /// Now, while they are connected.
+    /// The present time while the user is connected, later the time when the last socket closed.
     pub last_seen: Timestamp,
-    /// How many they have.
+    /// The number of the user's sockets.
     pub sockets: usize,
 }
 
-/// Everybody who is.
+/// The users who are connected, or were a moment ago.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ActiveUsers {
-    /// At most [`MAX_ROWS`]: those who are connected first, then who was last.
+    /// The first [`MAX_ROWS`] users: those who are connected, then those who left last.
     pub users: Vec<ActiveUser>,
-    /// How many there are.
+    /// The number of all such users.
     pub total: usize,
 }
 
 impl ActiveUsers {
-    /// Leaves out the last rows, as far as it takes for the others to come to so many bytes.
+    /// Leaves out as many of the last users as it takes for the others to fit into so many bytes.
     pub fn fit(&mut self, bytes: usize) {
         let mut left = bytes;
         let fits = |row: &&ActiveUser| {
@@ -53,61 +55,61 @@ impl ActiveUsers {
     }
 }
 
-/// Somebody in a room.
+/// A user in a room.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Person {
-    /// Who.
+    /// The user.
     pub user_id: UserId,
-    /// What they are called, if that is known.
+    /// The user's name, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_name: Option<Name>,
 }
 
-/// Everybody in a room.
+/// The users in a room.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Occupants {
     /// The location.
     #[serde(rename = "roomName", serialize_with = "as_text")]
     pub room: LocationId,
-    /// At most [`MAX_ROWS`], by id.
+    /// The first [`MAX_ROWS`] users by their ids.
     pub users: Vec<Person>,
-    /// How many there are, guests of share links included.
+    /// The number of sockets in the room, those of guests included.
     pub sockets: usize,
 }
 
-/// Something to be told in a room: who has come or gone, or in large rooms only how many there are.
+/// A change that a room is told of: a user has entered or left, or in large rooms only the number of sockets.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PresenceChange {
     /// The location.
     #[serde(rename = "roomName", serialize_with = "as_text")]
     pub room: LocationId,
-    /// Who has come or gone.
+    /// The user who has entered or left.
     #[serde(flatten)]
     pub who: Option<Movement>,
-    /// How many there are now, guests of share links included.
+    /// The number of sockets now in the room, those of guests included.
     pub sockets: usize,
 }
 
-/// Somebody has come or gone.
+/// A user has entered or left a room.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Movement {
-    /// Who.
+    /// The user.
     #[serde(flatten)]
     pub person: Person,
-    /// Which of the two.
+    /// Whether the user has entered or left.
     pub state: PresenceState,
 }
 
-/// Come or gone.
+/// Whether a user has entered or left a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PresenceState {
-    /// With their first socket.
+    /// The user's first socket has entered.
     Join,
-    /// With their last.
+    /// The user's last socket has left.
     Leave,
 }
 
@@ -115,7 +117,7 @@ fn as_text<S: Serializer>(room: &LocationId, serializer: S) -> Result<S::Ok, S::
     serializer.collect_str(room)
 }
 
-/// A name as it can be kept and shown.
+/// Brings a name into a form that can be kept and shown.
 pub fn presentable(name: &str) -> Option<String> {
     let printable: String = name.chars().filter(|c| !c.is_control()).collect();
     let name: String = printable.trim().chars().take(MAX_NAME).collect();

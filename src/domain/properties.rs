@@ -13,7 +13,7 @@ use super::{
 /// All properties of one location together, as compact JSON text in UTF-8.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// Written by the server; ignored on input, so that a Feature may be sent back as it was received.
+/// Members that the server writes. They are ignored on input, so that a Feature may be sent back as it was received.
 const RESERVED: [&str; 5] = ["version", "userId", "updatedBy", "createdAt", "updatedAt"];
 
 /// A JSON object's text, without the server's members and at most 64 KiB.
@@ -39,7 +39,7 @@ impl Properties {
         }
     }
 
-    /// Those of a new location.
+    /// The properties of a new location.
     ///
     /// # Errors
     /// `properties_too_large`.
@@ -53,7 +53,7 @@ impl Properties {
         Ok(Self(text))
     }
 
-    /// From what the database keeps: text that came from [`Properties::as_str`]. White space around it, which an
+    /// Takes the text that the database keeps, which came from [`Properties::as_str`]. White space around it, which an
     /// operator's hand may have left there, is removed.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Properties {
         }
     }
 
-    /// What the database keeps.
+    /// The text that the database keeps.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -85,7 +85,7 @@ impl Properties {
         json::object(self.0.as_bytes()).map_err(Error::internal)
     }
 
-    /// What the location is called: `name`, if it is text and not empty.
+    /// The location's name: the member `name`, if it is text and not empty.
     pub fn name(&self) -> Option<String> {
         // Most of those who are asked have one; who has none is not parsed.
         let own = self.0.contains(r#""name""#).then(|| self.to_members().ok()).flatten();
@@ -106,7 +106,7 @@ impl Properties {
     }
 }
 
-/// What a patch makes of the name: `None` where it leaves it alone.
+/// The name that a patch gives; `None` where it leaves the name alone.
 pub fn renamed(patch: &Map<String, Value>) -> Option<Option<&str>> {
     patch.get("name").map(as_name)
 }

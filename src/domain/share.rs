@@ -1,4 +1,4 @@
-//! What a share link is asked to be.
+//! The body that creates a share link.
 
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -9,7 +9,7 @@ use super::{
     time::Timestamp,
 };
 
-/// How far ahead a link may end.
+/// The longest life of a link.
 const MAX_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 /// Characters of a label.
 const MAX_LABEL: usize = 255;
@@ -19,11 +19,11 @@ pub const MAX_PASSWORD: usize = 1_024;
 /// A body of `POST /location/{id}/shares`.
 #[derive(Debug, PartialEq)]
 pub struct NewShare {
-    /// For those who manage links.
+    /// A label for those who manage links.
     pub label: Option<String>,
-    /// When it ends.
+    /// The time at which the link expires.
     pub expires_at: Timestamp,
-    /// What is asked for besides the link.
+    /// The password that is asked for besides the link.
     pub password: Option<String>,
 }
 

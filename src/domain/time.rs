@@ -18,12 +18,12 @@ impl Timestamp {
         Self(since_1970.map_or(0, |elapsed| elapsed.as_millis() as i64))
     }
 
-    /// From what the database keeps.
+    /// Takes the number that the database keeps.
     pub fn from_millis(ms: i64) -> Self {
         Self(ms)
     }
 
-    /// What the database keeps.
+    /// The number that the database keeps.
     pub fn as_millis(self) -> i64 {
         self.0
     }

@@ -1,4 +1,6 @@
-//! Who is calling, and may they?
+//! Authentication and rights: finds out who a caller is, and whether the caller may do something to a location.
+//!
+//! The decisions themselves are pure and stand in `domain/access`; here what they need is verified and read.
 
 use std::net::IpAddr;
 
@@ -11,43 +13,43 @@ use crate::domain::{
     token::Token,
 };
 
-/// What a caller shows, the same at both doors.
+/// The credentials that a caller shows, the same at both doors.
 #[derive(Default)]
 pub struct Credentials {
     /// A JWT.
     pub token: Option<String>,
     /// The secret of a share link.
     pub share: Option<String>,
-    /// Of the share link.
+    /// The password of the share link.
     pub password: Option<String>,
 }
 
-/// Who a caller turned out to be.
+/// An authenticated caller.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
-    /// For every decision.
+    /// The caller, as decisions about rights know it.
     pub caller: Caller,
-    /// What they are called.
+    /// The user's name.
     pub name: Option<String>,
-    /// When what they showed ends; `None`: never, in open mode.
+    /// The time at which the credentials expire; `None`: never, in open mode.
     pub expires_at: Option<Timestamp>,
 }
 
 impl Identity {
-    /// Open mode: whoever somebody says they are.
+    /// The identity of a caller in open mode, who only says which user it is.
     pub fn label(user: UserId) -> Self {
         Self { caller: Caller::Anyone(user), name: None, expires_at: None }
     }
 }
 
 impl Service {
-    /// Is this server in open mode, where nobody has to show anything?
+    /// Whether the server is in open mode, where nobody has to show credentials.
     pub fn is_open(&self) -> bool {
         self.keys.is_none()
     }
 
-    /// Finds out who is calling, and whether that is not too often. `None`: in open mode nobody asks, and nobody
-    /// looks at what is shown.
+    /// Authenticates a caller and takes the request from its budget. In open mode the result is `None`, and nobody
+    /// looks at the credentials.
     ///
     /// # Errors
     /// `unauthorized`, `invalid_token`, `token_expired`, `invalid_share`, `share_expired`,
@@ -80,7 +82,7 @@ impl Service {
         identity.map(Some)
     }
 
-    /// Who has this token.
+    /// Verifies a token and records the name that it gives its user.
     ///
     /// # Errors
     /// `invalid_token`, `token_expired`.
@@ -115,7 +117,7 @@ impl Service {
         Ok(Identity { caller: Caller::Guest(found.guest), name: None, expires_at })
     }
 
-    /// What a caller is to a location, by one indexed row; `None`: they may not see it, or there is no such one.
+    /// Reads a caller's role at a location, by one indexed row; `None`: the caller may not see it, or there is none.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
@@ -134,7 +136,7 @@ impl Service {
         }
     }
 
-    /// Everybody who has to do with a location.
+    /// Reads the owner, members and share links of a location.
     ///
     /// # Errors
     /// `not_found`, `storage_unavailable`, `internal`.
@@ -142,7 +144,7 @@ impl Service {
         self.store.access(id).await?.ok_or_else(|| Error::no_location(id))
     }
 
-    /// May the caller do this to a location? Reads no more than it takes to know.
+    /// Checks that a caller may do this to a location. Reads no more than the decision takes.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
@@ -150,7 +152,7 @@ impl Service {
         self.look_up(by, id, action).await.map(drop)
     }
 
-    /// The same; also the newest version of the location, where the same row tells it.
+    /// The same check; also returns the newest version of the location, where the same row has it.
     ///
     /// # Errors
     /// As [`Service::permit`].

@@ -14,7 +14,7 @@ use crate::{domain::event::Event, metrics::Metrics, storage};
 
 /// Events on their way to the gateway. Full: the writer waits, and with it new commits.
 const MAX_EVENTS: usize = 1_024;
-/// How long an answer waits for the gateway to handle the events before it.
+/// The longest time for which an answer waits for the gateway to handle the events before it.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sends events to the gateway.

@@ -1,4 +1,4 @@
-//! Features on their way out: the pages of lists and of history as text, piece by piece.
+//! Answers with many Features: writes the pages of lists and of history as text, piece by piece.
 //!
 //! A page is found first; its pieces are read as the client takes them, so an answer holds one piece whatever is
 //! on the page, and no connection to the database while the client is slow. What a page shows when locations change
@@ -25,9 +25,9 @@ pub struct Features {
     by: Caller,
     payer: Payer,
     rest: Rest,
-    /// Has any piece been read?
+    /// Whether any piece has been read.
     has_begun: bool,
-    /// Is there a Feature before the next one?
+    /// Whether there is a Feature before the next one.
     needs_comma: bool,
     /// The bytes of the largest piece, counted until the last is sent.
     held: Arc<Reservation>,
@@ -64,7 +64,7 @@ impl Features {
         Ok(Self { service: service.clone(), by, payer, rest, has_begun: false, needs_comma: false, held })
     }
 
-    /// Is everything written?
+    /// Whether everything is written.
     pub fn is_done(&self) -> bool {
         match &self.rest {
             Rest::List(page) => page.is_read(),
@@ -143,7 +143,7 @@ fn leave_out(location: &Location, error: &Error) {
 }
 
 impl Service {
-    /// May somebody still see a location whose history they are being sent?
+    /// Checks that a caller may still see a location whose history is being sent.
     async fn may_still_see(&self, by: &Caller, id: LocationId) -> Result<()> {
         if let Caller::Guest(guest) = by
             && !self.store.is_shared(guest).await?

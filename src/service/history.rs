@@ -1,4 +1,4 @@
-//! What a location was: its versions, page by page, or those a subscriber has missed.
+//! The history of a location: its versions page by page, or those that a subscriber has missed.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::domain::{
 pub use crate::storage::Head;
 
 impl Service {
-    /// The versions of a location after `since`, ascending, at most `limit`; and the newest there is.
+    /// Reads the versions of a location after `since`, ascending, at most `limit`; and the newest there is.
     ///
     /// # Errors
     /// `not_found`, `rate_limited`, `storage_unavailable`, `internal`.
@@ -35,8 +35,8 @@ impl Service {
         Ok((Features::of_history(self, by, payer, (id, page))?, head))
     }
 
-    /// A location as it stands, the last of a run of versions without a gap; with `from` the run begins
-    /// there, or as near to it as history and `limit` allow, else it is the newest version alone.
+    /// Reads a run of versions without a gap that ends with the newest. With `from` the run begins there, or as near to
+    /// it as history and `limit` allow; else it is the newest version alone.
     ///
     /// # Errors
     /// `not_found`, `storage_unavailable`, `internal`.
@@ -44,7 +44,7 @@ impl Service {
         self.store.newest(id, from, limit).await?.ok_or_else(|| Error::no_location(id))
     }
 
-    /// Where those of some locations that are there stand.
+    /// Reads the newest versions of those of some locations that exist.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.

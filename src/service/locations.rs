@@ -1,4 +1,4 @@
-//! Making, moving, reading, listing and removing locations.
+//! The acts on locations: creating, moving, reading, listing and deleting them.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -19,21 +19,21 @@ use crate::{
     storage::{Filter, Page},
 };
 
-/// How long a read waits for the database before the version that a live room has is good enough. Longer than a room
-/// takes to hear of an acknowledged change.
+/// The time for which a read waits for the database before the version that a live room has is good enough. Longer
+/// than a room takes to hear of an acknowledged change.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a list asks for.
+/// A list that is asked for.
 #[derive(Debug)]
 pub struct Query {
-    /// Which page of the result.
+    /// The page of the result.
     pub page: Page,
-    /// Only what passes this filter.
+    /// A filter that the locations have to pass.
     pub filter: Option<Filter>,
 }
 
 impl Service {
-    /// Makes a location.
+    /// Creates a location.
     ///
     /// # Errors
     /// `rate_limited`, `storage_unavailable`, `internal`.
@@ -42,7 +42,7 @@ impl Service {
         self.writer.create(new).await
     }
 
-    /// Moves a location or changes its properties; once committed, its room hears of it.
+    /// Moves a location or changes its properties. Once that is committed, its room is told.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `properties_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
@@ -51,7 +51,7 @@ impl Service {
         self.writer.update(update).await
     }
 
-    /// Removes a location; once this returns, its room is closed.
+    /// Deletes a location. Once this returns, its room is closed.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
@@ -62,7 +62,7 @@ impl Service {
         Ok(())
     }
 
-    /// A location as last committed; without the database, as its live room has it.
+    /// Reads a location as it was committed last; without the database, as its live room has it.
     ///
     /// # Errors
     /// `not_found`, `rate_limited`, `storage_unavailable`, `internal`.
@@ -79,7 +79,7 @@ impl Service {
         Ok(current)
     }
 
-    /// The newest version of a location that the caller may see: one or two rows by an index, and no geometry.
+    /// Reads the newest version of a location that the caller may see: one or two rows by an index, and no geometry.
     ///
     /// # Errors
     /// `not_found`, `storage_unavailable`, `internal`.
@@ -96,7 +96,7 @@ impl Service {
         Ok(self.stored_or_live(by, id, stored).await?.version)
     }
 
-    /// A page of locations; and how many there are in all if nothing is filtered.
+    /// Finds a page of locations; also counts all of them if there is no filter.
     ///
     /// # Errors
     /// `forbidden`, `invalid_parameter`, `rate_limited`, `storage_unavailable`, `internal`.

@@ -1,4 +1,4 @@
-//! Who may see a location besides its owner, and who may move it.
+//! The acts on members: users who may see a location besides its owner, or move it.
 
 use super::state::Service;
 use crate::{
@@ -13,11 +13,11 @@ use crate::{
 
 pub use crate::storage::Member;
 
-/// Members in the answer to a change of members for the price of one row.
+/// The members in the answer to a change that cost as much as one row.
 const ANSWERED_MEMBERS: usize = 10;
 
 impl Service {
-    /// The members of a location.
+    /// Reads the members of a location.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
@@ -61,7 +61,7 @@ impl Service {
         Ok(members)
     }
 
-    /// Ends a membership, others' or one's own; once this returns, whoever it was is out of the room.
+    /// Ends a membership, somebody else's or the caller's own. Once this returns, the user is out of the room.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
@@ -74,8 +74,7 @@ impl Service {
         .await
     }
 
-    /// Makes a change of rights and tells the rooms and those concerned, also if whoever asked for it has gone
-    /// away.
+    /// Makes a change of rights and publishes it, even if the caller has gone away.
     pub(super) async fn grant<T: Send + 'static>(
         &self,
         id: LocationId,

@@ -1,4 +1,4 @@
-//! What requests and answers hold in memory while a client sends or reads, with a bound on the sum.
+//! The memory that requests and answers hold while a client sends or reads, with a bound on the sum.
 //!
 //! Each body and each answer is bounded by itself. Their number is not, so the bytes of all of them are counted
 //! here, with a share for each user or address that shrinks as the budget fills ([`ByteBudget::fair`]). Who finds no
@@ -19,13 +19,14 @@ use crate::{
     net::byte_budget::{self, ByteBudget},
 };
 
-/// The bytes for all callers are so many times what one may hold.
+/// The bytes for all callers, as a multiple of what one may hold.
 const SHARES: usize = 4;
-/// What each user or address may hold even while others hold all there is. Little, because a thousand of them may.
+/// The bytes that each user or address may hold even while others hold all there is. They are few, because a thousand
+/// of them may.
 const GUARANTEED: usize = 32 * 1024;
 /// The bytes for all callers where no share is configured.
 const ALL: usize = 64 * 1024 * 1024;
-/// When there may be room again; nobody knows.
+/// The time after which a refused caller may try again. Nobody knows when there will be room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A shorter answer is neither counted nor refused: the connection that sends it takes as much.
 const SMALL_ANSWER: usize = 16 * 1024;
@@ -42,17 +43,18 @@ pub struct Memory {
     pub bodies: Budget,
 }
 
-/// One budget, and how it refuses.
+/// A budget of bytes, and how it refuses.
 #[derive(Debug)]
 pub struct Budget {
     bytes: ByteBudget<Payer>,
-    /// What there is too much of.
+    /// The name of what there is too much of.
     what: &'static str,
     limited: Counter,
 }
 
 impl Memory {
-    /// With the configured shares; without limits first come is first served, and nobody is told of a limit.
+    /// Creates the budgets with the configured shares. Without limits the first to come is the first served, and nobody
+    /// is told of a limit.
     pub fn start(quotas: Option<&Quotas>, metrics: &Metrics) -> Self {
         let budget = |share: Option<usize>| {
             share.map_or_else(
@@ -98,7 +100,7 @@ impl Budget {
         held.grow(bytes).then_some(()).ok_or_else(|| self.refusal(payer, bytes))
     }
 
-    /// Has the caller anything left? Asked before something is done whose answer cannot be refused afterwards.
+    /// Checks that the caller has anything left, before something is done whose answer cannot be refused afterwards.
     ///
     /// # Errors
     /// `rate_limited`, `storage_unavailable`.
@@ -109,7 +111,7 @@ impl Budget {
         }
     }
 
-    /// An answer that is counted until it has been sent, unless it is small.
+    /// Counts an answer until it has been sent, unless it is small.
     ///
     /// # Errors
     /// `rate_limited`, `storage_unavailable`.
@@ -128,8 +130,8 @@ impl Budget {
         self.reserve(payer, if bytes < SMALL_ANSWER { 0 } else { bytes })
     }
 
-    /// The same of an answer that must be given: what it tells of is done. It counts beyond the caller's share, so
-    /// that [`Budget::check`] refuses what they ask for next.
+    /// Counts an answer that must be given, because what it tells of is done. It may go beyond the caller's share, so
+    /// that [`Budget::check`] refuses the caller's next request.
     pub fn hold_anyway(&self, payer: Payer, text: String) -> Bytes {
         match text.len() {
             0..SMALL_ANSWER => text.into(),
@@ -137,7 +139,7 @@ impl Budget {
         }
     }
 
-    /// One piece of a longer answer, which `held` counts as far as it reaches.
+    /// Counts one piece of a longer answer as far as `held` does not cover it.
     pub(super) fn hold_piece(&self, payer: Payer, text: String, held: &Arc<Reservation>) -> Bytes {
         if text.len() < SMALL_ANSWER && held.bytes() == 0 {
             return text.into();

@@ -1,4 +1,4 @@
-//! What a user was told of what others did.
+//! The acts on notifications: what a user was told of what others did.
 
 use super::state::Service;
 use crate::{

@@ -15,19 +15,20 @@ use crate::domain::{
     share::MAX_PASSWORD,
 };
 
-/// Hashes checked at once.
+/// The hashes that are checked at once.
 const AT_ONCE: usize = 2;
-/// Right passwords that need not be hashed again; over that any is forgotten.
+/// The right passwords that are remembered and need not be hashed again. Beyond that number any one is forgotten.
 const REMEMBERED: usize = 1_024;
 
 /// Computes and checks hashes.
 #[derive(Debug)]
 pub struct Passwords {
-    /// Of checks. A hash's own, not its caller's: who goes away leaves it running.
+    /// The turns of checks. A turn belongs to the check and not to its caller: the check runs on when the caller goes
+    /// away.
     turns: Arc<Semaphore>,
-    /// Of new passwords, so that no user who makes many holds up guests.
+    /// The turn of new passwords, so that no user who makes many holds up guests.
     making: Arc<Semaphore>,
-    /// Digests of hashes and the passwords they are of.
+    /// The digests of hashes together with their passwords.
     right: Mutex<HashSet<[u8; 32]>>,
 }
 
@@ -39,7 +40,7 @@ impl Default for Passwords {
 }
 
 impl Passwords {
-    /// What to keep of a password.
+    /// Computes the hash of a password, which is what is kept of it.
     ///
     /// # Errors
     /// `internal`.
@@ -52,7 +53,7 @@ impl Passwords {
         spawn_blocking(hash).await.map_err(Error::internal)?.map_err(|e| Error::internal(e.to_string()))
     }
 
-    /// Is it the password that this was made of? `may_try` is asked before that is computed.
+    /// Checks a password against a hash. `may_try` is asked before anything is computed.
     ///
     /// # Errors
     /// `invalid_share_password`, `internal`; those of `may_try`.

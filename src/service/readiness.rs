@@ -1,4 +1,4 @@
-//! What the database can be used for, asked at most a few times a second.
+//! Readiness: the database is asked at most a few times a second what it can be used for.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use tokio::sync::Mutex;
 
 use crate::storage::{Readiness, Store};
 
-/// How long an answer of the database is believed.
+/// The time for which an answer of the database is believed.
 const MAX_AGE: Duration = Duration::from_millis(200);
 
 /// The last answer, and when it came. Locked while the database is asked, so that it is asked once however many want

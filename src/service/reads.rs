@@ -1,4 +1,4 @@
-//! How many reads may be with the database at once: of one caller, and of pieces of long answers.
+//! Turns of reads: how many may be with the database at once, of one caller and of pieces of long answers.
 //!
 //! The connections for reading are few and are given in the order of asking, so a caller who asks for a lot at once
 //! would put everybody else at the end of a long line. Here each caller has most of the connections at most, and waits
@@ -24,7 +24,7 @@ const MAX_LISTS_OF_CALLER: usize = 2;
 /// Pieces of long answers that are read and written as text at once. A row of a megabyte takes some four times as much
 /// memory meanwhile.
 const MAX_PIECES: usize = 2;
-/// How long a read may wait for its turn.
+/// The longest time for which a read waits for its turn.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// The turns of reads.

@@ -1,4 +1,4 @@
-//! What a door has refused, by code: one counter each, made at the start.
+//! Counters of refusals at one door, one for each code.
 
 use crate::{
     domain::error::Code,
@@ -10,12 +10,12 @@ use crate::{
 pub struct Refusals(Vec<Counter>);
 
 impl Refusals {
-    /// None yet.
+    /// Creates the counters.
     pub fn at(door: &'static str, metrics: &Metrics) -> Self {
         Self(Code::ALL.iter().map(|code| metrics.refused(door, code.as_str())).collect())
     }
 
-    /// One more.
+    /// Counts a refusal.
     pub fn count(&self, code: Code) {
         self.0[code as usize].inc();
     }

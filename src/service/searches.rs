@@ -1,6 +1,6 @@
-//! Whose turn it is to search: lists by `bbox` or `near`, and pages far from the beginning.
+//! Turns of searches: lists by `bbox` or `near`, and pages far from the beginning.
 //!
-//! Such a list reads and computes in proportion to what it finds or passes over. A few run at once, each caller has
+//! A search reads and computes in proportion to what it finds or passes over. A few run at once, each caller has
 //! at most half of the places, and who waits does so first in a line of their own: however many lists one caller asks
 //! for, another's next one is behind no more than those that run. What is no list never waits here: that has
 //! other connections to the database.
@@ -33,9 +33,10 @@ use crate::{
 const SEARCHES_AT_ONCE: usize = 2;
 /// Searches of all callers that wait or run at once, beyond which nobody gets a second one. Full: 503.
 const MAX_SEARCHES: usize = 64;
-/// Callers who have one that waits or runs. A caller who has none gets one up to here, however many others have.
+/// The callers who have a search that waits or runs. A caller who has none gets one up to here, however many others
+/// have.
 const MAX_CALLERS: usize = 1_024;
-/// How long one may wait for its turn.
+/// The longest time for which a search waits for its turn.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Searches that wait or run.
@@ -44,15 +45,15 @@ pub struct Searches(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Those that run.
+    /// The turns to run.
     turns: Arc<Semaphore>,
-    /// How many of one caller may run.
+    /// The searches of one caller that may run.
     turns_of_one: usize,
-    /// Those that wait or run.
+    /// The searches that wait or run.
     all: AtomicUsize,
-    /// Those of each caller who has any: written when one comes or goes, and bounded by [`MAX_CALLERS`].
+    /// The searches of each caller who has any: written when one comes or goes, and bounded by [`MAX_CALLERS`].
     by: Mutex<HashMap<Payer, Theirs>>,
-    /// How many of one caller may wait or run; `None`: no limit, and nobody is too long in line.
+    /// The searches of one caller that may wait or run; `None`: there is no limit, and no search waits too long.
     most: Option<usize>,
     limited: Counter,
 }
@@ -76,7 +77,7 @@ pub struct Turn {
 }
 
 impl Searches {
-    /// None yet.
+    /// Creates the turns; none is taken.
     pub fn start(quotas: Option<&Quotas>, metrics: &Metrics) -> Self {
         let inner = Arc::new(Inner {
             turns: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),

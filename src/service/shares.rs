@@ -1,4 +1,4 @@
-//! Share links: whoever has one may see a location until it ends, without an account.
+//! The acts on share links, with which anybody may see a location until they expire, without an account.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
@@ -14,11 +14,11 @@ use crate::{
     storage,
 };
 
-/// Random bytes of a link's secret: 192 bits.
+/// The random bytes of a link's secret: 192 bits.
 const SECRET_BYTES: usize = 24;
 
 impl Service {
-    /// Makes a share link; returns its id and its secret, which is kept nowhere.
+    /// Creates a share link; returns its id and its secret, which is kept nowhere.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `too_many_shares`, `rate_limited`, `storage_unavailable`, `internal`.
@@ -55,7 +55,7 @@ impl Service {
         Ok((share, secret))
     }
 
-    /// The share links of a location that have not ended.
+    /// Reads the share links of a location that have not ended.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
@@ -74,7 +74,7 @@ impl Service {
         Ok(shares)
     }
 
-    /// Ends a share link; once this returns, whoever came by it is out of the room.
+    /// Ends a share link. Once this returns, its holders are out of the room.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
@@ -87,7 +87,8 @@ impl Service {
     }
 }
 
-/// What is kept of a link's secret. It is random and long: guessing it from the hash is as hopeless as guessing it.
+/// Computes the hash of a link's secret, which is all that is kept of it. The secret is random and long, so the hash is
+/// no help in guessing it.
 pub fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret).into()
 }

@@ -1,4 +1,4 @@
-//! How much of one kind of work each caller may have under way at once; the rest of theirs waits.
+//! Turns of callers: each caller may have so much of one kind of work under way at once, and the rest waits.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ pub struct CallerTurns {
 }
 
 impl CallerTurns {
-    /// So many turns of each caller at once.
+    /// Gives each caller so many turns at once.
     pub fn new(of_a_caller: usize) -> Self {
         Self { of_a_caller, turns: PerCaller::default() }
     }
@@ -38,17 +38,17 @@ impl CallerTurns {
         turns.acquire_owned().await.map_err(Error::internal)
     }
 
-    /// Has nobody a turn, and does nobody wait for one?
+    /// Whether nobody has a turn or waits for one.
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
         self.turns.0.lock().by.values().all(|turns| turns.strong_count() == 0)
     }
 }
 
-/// Something that each caller has one of, as long as somebody holds it.
+/// A value for each caller, kept as long as somebody holds it.
 #[derive(Debug)]
 pub struct PerCaller<T>(
-    /// Written when somebody asks for theirs; held for one look-up.
+    /// The values, written when one is asked for and locked for one look-up.
     Mutex<Kept<T>>,
 );
 
@@ -65,7 +65,7 @@ impl<T> Default for PerCaller<T> {
 }
 
 impl<T> PerCaller<T> {
-    /// A caller's, made if there is none.
+    /// The value of a caller, made if there is none.
     pub fn of(&self, payer: Payer, make: impl FnOnce() -> T) -> Arc<T> {
         let Kept { by, next_sweep } = &mut *self.0.lock();
         if let Some(kept) = by.get(&payer).and_then(Weak::upgrade) {

@@ -1,4 +1,5 @@
-//! Who may do what: one pure decision, asked by both doors.
+//! Rights: callers, their roles at a location, and the actions that each role allows. One pure decision that both
+//! doors, the writer and the rooms ask for. Where roles are stored is `storage`'s business.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -9,19 +10,19 @@ use super::{
     time::Timestamp,
 };
 
-/// Who is calling.
+/// The caller of a request or an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Caller {
-    /// Open mode: everybody may do everything, and the id is only a label.
+    /// A caller in open mode, who may do everything; the id is only a label.
     Anyone(UserId),
-    /// Whom a token names.
+    /// The user of a token.
     User {
         /// The token's `sub`.
         id: UserId,
         /// The token's `role` is `admin`.
         is_admin: bool,
     },
-    /// Whoever has a share link.
+    /// The holder of a share link.
     Guest(Guest),
 }
 
@@ -34,29 +35,29 @@ pub enum Payer {
     Address(IpAddr),
 }
 
-/// What a share link gives.
+/// The right that a share link gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guest {
-    /// Of the share.
+    /// The share link's id.
     pub share: ShareId,
     /// The one location it is of.
     pub location: LocationId,
     /// The location's version when the link was made: none before it may be seen.
     pub from: u64,
-    /// When it ends.
+    /// The time at which the right ends.
     pub expires_at: Timestamp,
 }
 
-/// What somebody is to a location, each having the rights of those before it.
+/// A caller's role at a location. Each role has the rights of those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Has a share link.
+    /// The holder of a share link.
     Guest,
-    /// A member who may look.
+    /// A member who may see it.
     Viewer,
     /// A member who may move it.
     Editor,
-    /// Made it, or is an admin.
+    /// The user who created it, or an admin.
     Owner,
 }
 
@@ -71,12 +72,12 @@ impl Role {
         }
     }
 
-    /// What a member may be made.
+    /// Parses a role that a member may be given.
     pub fn of_member(name: &str) -> Option<Self> {
         [Self::Viewer, Self::Editor].into_iter().find(|role| role.as_str() == name)
     }
 
-    /// Reads `{role}`, what a member is to be.
+    /// Reads the body `{role}`, the role that a member is given.
     ///
     /// # Errors
     /// `invalid_json`, `invalid_body`, `duplicate_member`, `invalid_member`.
@@ -88,7 +89,7 @@ impl Role {
     }
 }
 
-/// What somebody wants to do with a location.
+/// An action on a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// See it and its history, and join its room.
@@ -102,7 +103,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The least role that may.
+    /// The lowest role that allows it.
     const fn needs(self) -> Role {
         match self {
             Self::See => Role::Guest,
@@ -113,7 +114,7 @@ impl Action {
     }
 }
 
-/// May somebody do this to a location? Who may not even see it learns nothing of it.
+/// Decides whether a role allows an action. A caller who may not even see the location is not told that it exists.
 ///
 /// # Errors
 /// `not_found`, `forbidden`.
@@ -127,7 +128,7 @@ pub fn may(role: Option<Role>, action: Action, id: LocationId) -> Result<()> {
     }
 }
 
-/// Whoever reaches a server in open mode and does not say who it is.
+/// A caller in open mode who gives no user id.
 impl Default for Caller {
     fn default() -> Self {
         Self::Anyone(UserId::DEFAULT)
@@ -135,7 +136,7 @@ impl Default for Caller {
 }
 
 impl Caller {
-    /// Who is written down as having done it. Guests do nothing that is.
+    /// The user who is recorded as the author of a change. Guests change nothing.
     pub fn user(&self) -> UserId {
         match self {
             Self::Anyone(id) | Self::User { id, .. } => *id,
@@ -143,7 +144,7 @@ impl Caller {
         }
     }
 
-    /// Who sends a body: in open mode, whoever its `userId` says.
+    /// The caller who sends a body. In open mode its `userId` says which user that is.
     ///
     /// # Errors
     /// `invalid_user_id`; those of JSON.
@@ -151,7 +152,7 @@ impl Caller {
         Self::or_labelled(known, || UserId::from_json(json::object(body)?.get("userId")))
     }
 
-    /// Who is known to be calling; in open mode, whoever the label says.
+    /// The authenticated caller; in open mode the user of the label.
     ///
     /// # Errors
     /// Those of the label.
@@ -162,7 +163,7 @@ impl Caller {
         }
     }
 
-    /// The same, in open mode under this label.
+    /// The same caller; in open mode with this label.
     pub fn labelled(self, label: UserId) -> Self {
         match self {
             Self::Anyone(_) => Self::Anyone(label),
@@ -170,7 +171,7 @@ impl Caller {
         }
     }
 
-    /// Whose a location is that this caller makes. A share link is of one that is there.
+    /// The owner of a location that this caller creates. A share link is for one location and creates none.
     ///
     /// # Errors
     /// `forbidden`.
@@ -184,12 +185,12 @@ impl Caller {
         }
     }
 
-    /// Whether this is an admin's token, as the backend of an app has.
+    /// Whether the caller has an admin's token, as the backend of an app does.
     pub fn is_admin(&self) -> bool {
         matches!(self, Self::User { is_admin: true, .. })
     }
 
-    /// Whom a token names: who can be a member.
+    /// The user of the caller's token, who can be a member of locations.
     pub fn account(&self) -> Option<UserId> {
         match self {
             Self::User { id, .. } => Some(*id),
@@ -197,7 +198,7 @@ impl Caller {
         }
     }
 
-    /// What the caller is to a location without being a member of it.
+    /// The caller's role at a location, memberships aside.
     pub fn role(&self, id: LocationId, owner: UserId, now: Timestamp) -> Option<Role> {
         match self {
             Self::Anyone(_) | Self::User { is_admin: true, .. } => Some(Role::Owner),
@@ -211,27 +212,27 @@ impl Caller {
 /// A change of rights, committed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RightsChange {
-    /// What a member now is; `None`: none any more.
+    /// The new role of a member; `None`: the membership has ended.
     Member(UserId, Option<Role>),
-    /// When a share ends; `None`: it has been revoked.
+    /// The time at which a new share link ends; `None`: the link was revoked.
     Share(ShareId, Option<Timestamp>),
 }
 
-/// Everybody who has to do with one location.
+/// The owner, members and share links of one location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Access {
-    /// Who made it.
+    /// The owner.
     pub owner: UserId,
     /// Viewers and editors.
     pub members: HashMap<UserId, Role>,
-    /// Links that have not been revoked, and when they end.
+    /// The share links that have not been revoked, and when they end.
     pub shares: HashMap<ShareId, Timestamp>,
-    /// Counts the changes of members and shares.
+    /// The number of changes of members and shares so far.
     pub grants: u64,
 }
 
 impl Access {
-    /// Takes over a change.
+    /// Applies a change.
     pub fn apply(&mut self, change: RightsChange) {
         match change {
             RightsChange::Member(user, Some(role)) => drop(self.members.insert(user, role)),
@@ -241,7 +242,7 @@ impl Access {
         }
     }
 
-    /// What the caller is to the location.
+    /// The caller's role at the location.
     pub fn role(&self, caller: &Caller, id: LocationId, now: Timestamp) -> Option<Role> {
         match caller {
             Caller::Guest(guest) if !self.shares.contains_key(&guest.share) => None,

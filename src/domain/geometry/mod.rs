@@ -1,6 +1,6 @@
 //! A geometry that RFC 7946 and this server accept: all seven types, positions bit for bit as sent.
 //!
-//! Checked here, all of it, because the database checks none of it. What a geometry *is* next to
+//! All of it is checked here, because the database checks none of it. What a geometry *is* next to
 //! (a box, a point) is in `area.rs` and `distance.rs`; bytes for the database are `storage`'s.
 
 use geojson::{GeometryValue, Position};

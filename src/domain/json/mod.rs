@@ -1,7 +1,7 @@
 //! Bytes to a JSON object, once, noticing what `serde_json::Value` alone would swallow: a member that
 //! is there twice. Which of the two geometries did the phone mean? Better to ask than to guess.
 //!
-//! It also accepts what senders write in different ways: a byte order mark, and integers such as `7.0`.
+//! The parser also accepts what senders write in different ways: a byte order mark, and integers such as `7.0`.
 
 use std::fmt;
 
@@ -74,7 +74,7 @@ impl<'de> Deserialize<'de> for Plain {
     }
 }
 
-/// Where in a body something stands; made into a JSON Pointer only when something is wrong there.
+/// The place of a value in a body. It becomes a JSON Pointer only when the value is at fault.
 #[derive(Debug)]
 pub enum Path<'a> {
     /// The body itself.

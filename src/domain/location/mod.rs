@@ -24,26 +24,26 @@ const NOT_IN_A_FEATURE: [&str; 3] = ["coordinates", "geometries", "features"];
 /// A location as it stands after some commit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Location {
-    /// Also the name of its room.
+    /// The id, which is also the name of its room.
     pub id: LocationId,
-    /// Who made it.
+    /// The user who created it.
     pub owner: UserId,
     /// 1 at creation, one more at every committed PUT.
     pub version: u64,
-    /// Where it is.
+    /// The geometry.
     pub geometry: Geometry,
     /// The caller's own.
     pub properties: Properties,
-    /// Who committed this version.
+    /// The user who committed this version.
     pub updated_by: UserId,
-    /// When it was made.
+    /// The time of its creation.
     pub created_at: Timestamp,
-    /// When this version was committed.
+    /// The time at which this version was committed.
     pub updated_at: Timestamp,
 }
 
 impl Location {
-    /// What an update makes of it: the next version.
+    /// Applies an update: the result is the next version.
     ///
     /// # Errors
     /// `properties_too_large`; `internal`, as [`Properties::to_members`].
@@ -145,13 +145,13 @@ impl Deref for Committed {
 /// A body of `POST /location`.
 #[derive(Debug)]
 pub struct NewLocation {
-    /// Who makes it.
+    /// The user who creates it.
     pub owner: UserId,
     /// The caller whose budgets it draws on; `None`: nobody's.
     pub payer: Option<Payer>,
     /// Whether it is made with an admin's token.
     pub is_by_admin: bool,
-    /// Where it is.
+    /// The geometry.
     pub geometry: Geometry,
     /// The caller's own.
     pub properties: Properties,
@@ -177,7 +177,7 @@ impl NewLocation {
         Ok(Self { owner, payer: None, is_by_admin, geometry, properties, size: body.len() })
     }
 
-    /// As it stands once it is made.
+    /// The location once it is created.
     pub fn to_location(&self, id: LocationId, now: Timestamp) -> Location {
         Location {
             id,
@@ -195,15 +195,15 @@ impl NewLocation {
 /// A body of `PUT /location`: at least one of geometry and properties.
 #[derive(Debug)]
 pub struct Update {
-    /// Which location.
+    /// The location.
     pub id: LocationId,
-    /// Who moves it.
+    /// The caller.
     pub by: Caller,
     /// The caller whose budgets it draws on; `None`: nobody's.
     pub payer: Option<Payer>,
-    /// Where it is now; `None` leaves it where it was.
+    /// The new geometry; `None` leaves the location where it was.
     pub geometry: Option<Geometry>,
-    /// What to merge into its properties (RFC 7396).
+    /// A patch to merge into its properties (RFC 7396).
     pub patch: Option<Map<String, Value>>,
     /// Bytes of the body.
     pub size: usize,

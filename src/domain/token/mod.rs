@@ -20,7 +20,7 @@ use super::{
     time::Timestamp,
 };
 
-/// How far the clocks of who signs and who checks may differ.
+/// The largest difference between the clocks of the signer and of this server.
 pub const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The longest token that is looked at.
@@ -33,16 +33,16 @@ const RSA_BITS: RangeInclusive<usize> = 2048..=4096;
 /// 9999-12-31T23:59:59.999Z, the last moment that can be shown; a token without an end ends there.
 const LAST_MS: i64 = 253_402_300_799_999;
 
-/// What a token says.
+/// The claims of a valid token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
-    /// Who: its `sub`.
+    /// The user, from `sub`.
     pub user: UserId,
-    /// What they are called.
+    /// The user's name.
     pub name: Option<String>,
-    /// Its `role` is `admin`.
+    /// Whether `role` is `admin`.
     pub is_admin: bool,
-    /// Its `exp`; it is taken for [`LEEWAY`] longer.
+    /// The time at which it expires, from `exp`. It is accepted for [`LEEWAY`] longer.
     pub expires_at: Timestamp,
 }
 
@@ -112,7 +112,7 @@ impl Key {
 }
 
 impl Keys {
-    /// Is there none?
+    /// Whether there is no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -162,7 +162,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Whose token is this? Only what a key of this server signed, and only while it is valid.
+    /// Verifies a token: a key of this server must have signed it, and it must be valid at this time.
     ///
     /// # Errors
     /// `invalid_token`, `token_expired`; neither repeats the token.
@@ -247,7 +247,7 @@ fn invalid(detail: impl Into<Cow<'static, str>>) -> Error {
     Error::new(Code::InvalidToken, detail)
 }
 
-/// One part of a token. A member that is there twice would mean different things to different readers.
+/// Parses one part of a token. A member that is there twice would mean different things to different readers.
 fn object(part: &str) -> Option<Map<String, Value>> {
     json::object(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }

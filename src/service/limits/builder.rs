@@ -13,7 +13,7 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 /// An address stands for so many users where a limit has no setting for addresses.
 const USERS_OF_AN_ADDRESS: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
 
-/// What limits are built from.
+/// The settings and metrics that limits are built from.
 pub struct Builder<'a> {
     /// The settings; `None`: without limits.
     pub quotas: Option<&'a Quotas>,

@@ -1,4 +1,4 @@
-//! How much one caller may ask for, over all of their sockets and requests, and priced by what it costs others.
+//! Limits on what one caller may ask for over all sockets and requests, priced by what it costs others.
 //!
 //! A caller is the user of a valid token, or else the address ([`Payer`]). Some budgets are spent before something is
 //! done. Others are charged once its cost is known, and whoever is in debt is refused the next time. The arithmetic is
@@ -86,10 +86,10 @@ pub struct Limits {
     deliveries: CallerLimit,
     /// Rows that the database reads.
     rows: CallerLimit,
-    /// Changed locations that one caller sends whole to one person.
+    /// The changed locations that one caller sends whole to one person.
     pair_updates: CallerLimit<(Payer, UserId)>,
     permits: Arc<Permits>,
-    /// How long a request's body may take.
+    /// The time that a request's body may take.
     pub body_timeout: Duration,
     /// Counts bodies and messages that are too large.
     pub too_large: Counter,
@@ -105,7 +105,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct SocketEvents {
     rate: Rate,
-    /// Written at every event of the socket.
+    /// The budget, which every event of the socket draws on.
     budget: Mutex<Budget>,
     refusals: Counter,
 }

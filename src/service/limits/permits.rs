@@ -23,8 +23,8 @@ pub struct Permits {
     socket_rooms: Maximum,
     user_rooms: Maximum,
     address_rooms: Maximum,
-    /// Written when sockets come and go, and when they enter and leave rooms. A caller who has neither sockets nor
-    /// rooms has no entry, so the number of sockets bounds it.
+    /// The places taken. Written when sockets come and go, and when they enter and leave rooms. A caller who has
+    /// neither sockets nor rooms has no entry, so the number of sockets bounds it.
     taken: Mutex<Taken>,
 }
 
@@ -41,7 +41,7 @@ struct Share {
     rooms: u32,
 }
 
-/// How much there may be of something at once.
+/// The most there may be of something at once.
 #[derive(Debug)]
 struct Maximum {
     /// `None`: any number.

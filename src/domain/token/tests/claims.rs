@@ -1,4 +1,4 @@
-//! What a signed token may claim, and when it is valid.
+//! Tests of the claims of signed tokens, and of the time in which they are valid.
 
 use super::*;
 
