@@ -20,8 +20,8 @@ test:
 # that say nothing about storage:
 # - strangers of every hostile kind beside an honest fleet, for ten minutes on a release build (tests/api/hostile.rs);
 # - crashes, restarts and stampedes with 20 kills for each database instead of 5 (tests/api/crash.rs);
-# - outages ten times as often, with 10,000 slow connections (tests/api/outages.rs);
-# - stalled readers, 1,000 in a crowd instead of 200 (tests/api/stalls.rs);
+# - outages ten times as often, with 10,000 slow connections (tests/api/outages/);
+# - stalled readers, 1,000 in a crowd instead of 200 (tests/api/stalls/);
 # - crowds that come and go, ten times as large (tests/api/crowd.rs).
 soak:
 	tests/services/install
