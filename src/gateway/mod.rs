@@ -100,7 +100,8 @@ impl Gateway {
         let directory = Arc::<Directory>::default();
         let rooms = Rooms::start(service.clone(), directory.clone());
         let blocked = Arc::<Blocked>::default();
-        let connections = Arc::new(Connections::new(SocketMetrics::new(&service.metrics)));
+        let (connections, session_ends) = Connections::new(SocketMetrics::new(&service.metrics));
+        let connections = Arc::new(connections);
         service.set_live_rooms(LiveGateway {
             service: Arc::downgrade(&service),
             rooms: Arc::downgrade(&rooms),
@@ -123,12 +124,13 @@ impl Gateway {
             rooms,
             directory,
             blocked,
-            opened: connections.opened(),
+            opened: connections.common.opened.clone(),
             task: task.clone(),
             reads: service.tasks.task("room_reads"),
         };
         let event_loop = task.spawn_once(event_loop.run(events, stopped));
-        let transport = Transport::new(socketio, connections.clone(), heartbeat.timeout, limits, &service);
+        let transport =
+            Transport::new(socketio, connections.clone(), session_ends, heartbeat.timeout, limits, &service);
         let serve = move |request| transport.clone().serve(request);
         let served = origins.cors().layer(check_requests(serve, &service, origins, proxies));
         (Self { io, connections, chores, stop_events: Some(stop_events), event_loop }, served)

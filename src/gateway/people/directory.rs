@@ -185,7 +185,7 @@ impl Directory {
             let owed = owed.map(|admin| (admin.list_version, admin.recipient.handle.clone()));
             (state.list_version, owed.collect::<Vec<_>>())
         };
-        owed.retain(|(_, handle)| handle.outbox.has_room());
+        owed.retain(|(_, handle)| handle.outbox.connection().has_room());
         if owed.is_empty() {
             return false;
         }

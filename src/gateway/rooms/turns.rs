@@ -43,7 +43,7 @@ impl Sink for Member {
     }
 
     fn has_room(&self) -> bool {
-        self.subscriber.handle.outbox.has_room()
+        self.connection.has_room()
     }
 }
 

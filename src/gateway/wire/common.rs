@@ -2,7 +2,7 @@
 //!
 //! Each connection holds it by an `Arc`; the registry in `connections.rs` makes it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
 
@@ -27,30 +27,22 @@ pub struct Common {
     pub waiting: ByteBudget<Payer>,
     /// The rounds in which the WebSockets of each caller read.
     pub read_turns: PerCaller<ReadTurns>,
-    /// Polling sessions to end, each once. It is closed when the server ends, and all sessions with it.
-    session_ends: OnceLock<mpsc::UnboundedSender<PollingSession>>,
+    /// Polling sessions to end, each once. Nothing receives them when the server ends, and all sessions with it.
+    pub session_ends: mpsc::UnboundedSender<PollingSession>,
 }
 
 impl Default for Common {
     fn default() -> Self {
-        Self::new(SocketMetrics::default())
+        Self::new(SocketMetrics::default()).0
     }
 }
 
 impl Common {
-    pub fn new(metrics: SocketMetrics) -> Self {
+    /// Creates the shared state, and the receiver of the sessions to end.
+    pub fn new(metrics: SocketMetrics) -> (Self, mpsc::UnboundedReceiver<PollingSession>) {
+        let (session_ends, ended) = mpsc::unbounded_channel();
         let waiting = fair(WAITING_BYTES, WAITING_SHARE);
         let read_turns = PerCaller::default();
-        Self { opened: Arc::default(), metrics, waiting, read_turns, session_ends: OnceLock::new() }
-    }
-
-    /// Sets the queue of sessions to end, once.
-    pub fn set_session_ends(&self, queue: mpsc::UnboundedSender<PollingSession>) {
-        let _ = self.session_ends.set(queue);
-    }
-
-    /// Queues a polling session to be ended.
-    pub fn end_session(&self, session: PollingSession) {
-        let _ = self.session_ends.get().map(|queue| queue.send(session));
+        (Self { opened: Arc::default(), metrics, waiting, read_turns, session_ends }, ended)
     }
 }

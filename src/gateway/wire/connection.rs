@@ -348,7 +348,7 @@ impl Connection {
             if !state.outbound.is_websocket()
                 && let Some(polling) = &state.polling
             {
-                self.common.end_session(polling.session);
+                let _ = self.common.session_ends.send(polling.session);
                 polling.abort_last_answer();
             }
         }

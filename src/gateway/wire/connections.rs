@@ -10,13 +10,9 @@ use std::{
 
 use parking_lot::Mutex;
 use socketioxide::socket::Sid;
-use tokio::{
-    sync::{Notify, mpsc},
-    time::sleep,
-};
+use tokio::{sync::mpsc, time::sleep};
 
 use super::{common::Common, connection::Connection, metrics::SocketMetrics, polling::PollingSession};
-use crate::{domain::access::Payer, net::byte_budget::ByteBudget};
 
 /// Time for a client to read the last packet before its connection is aborted.
 const CLOSE_DELAY: Duration = Duration::from_secs(1);
@@ -26,15 +22,16 @@ const POLLED_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 /// All connections of this process.
 #[derive(Debug)]
 pub struct Connections {
-    common: Arc<Common>,
+    pub common: Arc<Common>,
     /// A session that begins writes it; a request that names a session reads it.
     by_session: Mutex<HashMap<Sid, Weak<Connection>>>,
 }
 
 impl Connections {
-    /// Creates an empty registry.
-    pub fn new(metrics: SocketMetrics) -> Self {
-        Self { common: Arc::new(Common::new(metrics)), by_session: Mutex::default() }
+    /// Creates an empty registry, and the receiver of the polling sessions that must be ended.
+    pub fn new(metrics: SocketMetrics) -> (Self, mpsc::UnboundedReceiver<PollingSession>) {
+        let (common, session_ends) = Common::new(metrics);
+        (Self { common: Arc::new(common), by_session: Mutex::default() }, session_ends)
     }
 
     /// Creates a connection whose session is not known yet.
@@ -55,21 +52,6 @@ impl Connections {
     /// Returns the connection of a session.
     pub fn find(&self, session: &str) -> Option<Arc<Connection>> {
         self.by_session.lock().get(&session.parse().ok()?)?.upgrade()
-    }
-
-    /// Returns what is notified when a connection may be sent more again.
-    pub fn opened(&self) -> Arc<Notify> {
-        self.common.opened.clone()
-    }
-
-    /// Returns the budget of bytes that wait for sockets.
-    pub fn waiting(&self) -> ByteBudget<Payer> {
-        self.common.waiting.clone()
-    }
-
-    /// Sets the queue that takes polling sessions to end, once.
-    pub fn set_session_ends(&self, queue: mpsc::UnboundedSender<PollingSession>) {
-        self.common.set_session_ends(queue);
     }
 
     /// Aborts a connection after a delay, in which its client may read the last packet.

@@ -10,11 +10,9 @@ pub const PING: u8 = 9;
 pub const PONG: u8 = 0xA;
 /// Length of the payload of our pings.
 pub const NONCE_BYTES: usize = 8;
-/// A ping frame with a payload that its pong has to repeat (RFC 6455 §5.5.3).
-pub type Ping = [u8; 2 + NONCE_BYTES];
 
-/// Makes a ping frame, unmasked as a server's frames are.
-pub fn ping(nonce: [u8; NONCE_BYTES]) -> Ping {
+/// Makes a ping frame, whose pong has to repeat the payload (RFC 6455 §5.5.3). It is unmasked, as a server's frames are.
+pub fn ping(nonce: [u8; NONCE_BYTES]) -> [u8; 2 + NONCE_BYTES] {
     let mut frame = [0; 2 + NONCE_BYTES];
     frame[..2].copy_from_slice(&[0x80 | PING, NONCE_BYTES as u8]);
     frame[2..].copy_from_slice(&nonce);

@@ -14,7 +14,7 @@ use hyper::{
     upgrade,
 };
 use socketioxide::socket::Sid;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tower::{Service as TowerService, ServiceExt};
 use tracing::debug;
 
@@ -72,6 +72,7 @@ where
     pub fn new(
         library: L,
         connections: Arc<Connections>,
+        session_ends: UnboundedReceiver<PollingSession>,
         write_timeout: Duration,
         limits: &config::Limits,
         service: &Arc<Service>,
@@ -79,11 +80,9 @@ where
         let Service { metrics, tasks, .. } = &**service;
         let bodies = Bodies::new(limits, service);
         let unidentified = UnidentifiedSessions::new(limits, metrics);
-        let (queue, session_ends) = mpsc::unbounded_channel();
-        connections.set_session_ends(queue);
         let state = (library.clone(), session_ends);
         tasks.task("session_ends").spawn(state, |(library, ends)| end_sessions(library, ends).boxed());
-        let waiting = connections.waiting();
+        let waiting = connections.common.waiting.clone();
         let help = "Bytes that wait for sockets in the process, and of incomplete messages from sockets";
         metrics.watch_bytes("sockets_waiting", help, move || waiting.used());
         Self { library, connections, write_timeout, bodies, unidentified }
@@ -282,7 +281,7 @@ where
 }
 
 /// Ends polling sessions, by the request with which a client would.
-async fn end_sessions<L, B>(library: &mut L, sessions: &mut mpsc::UnboundedReceiver<PollingSession>)
+async fn end_sessions<L, B>(library: &mut L, sessions: &mut UnboundedReceiver<PollingSession>)
 where
     L: TowerService<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible, Future: Send> + Clone,
 {

@@ -275,11 +275,6 @@ impl Outbox {
         &self.connection
     }
 
-    /// Returns whether the client has read enough to be sent what it has missed.
-    pub fn has_room(&self) -> bool {
-        self.connection.has_room()
-    }
-
     /// Ends the connection of a client that does not read; the client connects again.
     pub fn abort(&self, reason: EndReason) {
         self.connection.abort_unread(reason);

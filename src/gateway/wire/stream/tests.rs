@@ -85,7 +85,7 @@ async fn what_did_not_fit_follows_as_soon_as_it_does() {
 #[tokio::test]
 async fn sockets_of_one_caller_take_turns() {
     const SOCKETS: usize = 200;
-    let connections = Connections::new(SocketMetrics::default());
+    let (connections, _) = Connections::new(SocketMetrics::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let speaking = async |user| {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

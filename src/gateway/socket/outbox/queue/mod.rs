@@ -28,7 +28,7 @@ const MAX_LIST_BYTES: usize = 256 * 1024;
 /// The events and acks that wait for one socket.
 #[derive(Default)]
 pub struct Queue {
-    /// In the order in which they are to be sent, by numbers that only grow.
+    /// Events and acks in the order in which they are to be sent, by numbers that only grow.
     waiting: BTreeMap<u64, Queued>,
     last_number: u64,
     /// The number of the list event that waits about each location.

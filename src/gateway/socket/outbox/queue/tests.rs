@@ -1,4 +1,4 @@
-//! Which events wait, and which give way.
+//! Tests of the queue: the events that wait, and those that give way.
 
 use serde_json::json;
 
