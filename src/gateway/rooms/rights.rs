@@ -87,3 +87,65 @@ impl Rights {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::domain::{error::Error, id::UserId};
+
+    fn user(id: u64) -> UserId {
+        UserId::new(id).unwrap()
+    }
+
+    fn role(rights: &Rights, id: u64) -> Option<Role> {
+        let caller = Caller::User { id: user(id), is_admin: false };
+        rights.role(&caller, LocationId::new(7).unwrap()).expect("read")
+    }
+
+    fn access(grants: u64) -> Access {
+        Access { owner: user(1), members: HashMap::new(), shares: HashMap::new(), grants }
+    }
+
+    #[test]
+    fn before_the_read_only_an_admins_role_is_known() {
+        let (rights, id) = (Rights::default(), LocationId::new(7).unwrap());
+        let caller = |is_admin| Caller::User { id: user(1), is_admin };
+        assert!(matches!(rights.role(&caller(true), id), Ok(Some(Role::Owner))));
+        assert!(rights.role(&caller(false), id).is_err());
+        assert!(!rights.are_older_than(1));
+    }
+
+    #[test]
+    fn a_change_during_the_read_is_not_lost() {
+        let mut rights = Rights::default();
+        rights.begin_read();
+        assert!(!rights.apply(RightsChange::Member(user(2), Some(Role::Viewer)), 1));
+        assert_eq!(rights.end_read(Ok(access(0))).unwrap(), 0);
+        assert_eq!(role(&rights, 2), Some(Role::Viewer));
+        assert!(rights.apply(RightsChange::Member(user(2), None), 2));
+        assert_eq!(role(&rights, 2), None);
+    }
+
+    #[test]
+    fn a_read_that_fails_changes_nothing() {
+        let mut rights = Rights::default();
+        rights.end_read(Ok(access(3))).unwrap();
+        rights.begin_read();
+        assert!(rights.end_read(Err(Error::database_away())).is_err());
+        assert_eq!(role(&rights, 1), Some(Role::Owner));
+    }
+
+    #[test]
+    fn a_change_that_was_missed_is_noticed() {
+        let mut rights = Rights::default();
+        rights.end_read(Ok(access(3))).unwrap();
+        rights.apply(RightsChange::Member(user(2), Some(Role::Viewer)), 4);
+        assert!(!rights.are_older_than(4));
+        rights.apply(RightsChange::Member(user(3), Some(Role::Viewer)), 6);
+        assert!(rights.are_older_than(6), "the fifth was missed");
+        rights.distrust();
+        assert!(rights.are_older_than(1));
+    }
+}
