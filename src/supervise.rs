@@ -16,7 +16,7 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::{Instant, sleep},
 };
@@ -142,6 +142,12 @@ impl Task {
             }
         })
     }
+}
+
+/// Shows in the metrics how much waits in a channel to a task.
+pub fn watch_channel<T: Send + 'static>(metrics: &Metrics, name: &'static str, sender: &mpsc::Sender<T>) {
+    let sender = sender.clone();
+    metrics.queue(name, sender.max_capacity(), move || sender.max_capacity() - sender.capacity());
 }
 
 /// The times of a task's panics within [`WINDOW`].

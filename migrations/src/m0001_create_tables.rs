@@ -36,8 +36,8 @@ struct NewTable {
     sqlite: &'static str,
 }
 
-const TABLES: [&NewTable; 8] =
-    [&LOCATION, &LOCATION_AREA, &HISTORY, &MEMBER, &SHARE, &ACCOUNT, &NOTICE, &NOTIFICATION];
+const TABLES: [&NewTable; 9] =
+    [&LOCATION, &LOCATION_AREA, &HISTORY, &MEMBER, &SHARE, &ACCOUNT, &NOTICE, &NOTIFICATION, &WRITER];
 
 /// The newest version of each location: one row, rewritten by every move.
 ///
@@ -226,4 +226,19 @@ const NOTIFICATION: NewTable = NewTable {
                id INTEGER NOT NULL,\
                read_at INTEGER NULL,\
                PRIMARY KEY (user_id, id)) WITHOUT ROWID",
+};
+
+/// One row for each lane of each process that writes: the number of the last transaction that it has committed, which
+/// each transaction sets. It says afterwards whether a COMMIT was carried out whose answer was lost. `committed_at` says
+/// which rows belong to processes that ended long ago.
+const WRITER: NewTable = NewTable {
+    name: "writer",
+    mysql: "CREATE TABLE IF NOT EXISTS writer (\
+              id BIGINT NOT NULL PRIMARY KEY,\
+              commits BIGINT NOT NULL,\
+              committed_at BIGINT NOT NULL)",
+    sqlite: "CREATE TABLE IF NOT EXISTS writer (\
+               id INTEGER PRIMARY KEY,\
+               commits INTEGER NOT NULL,\
+               committed_at INTEGER NOT NULL)",
 };

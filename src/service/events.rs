@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{domain::event::Event, metrics::Metrics, storage};
+use crate::{domain::event::Event, metrics::Metrics, supervise::watch_channel};
 
 /// Events on their way to the gateway. Full: the writer waits, and with it new commits.
 const MAX_EVENTS: usize = 1_024;
@@ -31,7 +31,7 @@ impl EventSender {
     /// Creates the channel; also returns its other end.
     pub fn new(metrics: &Metrics) -> (Self, mpsc::Receiver<Event>) {
         let (channel, events) = mpsc::channel(MAX_EVENTS);
-        storage::watch_channel(metrics, "forwarder", &channel);
+        watch_channel(metrics, "forwarder", &channel);
         (Self { channel, next_mark: AtomicU64::new(1), settled: watch::Sender::default() }, events)
     }
 

@@ -1,14 +1,10 @@
 //! The acts on members: users who may see a location besides its owner, or move it.
 
 use super::state::Service;
-use crate::{
-    domain::{
-        access::{Action, Caller, Payer, RightsChange, Role},
-        error::{Error, Result},
-        event::Event,
-        id::{LocationId, UserId},
-    },
-    storage::Granted,
+use crate::domain::{
+    access::{Action, Caller, Payer, Role},
+    error::Result,
+    id::{LocationId, UserId},
 };
 
 pub use crate::storage::Member;
@@ -48,12 +44,8 @@ impl Service {
     ) -> Result<Vec<Member>> {
         // Before anything is changed: the answer lists all members.
         self.limits.check_rows(payer)?;
-        let store = self.store.clone();
-        self.grant(id, async move {
-            let done = store.set_member(&by, Some(payer), id, user, role).await?;
-            Ok((done, RightsChange::Member(user, Some(role))))
-        })
-        .await?;
+        self.writer.set_member(by, Some(payer), id, (user, role)).await?;
+        self.wait_until_settled().await;
         let _turn = self.reads.list_turn(payer).await?;
         let members = self.store.members(id).await?;
         // A backend that adds many members did not ask for the list each time.
@@ -66,32 +58,8 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn remove_member(&self, by: Caller, payer: Payer, id: LocationId, user: UserId) -> Result<()> {
-        let store = self.store.clone();
-        self.grant(id, async move {
-            let done = store.remove_member(&by, Some(payer), id, user).await?;
-            Ok((done, RightsChange::Member(user, None)))
-        })
-        .await
-    }
-
-    /// Makes a change of rights and publishes it, even if the caller has gone away.
-    pub(super) async fn grant<T: Send + 'static>(
-        &self,
-        id: LocationId,
-        commit: impl Future<Output = Result<(Granted<T>, RightsChange)>> + Send + 'static,
-    ) -> Result<T> {
-        let (events, expiry) = (self.events.channel().clone(), self.expiry.clone());
-        let done = tokio::spawn(async move {
-            let (Granted { value, grants, news, order: _in_order }, change) = commit.await?;
-            for event in [Event::RightsChanged { id, change, grants }].into_iter().chain(news) {
-                expiry.happened(&event);
-                // Closed at the end, when all sockets are told to go.
-                let _ = events.send(event).await;
-            }
-            Ok(value)
-        });
-        let said = done.await.unwrap_or_else(|e| Err(Error::internal(e)))?;
+        self.writer.remove_member(by, Some(payer), id, user).await?;
         self.wait_until_settled().await;
-        Ok(said)
+        Ok(())
     }
 }

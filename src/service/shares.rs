@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::state::Service;
 use crate::{
     domain::{
-        access::{Action, Caller, Payer, RightsChange},
+        access::{Action, Caller, Payer},
         error::Result,
         id::{LocationId, ShareId},
         share::NewShare,
@@ -37,21 +37,13 @@ impl Service {
         };
         let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; SECRET_BYTES]>());
         let share = storage::NewShare {
-            location: id,
-            payer: Some(payer),
             label: new.label.clone(),
             expires_at: new.expires_at,
             password_hash,
             token_hash: hash(&secret),
         };
-        let (store, expires_at) = (self.store.clone(), new.expires_at);
-        let share = self
-            .grant(id, async move {
-                let made = store.create_share(&by, share).await?;
-                let change = RightsChange::Share(made.value, Some(expires_at));
-                Ok((made, change))
-            })
-            .await?;
+        let share = self.writer.create_share(by, Some(payer), id, share).await?;
+        self.wait_until_settled().await;
         Ok((share, secret))
     }
 
@@ -66,7 +58,7 @@ impl Service {
         let _turn = self.reads.list_turn(payer).await?;
         // Again: the lists that were before it in line are paid for now.
         self.limits.check_rows(payer)?;
-        if let Err(error) = self.write_behind.write(&self.store).await {
+        if let Err(error) = self.write_behind.write().await {
             tracing::debug!(%error, "uses of share links could not be written yet");
         }
         let shares = self.store.shares(id).await?;
@@ -79,11 +71,9 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn revoke_share(&self, by: Caller, id: LocationId, share: ShareId) -> Result<()> {
-        let store = self.store.clone();
-        self.grant(id, async move {
-            Ok((store.revoke_share(&by, id, share).await?, RightsChange::Share(share, None)))
-        })
-        .await
+        self.writer.revoke_share(by, id, share).await?;
+        self.wait_until_settled().await;
+        Ok(())
     }
 }
 

@@ -32,7 +32,6 @@ pub struct Service {
     pub(super) store: Store,
     pub(super) writer: Writer,
     pub(super) events: EventSender,
-    pub(super) expiry: Expiry,
     /// The keys that tokens are signed with; `None`: open mode.
     pub(super) keys: Option<Keys>,
     live: OnceLock<Box<dyn LiveRooms>>,
@@ -72,18 +71,15 @@ impl Service {
         let (events, receiver) = EventSender::new(&metrics);
         let retention = Retention::start(store.clone(), history, &metrics, &tasks);
         let expiry = Expiry::start(store.clone(), notifications, &metrics, &tasks);
-        let (channel, expired) = (events.channel().clone(), expiry.clone());
-        let writer = Writer::start(store.clone(), channel, retention, expired, &metrics, &tasks);
-        let write_behind = Arc::<WriteBehind>::default();
-        let kept = (Arc::downgrade(&write_behind), store.clone());
-        tasks.task("ledger").spawn(kept, |(write_behind, store)| {
-            write_behind::run(write_behind.clone(), store.clone()).boxed()
-        });
+        let channel = events.channel().clone();
+        let writer = Writer::start(store.clone(), channel, retention, expiry, &metrics, &tasks);
+        let write_behind = Arc::new(WriteBehind::new(store.clone(), writer.clone()));
+        let kept = Arc::downgrade(&write_behind);
+        tasks.task("ledger").spawn(kept, |kept| write_behind::run(kept.clone()).boxed());
         let service = Self {
             store,
             writer,
             events,
-            expiry,
             keys,
             live: OnceLock::new(),
             write_behind,
@@ -132,7 +128,7 @@ impl Service {
 
     /// Writes what has waited for a quiet moment.
     pub async fn finish(&self) {
-        if let Err(error) = self.write_behind.write(&self.store).await {
+        if let Err(error) = self.write_behind.write().await {
             tracing::warn!(%error, "uses of share links and names of users were not written");
         }
     }

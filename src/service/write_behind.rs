@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::{
     domain::{error::Result, id::ShareId, time::Timestamp},
-    storage::Store,
+    storage::{ShareUses, Store, Writer},
 };
 
 /// How long a note may wait.
@@ -17,12 +17,19 @@ const EVERY: Duration = Duration::from_secs(2);
 const TOGETHER: usize = 1_000;
 
 /// The notes, besides names, which the store has. Written by whoever meets a caller, emptied by [`run`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WriteBehind {
+    store: Store,
+    writer: Writer,
     uses: Mutex<HashMap<ShareId, (u64, Timestamp)>>,
 }
 
 impl WriteBehind {
+    /// Begins without notes.
+    pub fn new(store: Store, writer: Writer) -> Self {
+        Self { store, writer, uses: Mutex::default() }
+    }
+
     /// Somebody came by a share link.
     pub fn used(&self, share: ShareId) {
         let mut uses = self.uses.lock();
@@ -34,11 +41,15 @@ impl WriteBehind {
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn write(&self, store: &Store) -> Result<()> {
+    pub async fn write(&self) -> Result<()> {
         let uses = std::mem::take(&mut *self.uses.lock());
-        let counted: Vec<_> = uses.iter().map(|(share, (count, last))| (*share, *count, *last)).collect();
-        if !counted.is_empty()
-            && let Err(error) = store.count_uses(&counted).await
+        let counted = uses.iter().map(|(share, (count, last_at))| ShareUses {
+            share: *share,
+            count: *count,
+            last_at: *last_at,
+        });
+        if !uses.is_empty()
+            && let Err(error) = self.writer.count_uses(counted.collect()).await
         {
             let mut now = self.uses.lock();
             for (share, (count, last)) in uses {
@@ -47,11 +58,10 @@ impl WriteBehind {
             }
             return Err(error);
         }
-        let names = store.names.take_new();
-        let borrowed: Vec<_> = names.iter().map(|(user, name)| (*user, name.as_str())).collect();
-        for (done, some) in borrowed.chunks(TOGETHER).enumerate() {
-            if let Err(error) = store.name_users(some).await {
-                store.names.put_back(borrowed[done * TOGETHER..].iter().map(|(user, _)| *user));
+        let names = self.store.names.take_new();
+        for (done, some) in names.chunks(TOGETHER).enumerate() {
+            if let Err(error) = self.writer.name_users(some.to_vec()).await {
+                self.store.names.put_back(names[done * TOGETHER..].iter().map(|(user, _)| *user));
                 return Err(error);
             }
         }
@@ -60,11 +70,11 @@ impl WriteBehind {
 }
 
 /// Writes the notes now and then, as long as anybody takes any.
-pub async fn run(write_behind: Weak<WriteBehind>, store: Store) {
+pub async fn run(write_behind: Weak<WriteBehind>) {
     loop {
         sleep(EVERY).await;
         let Some(write_behind) = write_behind.upgrade() else { return };
-        if let Err(error) = write_behind.write(&store).await {
+        if let Err(error) = write_behind.write().await {
             tracing::debug!(%error, "buffered changes wait for the database");
         }
     }

@@ -29,4 +29,4 @@ pub use read::{
 pub use retention::{Expiry, Retention};
 /// Why the database could not be opened or migrated.
 pub use sea_orm::DbErr as ConnectError;
-pub use write::{counts::watch_channel, grant::Granted, shares::NewShare, writer::Writer};
+pub use write::{NewShare, ShareUses, Writer};

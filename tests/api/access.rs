@@ -1,6 +1,10 @@
 //! Members, shares and accounts as the database has them, and who may change what.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use georoom::{
@@ -16,7 +20,7 @@ use georoom::{
         time::Timestamp,
     },
     metrics::Metrics,
-    storage::{Expiry, Filter, Granted, Listing, NewShare, Page, Retention, Store, Writer},
+    storage::{Expiry, Filter, Listing, NewShare, Page, Retention, ShareUses, Store, Writer},
     supervise::Supervisor,
 };
 use sea_orm::ConnectionTrait;
@@ -57,6 +61,8 @@ const FIRST: Page = Page { offset: 0, limit: 100 };
 struct Floor {
     store: Store,
     writer: Writer,
+    /// What the writer has published and no test has taken.
+    events: Arc<Mutex<Vec<Event>>>,
 }
 
 async fn opened(url: &str) -> Store {
@@ -74,14 +80,21 @@ impl Floor {
     /// The tasks that remove what is old do so over `swept`.
     fn with(store: Store, swept: Store) -> Self {
         let (events, mut happened) = mpsc::channel::<Event>(100);
-        tokio::spawn(async move { while happened.recv().await.is_some() {} });
+        let published = Arc::<Mutex<Vec<_>>>::default();
+        let taken = published.clone();
+        tokio::spawn(async move {
+            while let Some(event) = happened.recv().await {
+                taken.lock().expect("no panic").push(event);
+            }
+        });
         let metrics = Metrics::default();
         let tasks = Supervisor::start(&metrics);
         let history = History { versions: 1_000, age: None };
         let retention = Retention::start(swept.clone(), history, &metrics, &tasks);
         let keep = Notifications { age: Duration::from_secs(3_600), count: 1_000 };
         let expiry = Expiry::start(swept, keep, &metrics, &tasks);
-        Self { writer: Writer::start(store.clone(), events, retention, expiry, &metrics, &tasks), store }
+        let writer = Writer::start(store.clone(), events, retention, expiry, &metrics, &tasks);
+        Self { store, writer, events: published }
     }
 
     async fn create(&self, owner: u64) -> LocationId {
@@ -94,9 +107,50 @@ impl Floor {
     async fn shared(&self) -> LocationId {
         let id = self.create(OWNER).await;
         for (member, role) in [(VIEWER, Role::Viewer), (EDITOR, Role::Editor)] {
-            self.store.set_member(&user(OWNER), None, id, uid(member), role).await.expect("a member");
+            self.set_member(&user(OWNER), id, uid(member), role).await.expect("a member");
         }
         id
+    }
+
+    async fn set_member(&self, by: &Caller, id: LocationId, user: UserId, role: Role) -> Result<()> {
+        self.writer.set_member(by.clone(), None, id, (user, role)).await
+    }
+
+    async fn remove_member(&self, by: &Caller, id: LocationId, user: UserId) -> Result<()> {
+        self.writer.remove_member(by.clone(), None, id, user).await
+    }
+
+    async fn revoke_share(&self, by: &Caller, id: LocationId, share: ShareId) -> Result<()> {
+        self.writer.revoke_share(by.clone(), id, share).await
+    }
+
+    async fn count_use(&self, share: ShareId, count: u64, last_at: Timestamp) {
+        self.writer.count_uses(vec![ShareUses { share, count, last_at }]).await.expect("counted");
+    }
+
+    async fn name_users(&self, users: &[(u64, &str)]) {
+        let users = users.iter().map(|(id, name)| (uid(*id), (*name).to_owned()));
+        self.writer.name_users(users.collect()).await.expect("named");
+    }
+
+    /// The number of changes of the location's members and shares.
+    async fn grants(&self, id: LocationId) -> u64 {
+        self.access(id).await.grants
+    }
+
+    /// Takes what was published: the counts of changes of rights, and who was notified by which id.
+    async fn published(&self) -> (Vec<u64>, Vec<(UserId, u64)>) {
+        // It is on its way before a caller has the answer.
+        sleep(Duration::from_millis(20)).await;
+        let (mut changes, mut notified) = (Vec::new(), Vec::new());
+        for event in self.events.lock().expect("no panic").drain(..) {
+            match event {
+                Event::RightsChanged { grants, .. } => changes.push(grants),
+                Event::Notified(notice) => notified.extend(notice.recipients),
+                _ => {}
+            }
+        }
+        (changes, notified)
     }
 
     async fn mv(&self, by: &Caller, id: LocationId) -> Result<u64> {
@@ -111,9 +165,8 @@ impl Floor {
         self.store.access(id).await.expect("an answer").expect("a location")
     }
 
-    async fn share(&self, by: &Caller, id: LocationId, hash: u8) -> Result<(ShareId, u64)> {
-        let made = self.store.create_share(by, new_share(id, hash, 60_000)).await?;
-        Ok((made.value, made.grants))
+    async fn share(&self, by: &Caller, id: LocationId, hash: u8) -> Result<ShareId> {
+        self.writer.create_share(by.clone(), None, id, new_share(hash, 60_000)).await
     }
 
     /// What a page shows, in its order.
@@ -154,10 +207,8 @@ fn in_ms(ms: i64) -> Timestamp {
     Timestamp::from_millis(Timestamp::now().as_millis() + ms)
 }
 
-fn new_share(location: LocationId, hash: u8, ms: i64) -> NewShare {
+fn new_share(hash: u8, ms: i64) -> NewShare {
     NewShare {
-        payer: None,
-        location,
         label: Some("für Ömer 🚲".into()),
         expires_at: in_ms(ms),
         password_hash: None,
@@ -176,7 +227,7 @@ fn code<T>(result: Result<T>) -> Option<Code> {
 async fn each_role_may_do_what_it_may_and_no_more(db: Db) {
     let database = TestDatabase::create(db).await;
     let floor = Floor::on(&database.url).await;
-    let Floor { store, writer } = &floor;
+    let Floor { store, writer, .. } = &floor;
     let (no, unknown) = (Some(Code::Forbidden), Some(Code::NotFound));
     let elsewhere = guest(LocationId::new(9_999).expect("an id"));
     for (by, moves, manages) in [
@@ -193,17 +244,13 @@ async fn each_role_may_do_what_it_may_and_no_more(db: Db) {
         let id = floor.shared().await;
         let by = &by(id);
         let hash = id.get() as u8;
-        let (share, grants) = floor.share(&user(OWNER), id, hash).await.expect("a share");
-        assert_eq!(grants, 3);
+        let share = floor.share(&user(OWNER), id, hash).await.expect("a share");
+        assert_eq!(floor.grants(id).await, 3);
         assert_eq!(code(floor.mv(by, id).await), moves, "{by:?}");
-        assert_eq!(code(store.set_member(by, None, id, uid(77), Role::Editor).await), manages, "{by:?}");
-        assert_eq!(
-            code(store.remove_member(&user(VIEWER), None, id, uid(EDITOR)).await),
-            no,
-            "one viewer another"
-        );
+        assert_eq!(code(floor.set_member(by, id, uid(77), Role::Editor).await), manages, "{by:?}");
+        assert_eq!(code(floor.remove_member(&user(VIEWER), id, uid(EDITOR)).await), no, "one viewer another");
         assert_eq!(code(floor.share(by, id, 100 + hash).await), manages, "{by:?}");
-        assert_eq!(code(store.revoke_share(by, id, share).await), manages, "{by:?}");
+        assert_eq!(code(floor.revoke_share(by, id, share).await), manages, "{by:?}");
         let done = manages.is_none();
         let access = floor.access(id).await;
         assert_eq!((access.owner, access.members.len()), (uid(OWNER), if done { 3 } else { 2 }), "{by:?}");
@@ -211,16 +258,16 @@ async fn each_role_may_do_what_it_may_and_no_more(db: Db) {
         assert_eq!(access.grants, 3 + if done { 3 } else { 0 }, "{by:?}");
         // To others, and then to oneself.
         let other = if *by == user(VIEWER) { EDITOR } else { VIEWER };
-        assert_eq!(code(store.remove_member(by, None, id, uid(other)).await), manages, "{by:?}");
+        assert_eq!(code(floor.remove_member(by, id, uid(other)).await), manages, "{by:?}");
         assert_eq!(code(writer.delete(by.clone(), None, id).await), manages, "{by:?}");
         if *by == user(VIEWER) || *by == user(EDITOR) {
-            store.remove_member(by, None, id, by.user()).await.expect("one may leave");
+            floor.remove_member(by, id, by.user()).await.expect("one may leave");
             assert_eq!(code(floor.mv(by, id).await), unknown);
-            assert_eq!(code(store.remove_member(by, None, id, by.user()).await), unknown);
+            assert_eq!(code(floor.remove_member(by, id, by.user()).await), unknown);
         }
     }
     let nowhere = LocationId::new(9_999).expect("an id");
-    assert_eq!(code(store.set_member(&admin(), None, nowhere, uid(1), Role::Viewer).await), unknown);
+    assert_eq!(code(floor.set_member(&admin(), nowhere, uid(1), Role::Viewer).await), unknown);
     assert_eq!(code(floor.share(&admin(), nowhere, 0).await), unknown);
     assert_eq!(code(writer.delete(admin(), None, nowhere).await), unknown);
     assert_eq!(store.access(nowhere).await.expect("an answer"), None);
@@ -230,20 +277,20 @@ async fn each_role_may_do_what_it_may_and_no_more(db: Db) {
 
 async fn a_change_that_changes_nothing_is_not_counted(db: Db) {
     let database = TestDatabase::create(db).await;
-    let Floor { store, writer } = Floor::on(&database.url).await;
-    let floor = Floor { store: store.clone(), writer };
+    let floor = Floor::on(&database.url).await;
+    let store = floor.store.clone();
     let (id, owner) = (floor.create(OWNER).await, user(OWNER));
     let grants = async || store.versions(&[id]).await.expect("an answer")[0];
     assert_eq!((grants().await.version, grants().await.grants), (1, 0));
-    assert_eq!(
-        store.set_member(&owner, None, id, uid(VIEWER), Role::Viewer).await.expect("a member").grants,
-        1
-    );
+    floor.set_member(&owner, id, uid(VIEWER), Role::Viewer).await.expect("a member");
+    assert_eq!(floor.published().await.0, [1]);
     let before = store.members(id).await.expect("members");
-    assert_eq!(store.set_member(&owner, None, id, uid(VIEWER), Role::Viewer).await.expect("again").grants, 1);
+    floor.set_member(&owner, id, uid(VIEWER), Role::Viewer).await.expect("again");
+    assert_eq!(floor.published().await.0, [1]);
     assert_eq!(store.members(id).await.expect("members"), before);
     sleep(Duration::from_millis(3)).await;
-    assert_eq!(store.set_member(&owner, None, id, uid(VIEWER), Role::Editor).await.expect("more").grants, 2);
+    floor.set_member(&owner, id, uid(VIEWER), Role::Editor).await.expect("more");
+    assert_eq!(floor.published().await.0, [2]);
     let after = store.members(id).await.expect("members");
     assert_eq!((after[0].role, after[0].added_at), (Role::Editor, before[0].added_at));
     let standing = async |of| {
@@ -253,26 +300,26 @@ async fn a_change_that_changes_nothing_is_not_counted(db: Db) {
     assert_eq!(standing(VIEWER).await, (uid(OWNER), Some(Role::Editor)));
     assert_eq!(standing(OWNER).await, (uid(OWNER), None));
     for (user, role) in [(OWNER, Role::Viewer), (VIEWER, Role::Owner), (VIEWER, Role::Guest)] {
-        let refused = store.set_member(&owner, None, id, uid(user), role).await;
+        let refused = floor.set_member(&owner, id, uid(user), role).await;
         assert_eq!(code(refused), Some(Code::InvalidMember));
     }
-    assert_eq!(code(store.remove_member(&owner, None, id, uid(STRANGER)).await), Some(Code::NotFound));
-    assert_eq!(code(store.revoke_share(&owner, id, ShareId(1)).await), Some(Code::NotFound));
+    assert_eq!(code(floor.remove_member(&owner, id, uid(STRANGER)).await), Some(Code::NotFound));
+    assert_eq!(code(floor.revoke_share(&owner, id, ShareId(1)).await), Some(Code::NotFound));
     // The writer rewrites the row and leaves the count alone.
     assert_eq!(floor.mv(&owner, id).await.expect("moved"), 2);
     assert_eq!((grants().await.version, grants().await.grants), (2, 2));
-    assert_eq!(store.remove_member(&owner, None, id, uid(VIEWER)).await.expect("removed").grants, 3);
-    assert_eq!(floor.access(id).await.grants, 3);
+    floor.remove_member(&owner, id, uid(VIEWER)).await.expect("removed");
+    assert_eq!((floor.published().await.0, floor.grants(id).await), (vec![3], 3));
 
     // Longest members first; the last name counts.
     for member in [30, 20, 40] {
-        store.set_member(&owner, None, id, uid(member), Role::Viewer).await.expect("a member");
+        floor.set_member(&owner, id, uid(member), Role::Viewer).await.expect("a member");
         sleep(Duration::from_millis(3)).await;
     }
     let long = "🦀".repeat(255);
-    store.name_users(&[(uid(20), "Zoë"), (uid(30), "old"), (uid(30), long.as_str())]).await.expect("named");
-    store.name_users(&[(uid(20), "Zoë 2")]).await.expect("named");
-    store.name_users(&[]).await.expect("nobody");
+    floor.name_users(&[(20, "Zoë"), (30, "old"), (30, long.as_str())]).await;
+    floor.name_users(&[(20, "Zoë 2")]).await;
+    floor.name_users(&[]).await;
     let members = store.members(id).await.expect("members");
     let named: Vec<_> = members.iter().map(|member| (member.user.get(), member.name.as_deref())).collect();
     assert_eq!(named, [(30, Some(long.as_str())), (20, Some("Zoë 2")), (40, None)]);
@@ -290,10 +337,10 @@ async fn there_is_an_end_to_members_and_shares(db: Db) {
     let sql =
         format!("INSERT INTO member (location_id, user_id, role, added_at) VALUES {}", members.join(","));
     raw.execute_unprepared(&sql).await.expect("members");
-    store.set_member(&owner, None, id, uid(1), Role::Viewer).await.expect("the last");
-    let refused = store.set_member(&owner, None, id, uid(2), Role::Viewer).await;
+    floor.set_member(&owner, id, uid(1), Role::Viewer).await.expect("the last");
+    let refused = floor.set_member(&owner, id, uid(2), Role::Viewer).await;
     assert_eq!(code(refused), Some(Code::TooManyMembers));
-    store.set_member(&owner, None, id, uid(1), Role::Editor).await.expect("no further member");
+    floor.set_member(&owner, id, uid(1), Role::Editor).await.expect("no further member");
     assert_eq!(floor.access(id).await.members.len(), 10_000);
     assert_eq!(store.members(id).await.expect("members").len(), 10_000);
 
@@ -329,25 +376,23 @@ async fn a_share_is_found_by_its_hash_until_it_is_revoked(db: Db) {
     let Floor { store, .. } = &floor;
     let (id, owner) = (floor.create(OWNER).await, user(OWNER));
     floor.mv(&owner, id).await.expect("moved");
-    let with_password = NewShare { password_hash: Some("$2b$…".into()), ..new_share(id, 7, 60_000) };
-    let made = store.create_share(&owner, with_password.clone()).await.expect("a share");
-    let (first, grants) = (made.value, made.grants);
-    drop(made);
-    assert_eq!(grants, 1);
-    let (second, _) = floor.share(&owner, id, 8).await.expect("a share");
+    let with_password = NewShare { password_hash: Some("$2b$…".into()), ..new_share(7, 60_000) };
+    let expires_at = with_password.expires_at;
+    let first = floor.writer.create_share(owner.clone(), None, id, with_password).await.expect("a share");
+    assert_eq!(floor.published().await.0, [1]);
+    let second = floor.share(&owner, id, 8).await.expect("a share");
     let found = store.share_by_hash(&[7; 32]).await.expect("an answer").expect("a share");
-    let is = Guest { share: first, location: id, from: 2, expires_at: with_password.expires_at };
-    assert_eq!((found.guest, found.password_hash), (is, with_password.password_hash));
+    let is = Guest { share: first, location: id, from: 2, expires_at };
+    assert_eq!((found.guest, found.password_hash), (is, Some("$2b$…".to_owned())));
     assert_eq!(store.share_by_hash(&[9; 32]).await.expect("an answer"), None);
     // What is gone is not counted, and in nobody's way.
     let at = in_ms(-5);
-    store
-        .count_uses(&[(first, 3, in_ms(-10)), (second, 1, at), (ShareId(999), 1, at)])
-        .await
-        .expect("counted");
-    store.count_uses(&[(first, 2, at)]).await.expect("counted");
-    store.count_uses(&[(first, 1, in_ms(-1_000))]).await.expect("counted");
-    store.count_uses(&[]).await.expect("nothing");
+    let uses = [(first, 3, in_ms(-10)), (second, 1, at), (ShareId(999), 1, at)];
+    let uses = uses.map(|(share, count, last_at)| ShareUses { share, count, last_at });
+    floor.writer.count_uses(uses.to_vec()).await.expect("counted");
+    floor.count_use(first, 2, at).await;
+    floor.count_use(first, 1, in_ms(-1_000)).await;
+    floor.writer.count_uses(Vec::new()).await.expect("nothing");
     let shares = store.shares(id).await.expect("shares");
     let uses: Vec<_> = shares.iter().map(|share| (share.id, share.uses, share.last_used_at)).collect();
     assert_eq!(uses, [(first, 6, Some(at)), (second, 1, Some(at))]);
@@ -355,11 +400,12 @@ async fn a_share_is_found_by_its_hash_until_it_is_revoked(db: Db) {
     assert_eq!(shares[1].label.as_deref(), Some("für Ömer 🚲"));
 
     let other = floor.create(OWNER).await;
-    assert_eq!(code(store.revoke_share(&owner, other, second).await), Some(Code::NotFound));
-    assert_eq!(store.revoke_share(&owner, id, second).await.expect("revoked").grants, 3);
-    assert_eq!(code(store.revoke_share(&owner, id, second).await), Some(Code::NotFound));
+    assert_eq!(code(floor.revoke_share(&owner, other, second).await), Some(Code::NotFound));
+    floor.revoke_share(&owner, id, second).await.expect("revoked");
+    assert_eq!(floor.grants(id).await, 3);
+    assert_eq!(code(floor.revoke_share(&owner, id, second).await), Some(Code::NotFound));
     assert_eq!(store.share_by_hash(&[8; 32]).await.expect("an answer"), None);
-    let (third, _) = floor.share(&owner, id, 8).await.expect("a share");
+    let third = floor.share(&owner, id, 8).await.expect("a share");
     assert!(third.0 > second.0, "an id is never another's");
     store.clone().close().await;
     database.drop().await;
@@ -368,7 +414,7 @@ async fn a_share_is_found_by_its_hash_until_it_is_revoked(db: Db) {
 async fn a_removed_location_takes_all_along(db: Db) {
     let database = TestDatabase::create(db).await;
     let floor = Floor::on(&database.url).await;
-    let Floor { store, writer } = &floor;
+    let Floor { store, writer, .. } = &floor;
     let (id, other) = (floor.shared().await, floor.shared().await);
     floor.share(&user(OWNER), id, 1).await.expect("a share");
     floor.share(&user(OWNER), other, 2).await.expect("a share");
@@ -401,8 +447,8 @@ async fn lists_show_what_is_ones_own_or_shared_with_one(db: Db) {
         by_owner.entry(OWNER + n % 3).or_default().push(floor.create(OWNER + n % 3).await);
     }
     let theirs = &by_owner[&(OWNER + 1)];
-    store.set_member(&admin(), None, theirs[1], uid(OWNER), Role::Viewer).await.expect("a member");
-    store.set_member(&admin(), None, theirs[3], uid(OWNER), Role::Editor).await.expect("a member");
+    floor.set_member(&admin(), theirs[1], uid(OWNER), Role::Viewer).await.expect("a member");
+    floor.set_member(&admin(), theirs[3], uid(OWNER), Role::Editor).await.expect("a member");
     let mut own: Vec<_> = by_owner[&OWNER].iter().chain([&theirs[1], &theirs[3]]).copied().collect();
     own.sort_unstable_by(|a, b| b.cmp(a));
     assert_eq!(floor.listed(&user(OWNER)).await, (own.clone(), 6));
@@ -420,7 +466,7 @@ async fn lists_show_what_is_ones_own_or_shared_with_one(db: Db) {
         );
         assert_eq!(total, 6);
     }
-    store.remove_member(&user(OWNER), None, theirs[1], uid(OWNER)).await.expect("one may leave");
+    floor.remove_member(&user(OWNER), theirs[1], uid(OWNER)).await.expect("one may leave");
     assert_eq!(floor.listed(&user(OWNER)).await.1, 5);
     store.clone().close().await;
     database.drop().await;
@@ -437,13 +483,9 @@ async fn whoever_is_removed_has_moved_it_for_the_last_time(db: Db) {
     let id = floor.create(OWNER).await;
     let toggled = async |floor: &Floor, other: &Floor, member: u64| {
         for _ in 0..TIMES {
-            floor
-                .store
-                .set_member(&user(OWNER), None, id, uid(member), Role::Editor)
-                .await
-                .expect("a member");
+            floor.set_member(&user(OWNER), id, uid(member), Role::Editor).await.expect("a member");
             other.mv(&user(member), id).await.expect("an editor moves it");
-            floor.store.remove_member(&user(OWNER), None, id, uid(member)).await.expect("removed");
+            floor.remove_member(&user(OWNER), id, uid(member)).await.expect("removed");
             assert_eq!(code(other.mv(&user(member), id).await), Some(Code::NotFound));
         }
     };
@@ -473,8 +515,7 @@ async fn a_caller_who_goes_away_leaves_nothing_half_done(db: Db) {
         let mut random = Random(3);
         for member in 100..250 {
             let patience = Duration::from_micros(random.below(3_000) as u64);
-            let _ =
-                timeout(patience, floor.store.set_member(&owner, None, id, uid(member), Role::Viewer)).await;
+            let _ = timeout(patience, floor.set_member(&owner, id, uid(member), Role::Viewer)).await;
         }
     };
     let others = async || {
@@ -484,7 +525,7 @@ async fn a_caller_who_goes_away_leaves_nothing_half_done(db: Db) {
     };
     tokio::join!(leave(), others());
     // Behind whatever still goes on.
-    floor.store.set_member(&owner, None, id, uid(1), Role::Viewer).await.expect("a member");
+    floor.set_member(&owner, id, uid(1), Role::Viewer).await.expect("a member");
     let access = floor.access(id).await;
     assert_eq!(access.grants as usize, access.members.len());
     assert_eq!(floor.mv(&owner, id).await.expect("moved"), 52);
@@ -498,7 +539,7 @@ async fn a_guest_is_nobody_s_member(db: Db) {
     let floor = Floor::on(&database.url).await;
     let id = floor.create(OWNER).await;
     let default = UserId::DEFAULT;
-    floor.store.set_member(&user(OWNER), None, id, default, Role::Editor).await.expect("a member");
+    floor.set_member(&user(OWNER), id, default, Role::Editor).await.expect("a member");
     let Caller::Guest(guest) = guest(id) else { unreachable!() };
     let ended = Caller::Guest(Guest { expires_at: in_ms(-1), ..guest });
     let member = user(default.get());
@@ -506,7 +547,7 @@ async fn a_guest_is_nobody_s_member(db: Db) {
     for (n, moved) in moves.into_iter().enumerate() {
         assert_eq!(code(moved), (n % 2 == 0).then_some(Code::NotFound));
     }
-    let removed = floor.store.remove_member(&ended, None, id, default).await;
+    let removed = floor.remove_member(&ended, id, default).await;
     assert_eq!(code(removed), Some(Code::NotFound));
     floor.store.close().await;
     database.drop().await;
@@ -529,15 +570,6 @@ async fn steps_broken_off_before_they_were_noted_are_run_again(db: Db) {
     database.drop().await;
 }
 
-/// Who is told of a change, and by which id.
-fn told(made: Granted<()>) -> Vec<(UserId, u64)> {
-    let told = made.news.into_iter().filter_map(|event| match event {
-        Event::Notified(told) => Some(told.recipients),
-        _ => None,
-    });
-    told.flatten().collect()
-}
-
 /// Whether MySQL has committed or was never asked: the change is made once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_whose_commit_is_lost_is_made_once() {
@@ -550,36 +582,41 @@ async fn a_change_whose_commit_is_lost_is_made_once() {
         let id = floor.create(OWNER).await;
         let lose = || proxy.lose_next(Some(loss));
         let mut pushed = Vec::new();
+        floor.published().await;
         lose();
-        let made = store.set_member(&owner, None, id, uid(VIEWER), Role::Viewer).await.expect("a member");
-        assert_eq!(made.grants, 1);
-        pushed.push(told(made));
+        floor.set_member(&owner, id, uid(VIEWER), Role::Viewer).await.expect("a member");
+        let (changes, notified) = floor.published().await;
+        assert_eq!(changes, [1]);
+        pushed.push(notified);
         lose();
-        let made = store.set_member(&owner, None, id, uid(VIEWER), Role::Editor).await.expect("more");
-        assert_eq!(made.grants, 2);
-        pushed.push(told(made));
+        floor.set_member(&owner, id, uid(VIEWER), Role::Editor).await.expect("more");
+        let (changes, notified) = floor.published().await;
+        assert_eq!(changes, [2]);
+        pushed.push(notified);
         // What people are told of is stored once, and known to whoever tells them.
         let kept = store.notifications(uid(VIEWER), true, FIRST).await.expect("notifications");
         let kept: Vec<_> = kept.page.iter().rev().map(|kept| kept.id as u64).skip(2 * round).collect();
         assert_eq!(pushed, [[(uid(VIEWER), kept[0])], [(uid(VIEWER), kept[1])]]);
         lose();
-        assert_eq!(store.remove_member(&user(VIEWER), None, id, uid(VIEWER)).await.expect("left").grants, 3);
+        floor.remove_member(&user(VIEWER), id, uid(VIEWER)).await.expect("left");
+        assert_eq!(floor.published().await.0, [3]);
         lose();
-        let (share, grants) = floor.share(&owner, id, round as u8).await.expect("a share");
-        assert_eq!((grants, store.shares(id).await.expect("shares").len()), (4, 1));
+        let share = floor.share(&owner, id, round as u8).await.expect("a share");
+        assert_eq!((floor.published().await.0, store.shares(id).await.expect("shares").len()), (vec![4], 1));
         lose();
-        store.name_users(&[(uid(VIEWER), "Zoë")]).await.expect("named");
+        floor.name_users(&[(VIEWER, "Zoë")]).await;
         lose();
-        store.count_uses(&[(share, 1, Timestamp::now())]).await.expect("counted, or not");
-        assert_eq!(store.shares(id).await.expect("shares")[0].uses, u64::from(loss == Loss::Answer));
+        floor.count_use(share, 1, Timestamp::now()).await;
+        assert_eq!(store.shares(id).await.expect("shares")[0].uses, 1);
         lose();
-        assert_eq!(store.revoke_share(&owner, id, share).await.expect("revoked").grants, 5);
+        floor.revoke_share(&owner, id, share).await.expect("revoked");
+        assert_eq!(floor.published().await.0, [5]);
         let access = floor.access(id).await;
         assert_eq!((access.members.len(), access.shares.len(), access.grants), (0, 0, 5));
         // Refusals are not mistaken for something done.
-        assert_eq!(code(store.remove_member(&owner, None, id, uid(VIEWER)).await), Some(Code::NotFound));
+        assert_eq!(code(floor.remove_member(&owner, id, uid(VIEWER)).await), Some(Code::NotFound));
         // Nor is a removal of all of it.
-        store.set_member(&owner, None, id, uid(EDITOR), Role::Editor).await.expect("a member");
+        floor.set_member(&owner, id, uid(EDITOR), Role::Editor).await.expect("a member");
         lose();
         floor.mv(&user(EDITOR), id).await.expect("moved");
         lose();

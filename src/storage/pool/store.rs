@@ -50,13 +50,9 @@ pub struct Store {
     pub(super) reads: Arc<Pool>,
     /// Connections for reads of lists and history.
     pub(super) lists: Arc<Pool>,
-    /// Held by a change of members, shares or accounts, and on SQLite by any but the writer's: they go one by
-    /// one, so that at most one is in the way of whoever else has the connection, and none waits for that while its
-    /// time runs.
-    pub(in crate::storage) turn: Arc<tokio::sync::Mutex<()>>,
-    /// Held from before a COMMIT until what it has changed is on its way to the rooms, so that they hear of
-    /// commits in their order. Whoever waits for it has a connection that writes.
-    pub(in crate::storage) order: Arc<tokio::sync::Mutex<()>>,
+    /// Held on SQLite by a change outside the writer's queue, which needs the writer's connection: such changes go one by
+    /// one, so that at most one is in the writer's way, and none waits for another while its time runs.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// Closed while a writer without a connection takes one from the readers.
     pub(super) gate: Arc<Gate>,
     /// Whether the last change could be committed, for `/readyz`.
@@ -113,7 +109,6 @@ impl Store {
             reads,
             lists,
             turn: Arc::default(),
-            order: Arc::default(),
             gate: Arc::default(),
             write_health: Arc::default(),
             names: Arc::default(),

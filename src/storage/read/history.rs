@@ -36,11 +36,6 @@ pub fn rows(dialect: Dialect) -> Rows {
     Rows::new(dialect, insert, "")
 }
 
-/// One version, if it is kept.
-pub async fn version(db: &impl ConnectionTrait, id: LocationId, version: u64) -> DbResult<Option<Location>> {
-    Ok(between(db, id, version, version).await?.pop())
-}
-
 /// The versions from `first` to `last` that are kept, ascending.
 async fn between(
     db: &impl ConnectionTrait,

@@ -8,8 +8,7 @@ use crate::{
     storage::{
         error::domain_error,
         pool::Store,
-        sql::{count, statement},
-        write::notices::OF_ONE_NOTICE,
+        sql::{NOTIFICATIONS_OF_A_NOTICE, count, statement},
     },
 };
 
@@ -116,6 +115,6 @@ pub fn select(db: &impl ConnectionTrait, rest: &str) -> String {
     format!(
         "SELECT told.id, notice.kind, notice.location_id, notice.message, notice.fields, notice.created_at, \
            told.read_at FROM notification AS told \
-         {join} notice ON notice.id = told.id {divided_by} {OF_ONE_NOTICE} WHERE told.user_id = ? {rest}"
+         {join} notice ON notice.id = told.id {divided_by} {NOTIFICATIONS_OF_A_NOTICE} WHERE told.user_id = ? {rest}"
     )
 }

@@ -18,14 +18,10 @@ use tracing::{debug, warn};
 
 use crate::{
     config::History,
-    domain::{location::Location, time::Timestamp},
+    domain::{id::LocationId, time::Timestamp},
     metrics::Metrics,
-    storage::{
-        error::is_closed,
-        pool::Store,
-        write::{batch::Act, counts::watch_channel},
-    },
-    supervise::Supervisor,
+    storage::{error::is_closed, pool::Store},
+    supervise::{Supervisor, watch_channel},
 };
 
 /// A location is trimmed whenever it has this many new versions.
@@ -65,14 +61,20 @@ impl Retention {
         Self { due }
     }
 
-    /// An act was committed and has left the location so.
-    pub fn committed(&self, act: &Act, location: &Location) {
-        let id = location.id.get() as i64;
-        let due = match act {
-            Act::Delete { .. } => Due { id, head: None },
-            _ if location.version.is_multiple_of(EVERY) => Due { id, head: Some(location.version) },
-            _ => return,
-        };
+    /// Records that a location has a new version.
+    pub fn record_version(&self, id: LocationId, version: u64) {
+        if version.is_multiple_of(EVERY) {
+            self.send(Due { id: id.get() as i64, head: Some(version) });
+        }
+    }
+
+    /// Records that a location was removed.
+    pub fn record_removed(&self, id: LocationId) {
+        self.send(Due { id: id.get() as i64, head: None });
+    }
+
+    fn send(&self, due: Due) {
+        // Full: the sweep will find it.
         let _ = self.due.try_send(due);
     }
 }

@@ -22,10 +22,9 @@ use crate::{
     storage::{
         error::{DbResult, is_closed},
         pool::Store,
-        sql::{count, statement},
-        write::{counts::watch_channel, notices::OF_ONE_NOTICE},
+        sql::{NOTIFICATIONS_OF_A_NOTICE, count, statement},
     },
-    supervise::Supervisor,
+    supervise::{Supervisor, watch_channel},
 };
 
 /// A user's notifications are trimmed whenever they have so many new ones.
@@ -159,7 +158,7 @@ impl Store {
         for row in self.read_raw(read).await? {
             let (user, oldest): (i64, i64) = row.try_get_many_by_index()?;
             last = Some(user as u64);
-            if of_all || oldest as u64 / OF_ONE_NOTICE <= too_old {
+            if of_all || oldest as u64 / NOTIFICATIONS_OF_A_NOTICE <= too_old {
                 self.trim_notifications(user as u64, too_old, keep).await?;
                 sleep(PAUSE).await;
             }
@@ -186,7 +185,7 @@ impl Store {
         let sql = "SELECT id FROM notification WHERE user_id = ? AND id <= ? \
                    ORDER BY id DESC LIMIT 1 OFFSET ?";
         let one_too_many = self.id(sql, [user, newest, keep.count]).await?;
-        let cut = one_too_many.max((too_old + 1) * OF_ONE_NOTICE - 1);
+        let cut = one_too_many.max((too_old + 1) * NOTIFICATIONS_OF_A_NOTICE - 1);
         let sql = "SELECT MAX(id) FROM (SELECT id FROM notification WHERE user_id = ? AND id <= ? \
                    ORDER BY id LIMIT ?) AS oldest";
         loop {
@@ -210,7 +209,7 @@ impl Store {
             _ => ("CROSS JOIN", "/"),
         };
         let told = format!(
-            "FROM notification AS told {join} notice ON notice.id = told.id {div} {OF_ONE_NOTICE} \
+            "FROM notification AS told {join} notice ON notice.id = told.id {div} {NOTIFICATIONS_OF_A_NOTICE} \
              WHERE told.user_id = ?"
         );
         let sql = format!(

@@ -1,6 +1,6 @@
 //! SQL: statements, their parameters, the columns of rows, and statements that write many rows.
 
-use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, Statement, Value};
 
 use super::error::DbResult;
 use crate::domain::id::{LocationId, UserId};
@@ -8,6 +8,18 @@ use crate::domain::id::{LocationId, UserId};
 mod rows;
 
 pub use rows::{Cell, Dialect, Rows};
+
+/// The ids of notifications that a notice may have: more than the most members of a location and its owner. The id of
+/// a notification is its notice's id times this, and a number of its own.
+pub const NOTIFICATIONS_OF_A_NOTICE: u64 = 1 << 14;
+
+/// The clause that locks the rows a query finds; SQLite locks the whole file.
+pub fn for_update(db: &impl ConnectionTrait) -> &'static str {
+    match db.get_database_backend() {
+        DatabaseBackend::MySql => "FOR UPDATE",
+        _ => "",
+    }
+}
 
 /// A statement whose parameters are all numbers.
 pub fn statement(db: &impl ConnectionTrait, sql: &str, numbers: impl IntoIterator<Item = u64>) -> Statement {

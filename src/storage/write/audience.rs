@@ -1,12 +1,16 @@
-//! What happens beside the moves of a batch, which is most of them: whose lists change, who is told.
+//! Who is told of the acts of a transaction besides the rooms: users whose lists change, and recipients of notices.
 //!
-//! Members are read for all of it at once, before those of what is deleted are removed.
+//! Most acts are moves, which concern only the room. For all others together the members are read once, before those
+//! of removed locations are removed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
-use sea_orm::DatabaseTransaction;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, Statement};
 
-use super::{grant::pair_payer, notices};
+use super::notifications;
 use crate::{
     domain::{
         access::{Caller, Payer},
@@ -16,81 +20,320 @@ use crate::{
         notification::{Activity, ActivityKind},
         time::Timestamp,
     },
-    storage::{error::DbResult, pool::Store},
+    storage::{
+        error::DbResult,
+        pool::Store,
+        sql::{id_list, user},
+    },
 };
 
-/// The caller on whose account an act is, and the same unless it may concern anybody.
-#[derive(Clone, Copy)]
+/// Members of some locations.
+pub type Members = HashMap<LocationId, Vec<UserId>>;
+
+/// The callers who pay for telling people of an act.
+#[derive(Clone, Copy, Debug)]
 pub struct Account {
-    payer: Option<Payer>,
-    pair_payer: Option<Payer>,
+    /// The caller who pays for how many are told; `None`: nobody pays.
+    pub payer: Option<Payer>,
+    /// The caller whose budget for each single person it draws on; `None`: there is no such limit.
+    pub pair_payer: Option<Payer>,
 }
 
 impl Account {
-    /// That of a caller.
+    /// The account of a caller. An admin's token belongs to the app's own backend, which may tell each person as much
+    /// as it likes.
     pub fn new(by: &Caller, payer: Option<Payer>) -> Self {
-        Self { payer, pair_payer: pair_payer(by, payer) }
-    }
-}
-
-/// What some acts have done besides.
-#[derive(Default)]
-pub struct Beside {
-    /// By the number of the act: whose it is, the location, its owner, what becomes of it in lists.
-    listed: Vec<(usize, Account, LocationId, UserId, ListChange)>,
-    news: Vec<(usize, Activity)>,
-}
-
-impl Beside {
-    /// Did nothing but moves happen?
-    pub fn is_empty(&self) -> bool {
-        self.listed.is_empty() && self.news.is_empty()
+        Self { payer, pair_payer: payer.filter(|_| !by.is_admin()) }
     }
 
-    /// An act changes lists.
-    pub fn listed(&mut self, number: usize, account: Account, location: &Location, change: ListChange) {
-        self.listed.push((number, account, location.id, location.owner, change));
-    }
-
-    /// An act is one of which people may have to be told.
-    pub fn happened(
-        &mut self,
-        number: usize,
-        (by, account): (&Caller, Account),
+    /// Describes what a caller has done to a location of this name.
+    pub fn activity(
+        self,
+        by: &Caller,
         location: &Location,
         name: Option<String>,
         kind: ActivityKind,
         at: Timestamp,
-    ) {
+    ) -> Activity {
         let Location { id, owner, .. } = *location;
-        let (by, pair_payer) = (by.user(), account.pair_payer);
-        self.news
-            .push((number, Activity { by, location: id, owner, name, kind, at, pair_payer, except: None }));
+        let (by, pair_payer) = (by.user(), self.pair_payer);
+        Activity { by, location: id, owner, name, kind, at, pair_payer, except: None }
     }
 }
 
-impl Store {
-    /// Stores what people are told of some changes; returns it, and whose lists they change.
-    pub(in crate::storage) async fn spread_beside(
-        &self,
-        tx: &DatabaseTransaction,
-        beside: Beside,
-    ) -> DbResult<Vec<(usize, Event)>> {
-        let Beside { listed, news } = beside;
-        let ids = listed.iter().map(|(_, _, id, ..)| *id).chain(news.iter().map(|(_, news)| news.location));
-        let members = notices::members(tx, &ids.collect()).await?;
-        let mut lists: HashMap<LocationId, Arc<[UserId]>> = HashMap::new();
-        let mut events = Vec::with_capacity(listed.len() + news.len());
-        for (number, Account { payer, pair_payer }, id, owner, change) in listed {
-            let members = members.get(&id).into_iter().flatten().copied();
-            let to = lists.entry(id).or_insert_with(|| [owner].into_iter().chain(members).collect()).clone();
-            let is_bounded = pair_payer.is_some();
-            events.push((number, Event::ListChanged { change, to, and_admins: true, payer, is_bounded }));
-        }
-        let (numbers, news): (Vec<_>, Vec<_>) = news.into_iter().unzip();
-        let told = self.tell(tx, &news, &members).await?;
-        events.extend(told.into_iter().map(|(at, told)| (numbers[at], Event::Notified(told))));
+/// What people are told of a change of rights.
+#[derive(Debug, Default)]
+pub struct RightsEffect {
+    /// `None`: nobody is notified.
+    pub activity: Option<ActivityKind>,
+    /// The user whose list changes, and how.
+    pub list: Option<(UserId, ListChange)>,
+    /// A user who is not told, because an earlier notice to them has been removed instead.
+    pub except: Option<UserId>,
+}
+
+/// A change of lists.
+#[derive(Debug)]
+struct ListEffect {
+    /// The number of the act that causes it.
+    number: usize,
+    account: Account,
+    viewers: Viewers,
+    change: ListChange,
+}
+
+/// The users whose lists change.
+#[derive(Debug)]
+enum Viewers {
+    /// Everybody who sees the location: its owner, members and admins.
+    All { location: LocationId, owner: UserId },
+    /// One user, who gains or loses sight of it.
+    One(UserId),
+}
+
+/// What the acts of a transaction cause besides new versions, by the numbers of the acts.
+#[derive(Debug, Default)]
+pub struct Effects {
+    lists: Vec<ListEffect>,
+    activities: Vec<(usize, Activity)>,
+}
+
+impl Effects {
+    /// Whether the acts were nothing but moves.
+    pub fn is_empty(&self) -> bool {
+        self.lists.is_empty() && self.activities.is_empty()
+    }
+
+    /// Records that an act changes the lists of everybody who sees the location.
+    pub fn change_lists(&mut self, number: usize, account: Account, location: &Location, change: ListChange) {
+        let viewers = Viewers::All { location: location.id, owner: location.owner };
+        self.lists.push(ListEffect { number, account, viewers, change });
+    }
+
+    /// Records that an act changes the list of one user.
+    pub fn change_list_of(&mut self, number: usize, account: Account, user: UserId, change: ListChange) {
+        self.lists.push(ListEffect { number, account, viewers: Viewers::One(user), change });
+    }
+
+    /// Records an act that people may have to be notified of.
+    pub fn record_activity(&mut self, number: usize, activity: Activity) {
+        self.activities.push((number, activity));
+    }
+
+    /// The locations whose members have to be known.
+    fn locations(&self) -> BTreeSet<LocationId> {
+        let lists = self.lists.iter().filter_map(|effect| match effect.viewers {
+            Viewers::All { location, .. } => Some(location),
+            Viewers::One(_) => None,
+        });
+        let activities = self.activities.iter().map(|(_, activity)| activity);
+        lists.chain(activities.filter(|of| of.is_for_members()).map(|of| of.location)).collect()
+    }
+
+    /// Stores the notices, and returns all events in the order of the acts: changes of lists before notices.
+    ///
+    /// # Errors
+    /// As the database; that too many people have to be told, which a single act is never refused for.
+    pub async fn store(self, store: &Store, tx: &DatabaseTransaction) -> DbResult<Vec<(usize, Event)>> {
+        let members = read_members(tx, &self.locations()).await?;
+        let (numbers, activities): (Vec<_>, Vec<_>) = self.activities.into_iter().unzip();
+        let mut events = list_events(self.lists, &members);
+        let notices = notifications::store(store, tx, &activities, &members).await?;
+        events.extend(notices.into_iter().map(|(at, notice)| (numbers[at], Event::Notified(notice))));
         events.sort_by_key(|(number, _)| *number);
         Ok(events)
+    }
+}
+
+fn list_events(effects: Vec<ListEffect>, members: &Members) -> Vec<(usize, Event)> {
+    // Changes of one location share the list of its viewers.
+    let mut viewers_of: HashMap<LocationId, Arc<[UserId]>> = HashMap::new();
+    let event = |ListEffect { number, account, viewers, change }| {
+        let (to, and_admins) = match viewers {
+            Viewers::One(user) => ([user].into(), false),
+            Viewers::All { location, owner } => {
+                let members = members.get(&location).into_iter().flatten().copied();
+                let all = viewers_of.entry(location);
+                (all.or_insert_with(|| [owner].into_iter().chain(members).collect()).clone(), true)
+            }
+        };
+        let (payer, is_bounded) = (account.payer, account.pair_payer.is_some());
+        (number, Event::ListChanged { change, to, and_admins, payer, is_bounded })
+    };
+    effects.into_iter().map(event).collect()
+}
+
+/// Drops from events that are sent late what their recipients may no longer see. In this process nobody can have lost
+/// a right meanwhile, but other processes may have ended some.
+///
+/// # Errors
+/// As the database.
+pub async fn retain_entitled(tx: &DatabaseTransaction, events: &mut Vec<(usize, Event)>) -> DbResult<()> {
+    let shown: BTreeSet<_> = events.iter().filter_map(|(_, event)| Some(shown_location(event)?.id)).collect();
+    if shown.is_empty() {
+        return Ok(());
+    }
+    let owners = read_owners(tx, &shown).await?;
+    let members = read_some_members(tx, &shown, None).await?;
+    drop_unentitled(events, &owners, &members);
+    Ok(())
+}
+
+/// The location that an event shows to users in their lists.
+fn shown_location(event: &Event) -> Option<&Location> {
+    match event {
+        Event::ListChanged {
+            change: ListChange::Created(location) | ListChange::Updated(location), ..
+        } => Some(location),
+        _ => None,
+    }
+}
+
+fn drop_unentitled(
+    events: &mut Vec<(usize, Event)>,
+    owners: &HashMap<LocationId, UserId>,
+    members: &Members,
+) {
+    events.retain_mut(|(_, event)| {
+        let Some(id) = shown_location(event).map(|location| location.id) else { return true };
+        let Some(owner) = owners.get(&id) else { return false };
+        let members: HashSet<_> = members.get(&id).into_iter().flatten().collect();
+        if let Event::ListChanged { to, .. } = event {
+            *to = to.iter().copied().filter(|user| user == owner || members.contains(user)).collect();
+        }
+        true
+    });
+}
+
+/// Reads the members of some locations, by one statement.
+///
+/// # Errors
+/// As the database; that there are too many of several locations, which fewer locations are not refused for.
+async fn read_members(tx: &DatabaseTransaction, of: &BTreeSet<LocationId>) -> DbResult<Members> {
+    let most = notifications::MAX_OF_SEVERAL_ACTS;
+    let members = read_some_members(tx, of, Some(most + 1)).await?;
+    if of.len() > 1 && members.values().map(Vec::len).sum::<usize>() > most {
+        return Err(notifications::too_many());
+    }
+    Ok(members)
+}
+
+/// Reads members of some locations, at most `most` if there is an end to them.
+async fn read_some_members(
+    tx: &DatabaseTransaction,
+    of: &BTreeSet<LocationId>,
+    most: Option<usize>,
+) -> DbResult<Members> {
+    let mut members = Members::new();
+    let ids: Vec<_> = of.iter().copied().collect();
+    if ids.is_empty() {
+        return Ok(members);
+    }
+    let (placeholders, values) = id_list(&ids);
+    let limit = most.map(|most| format!("LIMIT {most}")).unwrap_or_default();
+    let sql =
+        format!("SELECT location_id, user_id FROM member WHERE location_id IN ({placeholders}) {limit}");
+    let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+    for row in tx.query_all_raw(statement).await? {
+        let (id, member): (i64, i64) = row.try_get_many_by_index()?;
+        members.entry(location_id(id)?).or_default().push(user(member)?);
+    }
+    Ok(members)
+}
+
+/// Reads the owners of those of some locations that are there.
+async fn read_owners(
+    tx: &DatabaseTransaction,
+    of: &BTreeSet<LocationId>,
+) -> DbResult<HashMap<LocationId, UserId>> {
+    let (placeholders, values) = id_list(&of.iter().copied().collect::<Vec<_>>());
+    let sql = format!("SELECT id, owner_id FROM location WHERE id IN ({placeholders})");
+    let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+    let owner = tx.query_all_raw(statement).await?.into_iter().map(|row| {
+        let (id, owner): (i64, i64) = row.try_get_many_by_index()?;
+        Ok((location_id(id)?, user(owner)?))
+    });
+    owner.collect()
+}
+
+fn location_id(id: i64) -> DbResult<LocationId> {
+    let location = u64::try_from(id).ok().and_then(LocationId::new);
+    location.ok_or_else(|| DbErr::Custom(format!("{id} is the id of no location")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{event::RemovalReason, location::NewLocation};
+
+    fn user(id: u64) -> UserId {
+        UserId::new(id).unwrap()
+    }
+
+    fn location(id: u64) -> Location {
+        let body = br#"{"geometry":{"type":"Point","coordinates":[1,2]},"userId":1}"#;
+        let new = NewLocation::from_body(body, None).unwrap();
+        new.to_location(LocationId::new(id).unwrap(), Timestamp::from_millis(0))
+    }
+
+    fn account() -> Account {
+        let payer = Payer::User(user(1));
+        Account::new(&Caller::User { id: user(1), is_admin: false }, Some(payer))
+    }
+
+    /// Number, recipients and whether admins are among them, of changes of lists.
+    fn lists(events: &[(usize, Event)]) -> Vec<(usize, Vec<u64>, bool)> {
+        let list = |(number, event): &(usize, Event)| match event {
+            Event::ListChanged { to, and_admins, .. } => {
+                (*number, to.iter().map(|user| user.get()).collect(), *and_admins)
+            }
+            other => panic!("{other:?}"),
+        };
+        events.iter().map(list).collect()
+    }
+
+    #[test]
+    fn everybody_who_sees_a_location_is_told_of_its_changes_and_one_user_of_their_own_rights() {
+        let (bike, gone) = (location(42), RemovalReason::Withdrawn);
+        let members = Members::from([(bike.id, vec![user(2), user(3)])]);
+        let mut effects = Effects::default();
+        effects.change_lists(0, account(), &bike, ListChange::Deleted(bike.id, RemovalReason::Deleted));
+        effects.change_list_of(1, account(), user(9), ListChange::Deleted(bike.id, gone));
+        let events = list_events(effects.lists, &members);
+        assert_eq!(lists(&events), [(0, vec![1, 2, 3], true), (1, vec![9], false)]);
+    }
+
+    #[test]
+    fn members_are_read_of_those_locations_whose_members_are_told() {
+        let mut effects = Effects::default();
+        assert!(effects.is_empty() && effects.locations().is_empty());
+        let by = Caller::User { id: user(1), is_admin: false };
+        let mut record = |id, kind| {
+            let activity = account().activity(&by, &location(id), None, kind, Timestamp::from_millis(0));
+            effects.record_activity(0, activity);
+        };
+        record(41, ActivityKind::RoleChanged(user(2), crate::domain::access::Role::Viewer));
+        record(42, ActivityKind::LocationDeleted);
+        effects.change_list_of(0, account(), user(2), ListChange::Updated(Arc::new(location(43).into())));
+        effects.change_lists(0, account(), &location(44), ListChange::Updated(Arc::new(location(44).into())));
+        assert!(!effects.is_empty());
+        assert_eq!(effects.locations().into_iter().map(LocationId::get).collect::<Vec<_>>(), [42, 44]);
+    }
+
+    #[test]
+    fn what_is_sent_late_is_shown_to_those_who_may_still_see_it() {
+        let [kept, removed] = [42, 43].map(location);
+        let members = Members::from([(kept.id, vec![user(2)]), (removed.id, vec![user(2)])]);
+        let mut effects = Effects::default();
+        for location in [&kept, &removed] {
+            let change = ListChange::Updated(Arc::new(location.clone().into()));
+            effects.change_lists(0, account(), location, change);
+        }
+        let change = ListChange::Deleted(removed.id, RemovalReason::Withdrawn);
+        effects.change_list_of(1, account(), user(3), change);
+        let before = Members::from([(kept.id, vec![user(2), user(3)])]);
+        let mut events = list_events(effects.lists, &before);
+        drop_unentitled(&mut events, &HashMap::from([(kept.id, user(1))]), &members);
+        assert_eq!(lists(&events), [(0, vec![1, 2], true), (1, vec![3], false)]);
     }
 }

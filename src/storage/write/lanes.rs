@@ -1,16 +1,17 @@
-//! Which of two writers commits a change: large ones have their own, so that a small one waits only for small ones.
+//! Which of two lanes commits a change: large changes have their own, so that a small one waits only for small ones.
 //!
-//! All changes of one location that wait at the same time go the same way. Else a small one, and with it everybody's
-//! in its transaction, would wait for the row that a large one has locked.
+//! All changes of one location that wait at the same time take the same lane. Otherwise a small one, and with it all
+//! others in its transaction, would wait for the row that a large one has locked; and the two lanes could publish
+//! versions of one location in the wrong order.
 
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::domain::{id::LocationId, location::LARGE_BODY};
+use crate::domain::id::LocationId;
 
-/// The way of a change to the database.
+/// A lane to the database.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Lane {
     Small,
@@ -23,10 +24,10 @@ pub struct Lanes(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Written when a change comes and when it is settled; held for one look-up. Only of locations that have some, so
-    /// the queue bounds it.
+    /// Written when a change comes and when it is settled; held for one look-up. Has only locations with changes under
+    /// way, so the queue bounds it.
     pending: Mutex<HashMap<LocationId, Pending>>,
-    /// Told when the last small change of a location is settled for which a large one waits.
+    /// Notified when the last small change of a location is settled for which a large one waits.
     cleared: Notify,
 }
 
@@ -45,10 +46,10 @@ pub struct Passage {
 }
 
 impl Lanes {
-    /// Decides the way of a change with a body of so many bytes; `None`: of a location that is not there yet. It must
-    /// wait for [`Passage::free`] before it goes on.
-    pub fn enter(&self, location: Option<LocationId>, bytes: usize) -> Passage {
-        let lane = if bytes > LARGE_BODY { Lane::Large } else { Lane::Small };
+    /// Decides the lane of a change; `None`: it is of no location that is there. It must wait for
+    /// [`Passage::wait_for_small_ones`] before it goes on.
+    pub fn enter(&self, location: Option<LocationId>, is_large: bool) -> Passage {
+        let lane = if is_large { Lane::Large } else { Lane::Small };
         match location {
             // In one step: else a large one could begin before a small one is counted.
             Some(id) => self.count(id, |pending| if pending.large > 0 { Lane::Large } else { lane }),
@@ -56,7 +57,7 @@ impl Lanes {
         }
     }
 
-    /// Keeps later changes of a location behind what is on this way.
+    /// Keeps later changes of a location behind what is in this lane.
     pub fn hold(&self, id: LocationId, lane: Lane) -> Passage {
         self.count(id, |_| lane)
     }
@@ -65,13 +66,13 @@ impl Lanes {
         let mut all = self.0.pending.lock();
         let pending = all.entry(id).or_default();
         let lane = lane(pending);
-        *pending.of(lane) += 1;
+        *pending.in_lane(lane) += 1;
         Passage { lanes: self.clone(), location: Some(id), lane }
     }
 }
 
 impl Pending {
-    fn of(&mut self, lane: Lane) -> &mut usize {
+    fn in_lane(&mut self, lane: Lane) -> &mut usize {
         match lane {
             Lane::Small => &mut self.small,
             Lane::Large => &mut self.large,
@@ -84,16 +85,16 @@ impl Passage {
         self.lane
     }
 
-    /// Waits until the small changes of its location are settled that came before a large one.
-    pub async fn free(&self) {
+    /// Waits until the small changes of its location that came before a large one are settled.
+    pub async fn wait_for_small_ones(&self) {
         let Some(id) = self.location.filter(|_| self.lane == Lane::Large) else { return };
         let Shared { pending, cleared } = &*self.lanes.0;
         loop {
-            let told = cleared.notified();
+            let notified = cleared.notified();
             if pending.lock().get(&id).is_none_or(|pending| pending.small == 0) {
                 return;
             }
-            told.await;
+            notified.await;
         }
     }
 }
@@ -103,7 +104,7 @@ impl Drop for Passage {
         let Some(id) = self.location else { return };
         let mut all = self.lanes.0.pending.lock();
         let Some(pending) = all.get_mut(&id) else { return };
-        *pending.of(self.lane) -= 1;
+        *pending.in_lane(self.lane) -= 1;
         match pending {
             Pending { small: 0, large: 0 } => _ = all.remove(&id),
             Pending { small: 0, .. } if self.lane == Lane::Small => self.lanes.0.cleared.notify_waiters(),
@@ -122,33 +123,33 @@ mod tests {
     async fn changes_of_one_location_follow_each_other() {
         let lanes = Lanes::default();
         let [here, there] = [1, 2].map(LocationId::new);
-        let enter = |location, bytes| {
-            let passage = lanes.enter(location, bytes);
-            let is_free = passage.free().now_or_never().is_some();
+        let enter = |location, is_large| {
+            let passage = lanes.enter(location, is_large);
+            let is_free = passage.wait_for_small_ones().now_or_never().is_some();
             (passage.lane(), is_free, passage)
         };
-        let (lane, is_free, first) = enter(here, LARGE_BODY);
+        let (lane, is_free, first) = enter(here, false);
         assert_eq!((lane, is_free), (Lane::Small, true));
-        let (lane, is_free, large) = enter(here, LARGE_BODY + 1);
+        let (lane, is_free, large) = enter(here, true);
         assert_eq!((lane, is_free), (Lane::Large, false), "a small one is before it");
-        let (lane, is_free, behind) = enter(here, 100);
+        let (lane, is_free, behind) = enter(here, false);
         assert_eq!((lane, is_free), (Lane::Large, false));
-        for (location, bytes, expected) in [
-            (there, 100, Lane::Small),
-            (there, LARGE_BODY + 1, Lane::Large),
-            (None, LARGE_BODY + 1, Lane::Large),
-            (None, 100, Lane::Small),
+        for (location, is_large, expected) in [
+            (there, false, Lane::Small),
+            (there, true, Lane::Large),
+            (None, true, Lane::Large),
+            (None, false, Lane::Small),
         ] {
-            let (lane, is_free, _) = enter(location, bytes);
-            assert_eq!((lane, is_free), (expected, true), "{location:?}, {bytes}");
+            let (lane, is_free, _) = enter(location, is_large);
+            assert_eq!((lane, is_free), (expected, true), "{location:?}, {is_large}");
         }
-        let (waits, ()) = tokio::join!(large.free(), async { drop(first) });
+        let (waits, ()) = tokio::join!(large.wait_for_small_ones(), async { drop(first) });
         assert_eq!(waits, ());
-        assert!(behind.free().now_or_never().is_some());
+        assert!(behind.wait_for_small_ones().now_or_never().is_some());
         drop(large);
-        assert_eq!(enter(here, 100).0, Lane::Large, "as long as one is there");
+        assert_eq!(enter(here, false).0, Lane::Large, "as long as one is there");
         drop(behind);
-        assert_eq!(enter(here, 100).0, Lane::Small);
+        assert_eq!(enter(here, false).0, Lane::Small);
         assert!(lanes.0.pending.lock().is_empty());
     }
 }

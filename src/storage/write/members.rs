@@ -1,139 +1,146 @@
-//! Making users members of locations, and ending that.
+//! The acts on members: giving a user a role, and ending a membership.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::sync::Arc;
+
+use sea_orm::ConnectionTrait;
+
+use super::{
+    act::{Failure, NewRole},
+    audience::{Account, RightsEffect},
+    notifications::{self, Beginning},
+    transaction::Transaction,
 };
-
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
-
-use super::grant::{Granted, Held, Made, Try, Worked};
 use crate::{
     domain::{
-        access::{Caller, Payer, Role},
+        access::{RightsChange, Role},
         error::{Code, Error, Result},
-        id::{LocationId, UserId},
+        event::{ListChange, RemovalReason},
+        id::UserId,
+        location::Committed,
         notification::ActivityKind,
         time::Timestamp,
     },
     storage::{
-        pool::Store,
         read::members,
         sql::{count, statement},
     },
 };
 
-/// Of one location.
+/// Members that a location may have.
 const MAX_MEMBERS: u64 = 10_000;
+/// A membership that the same caller begins and ends within this time is taken back: the member is notified of
+/// neither, unless they have read of the first.
+const TAKEN_BACK_MS: i64 = 60_000;
+/// A connection that has not read of a membership is not closed for it if the same caller ends it within this time:
+/// nobody has asked for what was sent of it. Phones take seconds to read.
+const FRESH_MS: i64 = 10_000;
 
-impl Store {
-    /// Makes a user a member of a location, or gives a member another role.
-    ///
-    /// # Errors
-    /// `not_found`, `forbidden`, `invalid_member`, `too_many_members`, `rate_limited`, `storage_unavailable`,
-    /// `internal`.
-    pub async fn set_member(
-        &self,
-        by: &Caller,
-        payer: Option<Payer>,
-        id: LocationId,
-        user: UserId,
-        role: Role,
-    ) -> Result<Granted<()>> {
-        let (store, is_paid_for) = (self.clone(), Arc::new(AtomicBool::new(false)));
-        self.grant(by, payer, id, move |tx, held| {
-            let (store, is_paid_for) = (store.clone(), is_paid_for.clone());
-            let pay = move |pair_payer| match is_paid_for.swap(true, Ordering::Relaxed) {
-                // Another try of the same change.
-                true => Ok(()),
-                false => store.may_concern(pair_payer, user),
-            };
-            Box::pin(async move { set(tx, held, user, role, pay).await })
-        })
-        .await
-    }
+/// What a user has become, and what people are told; `None`: the user was that already.
+type Changed = (RightsChange, Option<RightsEffect>);
 
-    /// Ends a membership, others' or one's own.
-    ///
-    /// # Errors
-    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn remove_member(
-        &self,
-        by: &Caller,
-        payer: Option<Payer>,
-        id: LocationId,
-        user: UserId,
-    ) -> Result<Granted<()>> {
-        self.grant(by, payer, id, move |tx, held| Box::pin(remove(tx, held, user))).await
-    }
-}
-
-/// `pay`: draws on what its argument may do to the user.
-async fn set(
-    tx: &DatabaseTransaction,
-    held: &Held,
-    user: UserId,
-    role: Role,
-    pay: impl FnOnce(Option<Payer>) -> Result<()>,
-) -> Worked<Made<()>> {
-    held.may_change(None)?;
-    let (id, number) = (held.id, number(role)?);
-    if user == held.owner {
+/// Makes a user a member of a location, or gives a member another role.
+pub async fn set(
+    tx: &Transaction<'_>,
+    account: Account,
+    location: &Arc<Committed>,
+    NewRole { user, role, is_paid }: &mut NewRole,
+) -> std::result::Result<Changed, Failure> {
+    let (id, user, role) = (location.id, *user, *role);
+    let (change, number) = (RightsChange::Member(user, Some(role)), role_number(role)?);
+    if user == location.owner {
         let detail = format!("user {user} made location {id} and cannot be a member of it");
         return Err(Error::new(Code::InvalidMember, detail).into());
     }
-    let (location, user_id, now) = (id.get(), user.get(), held.now.as_millis() as u64);
-    let was = members::role(tx, id, user).await?;
-    if was == Some(role) {
-        return Ok(held.unchanged());
+    let before = members::role(&tx.tx, id, user).await?;
+    if before == Some(role) {
+        return Ok((change, None));
     }
-    pay(held.pair_payer)?;
-    let kind = match was {
-        Some(_) => {
-            let sql = "UPDATE member SET role = ? WHERE location_id = ? AND user_id = ?";
-            tx.execute_raw(statement(tx, sql, [number, location, user_id])).await?;
-            ActivityKind::RoleChanged(user, role)
-        }
-        None => {
-            let sql = "SELECT COUNT(*) FROM member WHERE location_id = ?";
-            if count(tx, statement(tx, sql, [location])).await? >= MAX_MEMBERS {
-                let detail = format!("location {id} has {MAX_MEMBERS} members, the most there may be");
-                return Err(Error::new(Code::TooManyMembers, detail).into());
-            }
-            let sql = "INSERT INTO member (location_id, user_id, role, added_at) VALUES (?, ?, ?, ?)";
-            tx.execute_raw(statement(tx, sql, [location, user_id, number, now])).await?;
-            ActivityKind::MemberAdded(user, role)
-        }
-    };
-    held.made(tx, (), Some(kind)).await
+    if !*is_paid {
+        tx.store.take_for_person(account.pair_payer, user)?;
+        *is_paid = true;
+    }
+    let (location_id, user_id, now) = (id.get(), user.get(), tx.now.as_millis() as u64);
+    if before.is_some() {
+        let sql = "UPDATE member SET role = ? WHERE location_id = ? AND user_id = ?";
+        tx.tx.execute_raw(statement(&tx.tx, sql, [number, location_id, user_id])).await?;
+        let activity = Some(ActivityKind::RoleChanged(user, role));
+        return Ok((change, Some(RightsEffect { activity, ..Default::default() })));
+    }
+    let sql = "SELECT COUNT(*) FROM member WHERE location_id = ?";
+    if count(&tx.tx, statement(&tx.tx, sql, [location_id])).await? >= MAX_MEMBERS {
+        let detail = format!("location {id} has {MAX_MEMBERS} members, the most there may be");
+        return Err(Error::new(Code::TooManyMembers, detail).into());
+    }
+    let sql = "INSERT INTO member (location_id, user_id, role, added_at) VALUES (?, ?, ?, ?)";
+    tx.tx.execute_raw(statement(&tx.tx, sql, [location_id, user_id, number, now])).await?;
+    let activity = Some(ActivityKind::MemberAdded(user, role));
+    let list = Some((user, ListChange::Created(location.clone())));
+    Ok((change, Some(RightsEffect { activity, list, except: None })))
 }
 
-async fn remove(tx: &DatabaseTransaction, held: &Held, user: UserId) -> Worked<Made<()>> {
-    let key = [held.id.get(), user.get()];
+/// Ends a membership.
+pub async fn remove(
+    tx: &Transaction<'_>,
+    (by, account): (UserId, Account),
+    location: &Committed,
+    user: UserId,
+) -> std::result::Result<Changed, Failure> {
+    let key = [location.id.get(), user.get()];
     let sql = "SELECT added_at FROM member WHERE location_id = ? AND user_id = ?";
-    let added_at = tx.query_one_raw(statement(tx, sql, key)).await?;
-    let added_at: Option<i64> = added_at.map(|row| row.try_get_by_index(0)).transpose()?;
-    if added_at.is_none() && held.at == Try::Unsure {
-        // Not a question of rights: who has removed themselves has none any more.
-        return Ok(held.unchanged());
-    }
-    held.may_change(Some(user))?;
-    let Some(added_at) = added_at else {
-        let detail = format!("user {user} is no member of location {}", held.id);
+    let Some(row) = tx.tx.query_one_raw(statement(&tx.tx, sql, key)).await? else {
+        let detail = format!("user {user} is no member of location {}", location.id);
         return Err(Error::new(Code::NotFound, detail).into());
     };
+    let added_at = Timestamp::from_millis(row.try_get_by_index(0)?);
     let sql = "DELETE FROM member WHERE location_id = ? AND user_id = ?";
-    tx.execute_raw(statement(tx, sql, key)).await?;
-    held.made(tx, (), Some(ActivityKind::MemberRemoved(user, Timestamp::from_millis(added_at)))).await
+    tx.tx.execute_raw(statement(&tx.tx, sql, key)).await?;
+    let lasted_ms = tx.now.as_millis() - added_at.as_millis();
+    let beginning = match user != by && lasted_ms < TAKEN_BACK_MS {
+        true => notifications::take_back(&tx.tx, location.id, (by, account), user, added_at).await?,
+        false => Beginning::default(),
+    };
+    let change = ListChange::Deleted(location.id, removal_reason(beginning, lasted_ms));
+    let effect = RightsEffect {
+        activity: Some(ActivityKind::MemberRemoved(user, added_at)),
+        list: Some((user, change)),
+        except: beginning.is_taken_back.then_some(user),
+    };
+    Ok((RightsChange::Member(user, None), Some(effect)))
 }
 
-/// A role as a row has it.
-fn number(role: Role) -> Result<u64> {
+/// Why a former member no longer sees the location.
+fn removal_reason(beginning: Beginning, lasted_ms: i64) -> RemovalReason {
+    match beginning.is_by_the_same && lasted_ms < FRESH_MS {
+        true => RemovalReason::TakenBack,
+        false => RemovalReason::Withdrawn,
+    }
+}
+
+/// A role as the column has it.
+fn role_number(role: Role) -> Result<u64> {
     match role {
         Role::Viewer => Ok(1),
         Role::Editor => Ok(2),
         Role::Guest | Role::Owner => {
             Err(Error::new(Code::InvalidMember, "a member is a viewer or an editor").at("/role"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_its_giver_takes_away_within_moments_is_taken_back() {
+        let beginning = |is_by_the_same| Beginning { is_by_the_same, is_taken_back: false };
+        for (is_by_the_same, lasted_ms, reason) in [
+            (true, 0, RemovalReason::TakenBack),
+            (true, FRESH_MS - 1, RemovalReason::TakenBack),
+            (true, FRESH_MS, RemovalReason::Withdrawn),
+            (false, 0, RemovalReason::Withdrawn),
+        ] {
+            assert_eq!(removal_reason(beginning(is_by_the_same), lasted_ms), reason, "{lasted_ms}");
         }
     }
 }

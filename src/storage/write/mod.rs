@@ -1,13 +1,29 @@
-//! Changes: the writer with its queue, changes of members and shares, and what is stored of both for others.
+//! Changes: one writer, one transaction engine, one publisher.
+//!
+//! [`writer`] takes changes and puts them into a lane; the [`task`] of the lane takes batches out of its [`queue`],
+//! has [`batch`] carry them out in a [`transaction`], commits that with a [`proof`] and [`publish`]es it. What each
+//! act does stands in a file of its kind; who is told of it besides the rooms, in [`audience`].
 
-pub mod accounts;
-pub mod audience;
-pub mod batch;
-pub mod counts;
-pub mod grant;
-pub mod lanes;
-pub mod members;
-pub mod notices;
-pub mod queue;
-pub mod shares;
-pub mod writer;
+mod act;
+mod audience;
+mod batch;
+mod lanes;
+mod locations;
+mod locked;
+mod members;
+mod metrics;
+mod names;
+mod notifications;
+mod pricing;
+mod proof;
+mod publish;
+mod queue;
+mod rights;
+mod shares;
+mod task;
+mod transaction;
+mod versions;
+mod writer;
+
+pub use act::{NewShare, ShareUses};
+pub use writer::Writer;

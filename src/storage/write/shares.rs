@@ -1,113 +1,40 @@
-//! Making share links, ending them, counting their uses.
+//! The acts on share links: making and revoking one, and counting uses.
 
 use std::fmt::Write as _;
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement, Value};
 
-use super::grant::{Granted, Held, Made, Try, Worked};
+use super::{
+    act::{Done, Failure, NewShare, ShareUses},
+    audience::RightsEffect,
+    transaction::Transaction,
+};
 use crate::{
     domain::{
-        access::{Caller, Payer},
-        error::{Code, Error, Result},
+        access::RightsChange,
+        error::{Code, Error},
         id::{LocationId, ShareId},
+        location::Location,
         notification::ActivityKind,
-        time::Timestamp,
     },
-    storage::{
-        pool::Store,
-        read::shares::by_hash,
-        sql::{count, statement},
-    },
+    storage::sql::{count, statement},
 };
 
-/// Of one location, and not ended.
+/// Share links that a location may have, apart from those that have ended.
 const MAX_SHARES: u64 = 1_000;
-/// How long a share that has ended is known to have been one.
+/// How long a share link that has ended is remembered, so that whoever comes with it is told so.
 const REMEMBERED_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// A share to be made.
-#[derive(Clone, Debug)]
-pub struct NewShare {
-    /// Of which location.
-    pub location: LocationId,
-    /// Who pays if many have to be told of it; `None`: nobody.
-    pub payer: Option<Payer>,
-    /// What its maker calls it.
-    pub label: Option<String>,
-    /// When it ends.
-    pub expires_at: Timestamp,
-    /// Of the password, if one is asked for.
-    pub password_hash: Option<String>,
-    /// Of the link's secret.
-    pub token_hash: [u8; 32],
-}
+/// What has become of a share link, and what people are told.
+type Changed = (RightsChange, Option<RightsEffect>);
 
-impl Store {
-    /// Makes a share; returns its id.
-    ///
-    /// # Errors
-    /// `not_found`, `forbidden`, `too_many_shares`, `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn create_share(&self, by: &Caller, new: NewShare) -> Result<Granted<ShareId>> {
-        let (location, payer) = (new.location, new.payer);
-        self.grant(by, payer, location, move |tx, held| Box::pin(create(tx, held, new.clone()))).await
-    }
-
-    /// Ends a share.
-    ///
-    /// # Errors
-    /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
-    pub async fn revoke_share(&self, by: &Caller, id: LocationId, share: ShareId) -> Result<Granted<()>> {
-        self.grant(by, None, id, move |tx, held| Box::pin(revoke(tx, held, share))).await
-    }
-
-    /// Adds to the uses of shares, each given once, and when it was used last. Whether they were counted may
-    /// remain unknown; then rather not than twice.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn count_uses(&self, used: &[(ShareId, u64, Timestamp)]) -> Result<()> {
-        if used.is_empty() {
-            return Ok(());
-        }
-        let (mut uses, mut last, mut ids) = (String::new(), String::new(), String::new());
-        for (ShareId(id), more, at) in used {
-            let _ = write!(uses, " WHEN {id} THEN {more}");
-            let _ = write!(last, " WHEN {id} THEN {}", at.as_millis());
-            let _ = write!(ids, "{}{id}", if ids.is_empty() { "" } else { "," });
-        }
-        let greatest = match self.backend() {
-            DatabaseBackend::MySql => "GREATEST",
-            _ => "MAX",
-        };
-        let sql = format!(
-            "UPDATE share SET uses = uses + CASE id{uses} END, \
-               last_used_at = {greatest}(COALESCE(last_used_at, 0), CASE id{last} END) WHERE id IN ({ids})"
-        );
-        self.transact(move |tx, at| {
-            let sql = sql.clone();
-            Box::pin(async move {
-                if at == Try::Clean {
-                    tx.execute_unprepared(&sql).await?;
-                }
-                Ok(())
-            })
-        })
-        .await
-    }
-}
-
-async fn create(tx: &DatabaseTransaction, held: &Held, new: NewShare) -> Worked<Made<ShareId>> {
-    if held.at == Try::Unsure
-        && let Some(made) = by_hash(tx, &new.token_hash).await?
-    {
-        return Ok(Made { value: ShareId(made.id as u64), grants: held.grants, kind: None });
-    }
-    held.may_change(None)?;
-    let (id, now) = (held.id.get(), held.now.as_millis());
+/// Makes a share link, and forgets those of the location that ended long ago.
+pub async fn create(tx: &Transaction<'_>, location: &Location, new: &NewShare) -> Result<Changed, Failure> {
+    let (id, now) = (location.id.get(), tx.now.as_millis());
     let sql = "DELETE FROM share WHERE location_id = ? AND expires_at <= ?";
-    tx.execute_raw(statement(tx, sql, [id, (now - REMEMBERED_MS) as u64])).await?;
+    tx.tx.execute_raw(statement(&tx.tx, sql, [id, (now - REMEMBERED_MS) as u64])).await?;
     let sql = "SELECT COUNT(*) FROM share WHERE location_id = ? AND expires_at > ?";
-    if count(tx, statement(tx, sql, [id, now as u64])).await? >= MAX_SHARES {
+    if count(&tx.tx, statement(&tx.tx, sql, [id, now as u64])).await? >= MAX_SHARES {
         let detail = format!("location {id} has {MAX_SHARES} shares, the most there may be");
         return Err(Error::new(Code::TooManyShares, detail).into());
     }
@@ -116,27 +43,74 @@ async fn create(tx: &DatabaseTransaction, held: &Held, new: NewShare) -> Worked<
     let values: [Value; 7] = [
         (id as i64).into(),
         new.token_hash.to_vec().into(),
-        new.label.into(),
-        new.password_hash.into(),
-        (held.version as i64).into(),
+        new.label.clone().into(),
+        new.password_hash.clone().into(),
+        (location.version as i64).into(),
         now.into(),
         new.expires_at.as_millis().into(),
     ];
-    let insert = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
-    let share = ShareId(tx.execute_raw(insert).await?.last_insert_id());
-    held.made(tx, share, Some(ActivityKind::ShareCreated(new.expires_at))).await
+    let insert = Statement::from_sql_and_values(tx.tx.get_database_backend(), sql, values);
+    let share = ShareId(tx.tx.execute_raw(insert).await?.last_insert_id());
+    let activity = Some(ActivityKind::ShareCreated(new.expires_at));
+    let effect = RightsEffect { activity, ..Default::default() };
+    Ok((RightsChange::Share(share, Some(new.expires_at)), Some(effect)))
 }
 
-async fn revoke(tx: &DatabaseTransaction, held: &Held, share: ShareId) -> Worked<Made<()>> {
-    held.may_change(None)?;
+/// Revokes a share link.
+pub async fn revoke(tx: &Transaction<'_>, id: LocationId, share: ShareId) -> Result<Changed, Failure> {
     let sql = "DELETE FROM share WHERE id = ? AND location_id = ?";
-    let deleted = tx.execute_raw(statement(tx, sql, [share.0, held.id.get()])).await?;
-    match (deleted.rows_affected(), held.at) {
-        (0, Try::Unsure) => Ok(held.unchanged()),
-        (0, Try::Clean) => {
-            let detail = format!("location {} has no share {}", held.id, share.0);
-            Err(Error::new(Code::NotFound, detail).into())
-        }
-        _ => held.made(tx, (), None).await,
+    let deleted = tx.tx.execute_raw(statement(&tx.tx, sql, [share.0, id.get()])).await?;
+    if deleted.rows_affected() == 0 {
+        let detail = format!("location {id} has no share {}", share.0);
+        return Err(Error::new(Code::NotFound, detail).into());
+    }
+    Ok((RightsChange::Share(share, None), Some(RightsEffect::default())))
+}
+
+/// Adds to the uses of share links, each of which is given once.
+pub async fn count_uses(tx: &mut Transaction<'_>, used: &[ShareUses]) -> Result<Done, Failure> {
+    if !used.is_empty() {
+        tx.tx.execute_unprepared(&counting(tx.dialect.backend(), used)).await?;
+        tx.has_written = true;
+    }
+    Ok(Done::Recorded)
+}
+
+/// The statement that counts uses.
+fn counting(backend: DatabaseBackend, used: &[ShareUses]) -> String {
+    let (mut counts, mut times, mut ids) = (String::new(), String::new(), String::new());
+    for ShareUses { share: ShareId(id), count, last_at } in used {
+        let _ = write!(counts, " WHEN {id} THEN {count}");
+        let _ = write!(times, " WHEN {id} THEN {}", last_at.as_millis());
+        let _ = write!(ids, "{}{id}", if ids.is_empty() { "" } else { "," });
+    }
+    let greatest = match backend {
+        DatabaseBackend::MySql => "GREATEST",
+        _ => "MAX",
+    };
+    format!(
+        "UPDATE share SET uses = uses + CASE id{counts} END, \
+           last_used_at = {greatest}(COALESCE(last_used_at, 0), CASE id{times} END) WHERE id IN ({ids})"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::Timestamp;
+
+    #[test]
+    fn uses_of_several_shares_are_counted_by_one_statement() {
+        let uses = |share, count, last_at| ShareUses {
+            share: ShareId(share),
+            count,
+            last_at: Timestamp::from_millis(last_at),
+        };
+        assert_eq!(
+            counting(DatabaseBackend::MySql, &[uses(7, 2, 1_000), uses(9, 1, 2_000)]),
+            "UPDATE share SET uses = uses + CASE id WHEN 7 THEN 2 WHEN 9 THEN 1 END, \
+             last_used_at = GREATEST(COALESCE(last_used_at, 0), CASE id WHEN 7 THEN 1000 WHEN 9 THEN 2000 END) \
+             WHERE id IN (7,9)"
+        );
     }
 }

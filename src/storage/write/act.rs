@@ -1,0 +1,226 @@
+//! Acts: the changes that the writer commits, as values, and what each of them comes to.
+//!
+//! The other files of this wing carry them out. An act keeps everything it needs to be carried out again, because a
+//! transaction may be rolled back and repeated.
+
+use std::sync::Arc;
+
+use sea_orm::DbErr;
+
+use crate::domain::{
+    access::{Action, Caller, Payer, RightsChange, Role},
+    error::{Error, Result},
+    id::{LocationId, ShareId, UserId},
+    location::{Committed, LARGE_BODY, NewLocation, Update},
+    time::Timestamp,
+};
+
+/// A change that somebody asks for.
+#[derive(Debug)]
+pub enum Act {
+    /// Makes a location.
+    Create(NewLocation),
+    /// Moves a location or changes its properties.
+    Update(Update),
+    /// Removes a location.
+    Delete(Delete),
+    /// Changes who may see or change a location.
+    Rights(Rights),
+    /// Counts uses of share links.
+    CountUses(Vec<ShareUses>),
+    /// Stores what users call themselves, each once.
+    NameUsers(Vec<(UserId, String)>),
+}
+
+/// A request to remove a location.
+#[derive(Debug)]
+pub struct Delete {
+    pub id: LocationId,
+    pub by: Caller,
+    pub payer: Option<Payer>,
+}
+
+/// A request to change the members or share links of a location.
+#[derive(Debug)]
+pub struct Rights {
+    pub location: LocationId,
+    pub by: Caller,
+    /// The caller who pays if many have to be told; `None`: nobody pays.
+    pub payer: Option<Payer>,
+    pub request: RightsRequest,
+}
+
+/// What is to be changed of a location's members or share links.
+#[derive(Debug)]
+pub enum RightsRequest {
+    SetMember(NewRole),
+    RemoveMember(UserId),
+    CreateShare(NewShare),
+    RevokeShare(ShareId),
+}
+
+/// A role that a user is to have as a member.
+#[derive(Debug)]
+pub struct NewRole {
+    pub user: UserId,
+    pub role: Role,
+    /// Whether the caller's budget for this user was drawn on, so that a repetition is free.
+    pub is_paid: bool,
+}
+
+/// A share link to be made.
+#[derive(Debug)]
+pub struct NewShare {
+    /// The name its maker gives it.
+    pub label: Option<String>,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// The hash of its password; `None`: it asks for none.
+    pub password_hash: Option<String>,
+    /// The hash of the link's secret.
+    pub token_hash: [u8; 32],
+}
+
+/// How often a share link was used since that was last counted, and when last.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ShareUses {
+    /// The share link.
+    pub share: ShareId,
+    /// The number of uses that were not counted yet.
+    pub count: u64,
+    /// The time of the last of them.
+    pub last_at: Timestamp,
+}
+
+/// What an act that was carried out has come to.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// The location as the act has left it, or as it stood before it was removed.
+    Location(Arc<Committed>),
+    /// Rights to a location, as they now are.
+    Rights {
+        change: RightsChange,
+        /// The number of such changes of the location so far, this one included.
+        grants: u64,
+    },
+    /// Nothing that anybody need know.
+    Recorded,
+}
+
+/// What an act has come to, or why it was refused.
+pub type Outcome = Result<Done>;
+
+/// Why an act could not be carried out.
+#[derive(Debug)]
+pub enum Failure {
+    /// The act is refused; the others of its transaction go on.
+    Refused(Error),
+    /// The database has failed, and with it the whole transaction.
+    Database(DbErr),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<DbErr> for Failure {
+    fn from(error: DbErr) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl Act {
+    /// Bytes of the body it came in.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Create(new) => new.size,
+            Self::Update(update) => update.size,
+            Self::Delete(_) | Self::Rights(_) | Self::CountUses(_) | Self::NameUsers(_) => 0,
+        }
+    }
+
+    /// Whether it may take long to commit: its body is large, or many people may have to be told of it.
+    pub fn is_large(&self) -> bool {
+        match self {
+            Self::Create(_) | Self::Update(_) | Self::Delete(_) => self.size() > LARGE_BODY,
+            Self::Rights(_) | Self::CountUses(_) | Self::NameUsers(_) => true,
+        }
+    }
+
+    /// Whether it has a transaction of its own. A change of rights decides who is told of other changes; notes of
+    /// users and shares concern rows that other servers write too, and must hold up no position.
+    pub fn is_alone(&self) -> bool {
+        matches!(self, Self::Rights(_) | Self::CountUses(_) | Self::NameUsers(_))
+    }
+
+    /// The caller who pays for telling people of it; `None`: nobody pays.
+    pub fn payer(&self) -> Option<Payer> {
+        match self {
+            Self::Create(new) => new.payer,
+            Self::Update(update) => update.payer,
+            Self::Delete(delete) => delete.payer,
+            Self::Rights(rights) => rights.payer,
+            Self::CountUses(_) | Self::NameUsers(_) => None,
+        }
+    }
+
+    /// The caller in whose share of the queue it waits.
+    pub fn queued_for(&self) -> Option<Payer> {
+        match self {
+            Self::Rights(Rights { by, payer, .. }) => payer.or_else(|| by.account().map(Payer::User)),
+            _ => self.payer(),
+        }
+    }
+
+    /// The location that it changes, and the caller who asks for that; `None`: it changes none that is there.
+    pub fn target(&self) -> Option<(LocationId, &Caller)> {
+        match self {
+            Self::Update(update) => Some((update.id, &update.by)),
+            Self::Delete(delete) => Some((delete.id, &delete.by)),
+            Self::Rights(rights) => Some((rights.location, &rights.by)),
+            Self::Create(_) | Self::CountUses(_) | Self::NameUsers(_) => None,
+        }
+    }
+}
+
+impl Rights {
+    /// What its caller must be allowed to do: to manage the location, or to be in it to remove oneself.
+    pub fn action(&self) -> Action {
+        match self.request {
+            RightsRequest::RemoveMember(user) if self.by.account() == Some(user) => Action::Meet,
+            _ => Action::Manage,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rights(by: u64, payer: Option<Payer>, request: RightsRequest) -> Rights {
+        let by = Caller::User { id: UserId::new(by).unwrap(), is_admin: false };
+        Rights { location: LocationId::new(42).unwrap(), by, payer, request }
+    }
+
+    #[test]
+    fn members_may_remove_themselves_and_nothing_else() {
+        let user = |id| UserId::new(id).unwrap();
+        let remove = |by, member| rights(by, None, RightsRequest::RemoveMember(user(member))).action();
+        assert_eq!(remove(2, 2), Action::Meet);
+        assert_eq!(remove(2, 3), Action::Manage);
+        let role = NewRole { user: user(2), role: Role::Editor, is_paid: false };
+        assert_eq!(rights(2, None, RightsRequest::SetMember(role)).action(), Action::Manage);
+        assert_eq!(rights(2, None, RightsRequest::RevokeShare(ShareId(1))).action(), Action::Manage);
+    }
+
+    #[test]
+    fn what_nobody_pays_for_waits_in_its_callers_share_of_the_queue_all_the_same() {
+        let revoke = |payer| Act::Rights(rights(2, payer, RightsRequest::RevokeShare(ShareId(1))));
+        let user = |id| Some(Payer::User(UserId::new(id).unwrap()));
+        assert_eq!((revoke(None).payer(), revoke(None).queued_for()), (None, user(2)));
+        assert_eq!(revoke(user(3)).queued_for(), user(3));
+        assert_eq!(Act::CountUses(Vec::new()).queued_for(), None);
+    }
+}

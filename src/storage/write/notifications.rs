@@ -1,0 +1,260 @@
+//! Storing notices and who gets them, in the transaction of what they tell of; and taking one back.
+//!
+//! The text of a notice is stored once, however many are notified. Each recipient has a narrow row with an id made of
+//! the notice's: known before it is written.
+
+use std::collections::{BTreeSet, HashMap};
+
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement, Value};
+
+use super::audience::{Account, Members};
+use crate::{
+    domain::{
+        id::{LocationId, UserId},
+        notification::{Activity, AddressedNotice, Notice},
+        time::Timestamp,
+    },
+    storage::{
+        error::DbResult,
+        pool::Store,
+        read::{accounts, notifications},
+        sql::{Cell, Dialect, NOTIFICATIONS_OF_A_NOTICE, Rows, statement},
+    },
+};
+
+/// Members read, and notifications written, in one transaction of several acts: as many as a single act may need.
+pub const MAX_OF_SEVERAL_ACTS: usize = 10_001;
+/// Notifications of one statement; SQLite takes 32,766 parameters.
+const ROWS_OF_A_STATEMENT: usize = 5_000;
+
+/// A notice that is to be stored.
+struct Unstored {
+    /// The number of the activity it tells of.
+    number: usize,
+    notice: Notice,
+    actor: Option<u64>,
+    recipients: Vec<UserId>,
+}
+
+/// Stores the notices of some activities; returns each with the number of its activity.
+///
+/// # Errors
+/// As the database; that too many people have to be told, which a single activity is never refused for.
+pub async fn store(
+    store: &Store,
+    tx: &DatabaseTransaction,
+    activities: &[Activity],
+    members: &Members,
+) -> DbResult<Vec<(usize, AddressedNotice)>> {
+    if activities.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names = read_names(store, tx, activities, members).await?;
+    let unstored = address(store, activities, members, &names);
+    let count = unstored.iter().map(|of| of.recipients.len()).sum::<usize>();
+    if activities.len() > 1 && count > MAX_OF_SEVERAL_ACTS {
+        return Err(too_many());
+    }
+    let mut stored = Vec::with_capacity(unstored.len());
+    let mut rows = RecipientRows::new(tx, store.dialect());
+    for Unstored { number, notice, actor, recipients } in unstored {
+        let first = insert(tx, &notice, actor).await? * NOTIFICATIONS_OF_A_NOTICE;
+        let recipients: Vec<_> = recipients.into_iter().zip(first..).collect();
+        for (user, id) in &recipients {
+            rows.push(*user, *id).await?;
+        }
+        stored.push((number, AddressedNotice { notice, recipients }));
+    }
+    rows.send().await?;
+    Ok(stored)
+}
+
+/// Reads the names of the users whom notices will name.
+async fn read_names(
+    store: &Store,
+    tx: &DatabaseTransaction,
+    activities: &[Activity],
+    members: &Members,
+) -> DbResult<HashMap<UserId, String>> {
+    // Most acts are on locations that nobody else has to do with.
+    let concerns_others = |activity: &&Activity| {
+        activity.owner != activity.by
+            || !activity.is_for_members()
+            || members_of(members, activity).iter().any(|user| *user != activity.by)
+    };
+    let users: BTreeSet<_> =
+        activities.iter().filter(concerns_others).flat_map(Activity::named_users).collect();
+    let (mut names, others) = store.names.of(&users.into_iter().collect::<Vec<_>>());
+    names.append(&mut accounts::written(tx, &others).await?);
+    Ok(names.into_iter().collect())
+}
+
+/// Writes the notices and finds their recipients. A person to whom the caller may tell no more for now is left out:
+/// the act is carried out all the same, and their lists show it.
+fn address(
+    store: &Store,
+    activities: &[Activity],
+    members: &Members,
+    names: &HashMap<UserId, String>,
+) -> Vec<Unstored> {
+    let name = |user: UserId| names.get(&user).map(String::as_str);
+    let mut unstored = Vec::new();
+    for (number, activity) in activities.iter().enumerate() {
+        let actor = activity.pair_payer.map(|_| activity.by.get());
+        for (notice, mut recipients) in activity.notices(members_of(members, activity), name) {
+            recipients.retain(|user| {
+                activity.is_prepaid_for(*user) || store.take_for_person(activity.pair_payer, *user).is_ok()
+            });
+            if !recipients.is_empty() {
+                unstored.push(Unstored { number, notice, actor, recipients });
+            }
+        }
+    }
+    unstored
+}
+
+fn members_of<'a>(members: &'a Members, activity: &Activity) -> &'a [UserId] {
+    members.get(&activity.location).map_or(&[], Vec::as_slice)
+}
+
+/// Stores a notice; returns its id. `actor` is the user whose acts fill only a share of each recipient's
+/// notifications; `None`: an admin's token, which belongs to the app's own backend.
+async fn insert(tx: &DatabaseTransaction, notice: &Notice, actor: Option<u64>) -> DbResult<u64> {
+    let sql = "INSERT INTO notice (kind, actor_id, location_id, message, fields, created_at) \
+               VALUES (?, ?, ?, ?, ?, ?)";
+    let values = [
+        notice.kind.into(),
+        actor.map(|actor| actor as i64).into(),
+        (notice.location.get() as i64).into(),
+        notice.message.as_str().into(),
+        notice.fields.as_str().into(),
+        notice.at.as_millis().into(),
+    ];
+    let insert = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+    Ok(tx.execute_raw(insert).await?.last_insert_id())
+}
+
+/// What is known of the beginning of a membership that is being ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Beginning {
+    /// The same caller has begun it.
+    pub is_by_the_same: bool,
+    /// The member had not read of it, and the notice of it has been removed.
+    pub is_taken_back: bool,
+}
+
+/// Finds out whether the caller who ends a membership has begun it so recently that its `member_added` is still there.
+/// If the member has not read that yet, it is removed, with changes of the role since: together with the end it says
+/// nothing any more.
+pub async fn take_back(
+    tx: &DatabaseTransaction,
+    id: LocationId,
+    (by, account): (UserId, Account),
+    member: UserId,
+    added_at: Timestamp,
+) -> DbResult<Beginning> {
+    let actor = account.pair_payer.map(|_| by.get());
+    let Some((first, is_read)) = read_added(tx, (id, actor), member, added_at).await? else {
+        return Ok(Beginning::default());
+    };
+    if !is_read {
+        remove_unread(tx, (id, actor), member, first).await?;
+    }
+    Ok(Beginning { is_by_the_same: true, is_taken_back: !is_read })
+}
+
+/// Reads a member's notification of having been added: its id, and whether it was read.
+async fn read_added(
+    tx: &DatabaseTransaction,
+    (id, actor): (LocationId, Option<u64>),
+    member: UserId,
+    added_at: Timestamp,
+) -> DbResult<Option<(u64, bool)>> {
+    let join = match tx.get_database_backend() {
+        DatabaseBackend::MySql => "STRAIGHT_JOIN",
+        _ => "CROSS JOIN",
+    };
+    let is_actor = is_actor(tx);
+    let sql = format!(
+        "SELECT told.id, told.read_at FROM notice {join} notification AS told \
+           ON told.id >= notice.id * {NOTIFICATIONS_OF_A_NOTICE} \
+             AND told.id < (notice.id + 1) * {NOTIFICATIONS_OF_A_NOTICE} \
+         WHERE notice.created_at = ? AND notice.location_id = ? AND {is_actor} \
+           AND notice.kind = 'member_added' AND told.user_id = ?"
+    );
+    let values = values([Some(added_at.as_millis() as u64), Some(id.get()), actor, Some(member.get())]);
+    let row = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+    let Some(row) = tx.query_one_raw(row).await? else { return Ok(None) };
+    let (told, read_at): (i64, Option<i64>) = row.try_get_many_by_index()?;
+    Ok(Some((told as u64, read_at.is_some())))
+}
+
+/// Removes a member's unread notifications of their membership, from this one on.
+async fn remove_unread(
+    tx: &DatabaseTransaction,
+    (id, actor): (LocationId, Option<u64>),
+    member: UserId,
+    first: u64,
+) -> DbResult<()> {
+    let is_actor = is_actor(tx);
+    let sql = notifications::select(
+        tx,
+        &format!(
+            "AND told.id >= ? AND told.read_at IS NULL AND notice.location_id = ? AND {is_actor} \
+             AND notice.kind IN ('member_added', 'role_changed')"
+        ),
+    );
+    let values = values([Some(member.get()), Some(first), Some(id.get()), actor]);
+    let unread = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+    let delete = "DELETE FROM notification WHERE user_id = ? AND id = ?";
+    for row in tx.query_all_raw(unread).await? {
+        let told: i64 = row.try_get_by_index(0)?;
+        tx.execute_raw(statement(tx, delete, [member.get(), told as u64])).await?;
+    }
+    Ok(())
+}
+
+/// The condition that a notice has this actor, which may be none.
+fn is_actor(tx: &DatabaseTransaction) -> &'static str {
+    match tx.get_database_backend() {
+        DatabaseBackend::MySql => "notice.actor_id <=> ?",
+        _ => "notice.actor_id IS ?",
+    }
+}
+
+fn values<const N: usize>(numbers: [Option<u64>; N]) -> [Value; N] {
+    numbers.map(|number| Value::from(number.map(|number| number as i64)))
+}
+
+/// Rows of recipients, sent in statements of a few thousand.
+struct RecipientRows<'a> {
+    tx: &'a DatabaseTransaction,
+    rows: Rows,
+    count: usize,
+}
+
+impl<'a> RecipientRows<'a> {
+    fn new(tx: &'a DatabaseTransaction, dialect: Dialect) -> Self {
+        let rows = Rows::new(dialect, "INSERT INTO notification (user_id, id)", "");
+        Self { tx, rows, count: 0 }
+    }
+
+    async fn push(&mut self, user: UserId, id: u64) -> DbResult<()> {
+        self.rows.push([user.get(), id].map(|number| Cell::Int(number as i64)));
+        self.count += 1;
+        if self.count < ROWS_OF_A_STATEMENT {
+            return Ok(());
+        }
+        let next = Self::new(self.tx, self.rows.dialect());
+        std::mem::replace(self, next).send().await
+    }
+
+    async fn send(self) -> DbResult<()> {
+        Rows::send([self.rows], self.tx).await
+    }
+}
+
+/// The error that makes the writer try fewer acts together.
+pub fn too_many() -> DbErr {
+    DbErr::Custom("too many people are to be told in one transaction".into())
+}

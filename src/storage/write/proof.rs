@@ -1,0 +1,112 @@
+//! The row by which a writer knows what it has committed.
+//!
+//! When the answer to a COMMIT is lost, the transaction may have been committed or not. Each lane of each process
+//! therefore has a row of its own in the table `writer`, and each of its transactions sets the row to a new number,
+//! together with what it changes. So the row tells afterwards: it has the number exactly if the transaction was
+//! committed, also on another primary or in a restored backup, because the row and the changes are there or missing
+//! together. Nobody else changes the row, so nobody waits for it.
+
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction};
+
+use crate::{
+    domain::time::Timestamp,
+    storage::{
+        error::DbResult,
+        pool::Store,
+        sql::{Cell, Dialect, Rows, for_update, statement},
+    },
+};
+
+/// A row that was not written for so long belongs to a writer that has ended. A writer whose row is removed all the
+/// same makes a new one with its next transaction.
+const MAX_AGE_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
+/// A lane's row.
+#[derive(Debug)]
+pub struct ProofRow {
+    /// Chosen at random, because processes know nothing of each other.
+    id: u64,
+    /// The number of the last transaction that was begun.
+    number: u64,
+}
+
+/// What a committed transaction leaves in the row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Proof {
+    id: u64,
+    number: u64,
+}
+
+impl ProofRow {
+    /// A row that is not in the table yet.
+    pub fn new() -> Self {
+        Self { id: rand::random_range(1..=i64::MAX as u64), number: 0 }
+    }
+
+    /// The proof of the next transaction.
+    pub fn next_proof(&mut self) -> Proof {
+        self.number += 1;
+        Proof { id: self.id, number: self.number }
+    }
+}
+
+impl Proof {
+    /// The statement that writes the row.
+    pub fn rows(self, dialect: Dialect, now: Timestamp) -> Rows {
+        let tail = match dialect.backend() {
+            DatabaseBackend::MySql => {
+                " AS new ON DUPLICATE KEY UPDATE commits = new.commits, committed_at = new.committed_at"
+            }
+            _ => {
+                " ON CONFLICT (id) DO UPDATE SET commits = excluded.commits, \
+                 committed_at = excluded.committed_at"
+            }
+        };
+        let mut rows = Rows::new(dialect, "INSERT INTO writer (id, commits, committed_at)", tail);
+        rows.push([self.id as i64, self.number as i64, now.as_millis()].map(Cell::Int));
+        rows
+    }
+
+    /// Reads whether the transaction was committed. Waits for a COMMIT that is still under way, whose connection
+    /// [`Store::begin`] has ended.
+    pub async fn is_committed(self, tx: &DatabaseTransaction) -> DbResult<bool> {
+        let sql = format!("SELECT commits FROM writer WHERE id = ? {}", for_update(tx));
+        let row = tx.query_one_raw(statement(tx, &sql, [self.id])).await?;
+        let number: Option<i64> = row.map(|row| row.try_get_by_index(0)).transpose()?;
+        Ok(number == Some(self.number as i64))
+    }
+}
+
+/// Removes the rows of writers that ended long ago.
+pub async fn remove_old_rows(store: &Store) -> DbResult<()> {
+    let oldest = (Timestamp::now().as_millis() - MAX_AGE_MS) as u64;
+    // Read first: a DELETE that looks for them would wait for the rows of all writers.
+    let read = || async {
+        let db = store.reader()?;
+        let sql = "SELECT id FROM writer WHERE committed_at < ?";
+        let rows = db.query_all_raw(statement(&db, sql, [oldest])).await?;
+        rows.iter().map(|row| row.try_get_by_index::<i64>(0)).collect::<DbResult<Vec<_>>>()
+    };
+    for id in store.read_raw(read).await? {
+        let remove = store.write_outside_queue(move |tx| {
+            let sql = "DELETE FROM writer WHERE id = ? AND committed_at < ?";
+            Box::pin(async move { tx.execute_raw(statement(tx, sql, [id as u64, oldest])).await })
+        });
+        remove.await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_transactions_have_the_same_proof() {
+        let (mut one, mut other) = (ProofRow::new(), ProofRow::new());
+        let proofs = [one.next_proof(), one.next_proof(), other.next_proof()];
+        assert_ne!(proofs[0], proofs[1]);
+        assert_ne!(proofs[0], proofs[2]);
+        assert!(i64::try_from(proofs[0].id).is_ok_and(|id| id > 0), "it fits into the column");
+    }
+}

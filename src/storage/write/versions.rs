@@ -1,0 +1,226 @@
+//! Versions of locations that a transaction writes, in the database's terms.
+//!
+//! However many there are, they take few statements: one for all rows of `location`, one for all of `history`.
+
+use std::{collections::HashSet, sync::Arc};
+
+use geo::Rect;
+use sea_orm::{ActiveValue::Set, ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait};
+
+use super::{act::Failure, locked::LockedLocation};
+use crate::{
+    domain::{
+        area::{covers, roomy},
+        error::Result,
+        geometry::Geometry,
+        id::LocationId,
+        location::{Committed, Location, NewLocation, Update},
+        properties::Properties,
+        time::Timestamp,
+    },
+    storage::{
+        entity::location::{ActiveModel, Entity},
+        error::DbResult,
+        geometry::{Altitudes, Plane},
+        index,
+        read::history,
+        sql::{Cell, Dialect, Rows, statement},
+    },
+};
+
+/// A version to be written.
+struct Version {
+    location: Arc<Committed>,
+    shape: Shape,
+}
+
+/// A geometry as the columns of a row have it.
+struct Shape {
+    plane: Vec<u8>,
+    altitudes: Option<Vec<u8>>,
+}
+
+/// The versions of a transaction, collected until all its acts are carried out.
+pub struct Versions {
+    dialect: Dialect,
+    now: Timestamp,
+    written: Vec<Version>,
+    /// Boxes of new locations, which are found by them from the start.
+    areas: Rows,
+    removed: HashSet<LocationId>,
+}
+
+impl Versions {
+    /// Begins with none.
+    pub fn new(dialect: Dialect, now: Timestamp) -> Self {
+        let areas = index::rows(dialect);
+        Self { dialect, now, written: Vec::new(), areas, removed: HashSet::new() }
+    }
+
+    /// Inserts a new location, whose id the database gives. Its history and its box are written with the others.
+    pub async fn create(
+        &mut self,
+        tx: &DatabaseTransaction,
+        new: &NewLocation,
+    ) -> std::result::Result<Arc<Committed>, Failure> {
+        let plane = Plane(new.geometry.plane());
+        let shape = Shape::encode(&new.geometry, &plane);
+        shape.check(&new.properties, self.dialect)?;
+        let area = roomy(&plane.0);
+        let row = ActiveModel {
+            owner_id: Set(new.owner.get() as i64),
+            version: Set(1),
+            geometry: Set(plane),
+            altitudes: Set(new.geometry.altitudes().map(Altitudes)),
+            properties: Set(new.properties.as_str().to_owned()),
+            updated_by: Set(new.owner.get() as i64),
+            created_at: Set(self.now.as_millis()),
+            updated_at: Set(self.now.as_millis()),
+            area: Set(Some(index::to_bytes(&area))),
+            ..Default::default()
+        };
+        let id = Entity::insert(row).exec(tx).await?.last_insert_id;
+        let id = u64::try_from(id).ok().and_then(LocationId::new);
+        let id = id.ok_or_else(|| DbErr::Custom("the database gave an id that is none".into()))?;
+        let location = Arc::new(Committed::from(new.to_location(id, self.now)));
+        index::push(&mut self.areas, id.get() as i64, &area);
+        self.written.push(Version { location: location.clone(), shape });
+        Ok(location)
+    }
+
+    /// Makes the next version of a locked location.
+    ///
+    /// # Errors
+    /// `properties_too_large`, `payload_too_large`, `internal`.
+    pub fn update(&mut self, row: &mut LockedLocation, update: &Update) -> Result<Arc<Committed>> {
+        let location = Arc::new(Committed::by(update, row.location.updated(update, self.now)?));
+        let plane = Plane(location.geometry.plane());
+        let has_left = update.geometry.is_some() && !row.area.is_some_and(|area| covers(&area, &plane.0));
+        let shape = Shape::encode(&location.geometry, &plane);
+        shape.check(&location.properties, self.dialect)?;
+        if has_left {
+            row.area = Some(roomy(&plane.0));
+            row.has_left_area = true;
+        }
+        row.location = location.clone();
+        row.newest = Some(self.written.len());
+        self.written.push(Version { location: location.clone(), shape });
+        Ok(location)
+    }
+
+    /// Removes a location, and its versions of this transaction are not written.
+    pub fn remove(&mut self, id: LocationId) {
+        self.removed.insert(id);
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.removed.is_empty()
+    }
+
+    /// Writes everything: boxes that were left, locations, history, and `last`; then removes what is to be removed.
+    pub async fn write(
+        self,
+        tx: &DatabaseTransaction,
+        locations: impl Iterator<Item = &LockedLocation>,
+        last: Rows,
+    ) -> DbResult<()> {
+        let Self { dialect, written, mut areas, removed, .. } = self;
+        let (mut rows, mut history) = (location_rows(dialect), history::rows(dialect));
+        for row in locations {
+            let Some(newest) = row.newest else { continue };
+            if let Some(area) = row.area.as_ref().filter(|_| row.has_left_area) {
+                index::push(&mut areas, row.location.id.get() as i64, area);
+            }
+            written[newest].push_location(&mut rows, row.area.as_ref());
+            rows.send_full(tx).await?;
+        }
+        for version in written.iter().filter(|version| !removed.contains(&version.location.id)) {
+            version.push_history(&mut history);
+            history.send_full(tx).await?;
+        }
+        Rows::send([areas, rows, history, last], tx).await?;
+        for id in removed {
+            remove(tx, id).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Shape {
+    fn encode(geometry: &Geometry, plane: &Plane) -> Self {
+        let altitudes = geometry.altitudes().map(|altitudes| Altitudes(altitudes).to_bytes());
+        Self { plane: plane.to_bytes(), altitudes }
+    }
+
+    /// Checks that a row with this geometry and these properties fits into one packet.
+    fn check(&self, properties: &Properties, dialect: Dialect) -> Result<()> {
+        let altitudes = self.altitudes.as_ref().map_or(0, Vec::len);
+        dialect.check_row(self.plane.len() + altitudes + properties.as_str().len())
+    }
+}
+
+impl Version {
+    /// The cells that `location` and `history` share: geometry, altitudes, properties, updated_by.
+    fn state(&self) -> [Cell<'_>; 4] {
+        let Location { properties, updated_by, .. } = &**self.location;
+        [
+            Cell::Bytes(&self.shape.plane),
+            self.shape.altitudes.as_deref().map_or(Cell::Null, Cell::Bytes),
+            Cell::Text(properties.as_str()),
+            Cell::Int(updated_by.get() as i64),
+        ]
+    }
+
+    fn push_location(&self, rows: &mut Rows, area: Option<&Rect>) {
+        let Location { id, owner, version, created_at, updated_at, .. } = &**self.location;
+        let [geometry, altitudes, properties, updated_by] = self.state();
+        let [id, owner, version] = [id.get(), owner.get(), *version].map(|n| Cell::Int(n as i64));
+        let [created_at, updated_at] = [created_at, updated_at].map(|at| Cell::Int(at.as_millis()));
+        let area = area.map(index::to_bytes);
+        let area = area.as_deref().map_or(Cell::Null, Cell::Bytes);
+        rows.push([
+            id, owner, version, geometry, altitudes, properties, updated_by, created_at, updated_at, area,
+        ]);
+    }
+
+    fn push_history(&self, rows: &mut Rows) {
+        let Location { id, version, updated_at, .. } = &**self.location;
+        let [geometry, altitudes, properties, updated_by] = self.state();
+        let [id, version] = [id.get(), *version].map(|n| Cell::Int(n as i64));
+        let updated_at = Cell::Int(updated_at.as_millis());
+        rows.push([id, version, geometry, altitudes, properties, updated_by, updated_at]);
+    }
+}
+
+/// A statement that rewrites locations that are there; its rows are made by [`Version::push_location`].
+fn location_rows(dialect: Dialect) -> Rows {
+    let insert = "INSERT INTO location \
+        (id, owner_id, version, geometry, altitudes, properties, updated_by, created_at, updated_at, area)";
+    let tail = match dialect.backend() {
+        DatabaseBackend::MySql => {
+            " AS new ON DUPLICATE KEY UPDATE version = new.version, geometry = new.geometry, \
+             altitudes = new.altitudes, properties = new.properties, updated_by = new.updated_by, \
+             updated_at = new.updated_at, area = new.area"
+        }
+        _ => {
+            " ON CONFLICT (id) DO UPDATE SET version = excluded.version, geometry = excluded.geometry, \
+             altitudes = excluded.altitudes, properties = excluded.properties, \
+             updated_by = excluded.updated_by, updated_at = excluded.updated_at, \
+             area = excluded.area"
+        }
+    };
+    Rows::new(dialect, insert, tail)
+}
+
+/// Removes a location, its members and its share links. Its history is removed later, in small steps.
+async fn remove(tx: &DatabaseTransaction, id: LocationId) -> DbResult<()> {
+    for sql in [
+        "DELETE FROM location WHERE id = ?",
+        "DELETE FROM member WHERE location_id = ?",
+        "DELETE FROM share WHERE location_id = ?",
+    ] {
+        tx.execute_raw(statement(tx, sql, [id.get()])).await?;
+    }
+    index::delete(tx, id.get() as i64).await
+}
