@@ -194,7 +194,7 @@ async fn a_name_that_could_not_be_looked_up_is_looked_up_later() {
     let settings = [
         ("DATABASE_URL", proxy.url.as_str()),
         KEY,
-        ("RUST_LOG", "info,georoom::gateway::people::announcer=debug"),
+        ("RUST_LOG", "info,georoom::gateway::announcer=debug"),
     ];
     let (server, mut log) = Process::serve_on(database, &settings).await;
     while server.get("/readyz").await.0 != StatusCode::OK {}
