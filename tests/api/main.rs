@@ -2,6 +2,9 @@
 //!
 //! `make test` starts what these need; `tests/services/run cargo test` does the same for a part of them.
 
+// A scenario is one function, and a table has as many lines as it has cases.
+#![allow(clippy::too_many_lines)]
+
 mod support;
 
 mod access;

@@ -91,6 +91,17 @@ fn for_each_position(value: &mut GeometryValue, visit: &mut impl FnMut(&mut Posi
     }
 }
 
+fn geometry_type<'a>(members: &'a Map<String, Value>, at: &Path<'_>) -> Result<&'a str> {
+    match members.get("type") {
+        Some(Value::String(kind)) => Ok(kind),
+        Some(_) => {
+            let detail = "a geometry's `type` must be a string";
+            Err(Error::new(Code::InvalidGeometry, detail).at(&Path::Member(at, "type")))
+        }
+        None => Err(Error::new(Code::InvalidGeometry, "the geometry has no `type`").at(at)),
+    }
+}
+
 /// Counts positions while it walks, so that one geometry has one limit.
 struct Parser {
     positions: usize,
@@ -102,14 +113,7 @@ impl Parser {
             let detail = "a geometry must be an object with `type` and `coordinates`";
             return Err(Error::new(Code::InvalidGeometry, detail).at(at));
         };
-        let kind = match members.get("type") {
-            Some(Value::String(kind)) => kind.as_str(),
-            Some(_) => {
-                let detail = "a geometry's `type` must be a string";
-                return Err(Error::new(Code::InvalidGeometry, detail).at(&Path::Member(at, "type")));
-            }
-            None => return Err(Error::new(Code::InvalidGeometry, "the geometry has no `type`").at(at)),
-        };
+        let kind = geometry_type(members, at)?;
         let parsed = match kind {
             "Point" => {
                 let (value, at) = required(members, "coordinates", at)?;
