@@ -64,9 +64,9 @@ impl<K: Hash + Eq> CallerLimit<K> {
         self.address.budgets.forget();
     }
 
-    /// The number of budgets that are kept.
-    pub fn len(&self) -> usize {
-        self.user.budgets.len() + self.address.budgets.len()
+    /// Counts the budgets that are kept.
+    pub fn count_kept(&self) -> usize {
+        self.user.budgets.count_kept() + self.address.budgets.count_kept()
     }
 }
 

@@ -154,8 +154,8 @@ impl<K: Hash + Eq> Budgets<K> {
         self.kept.lock().forget(Instant::now());
     }
 
-    /// The number of budgets that are kept.
-    pub fn len(&self) -> usize {
+    /// Counts the budgets that are kept.
+    pub fn count_kept(&self) -> usize {
         self.kept.lock().by.len()
     }
 }
@@ -239,7 +239,7 @@ mod tests {
         assert!(budgets.debt(&1).is_some() && budgets.debt(&2).is_none());
         assert!(budgets.charge_unless_in_debt(1, 0).is_err());
         assert_eq!(
-            (budgets.charge_unless_in_debt(2, 0), budgets.len()),
+            (budgets.charge_unless_in_debt(2, 0), budgets.count_kept()),
             (Ok(()), 1),
             "nothing is nothing to keep"
         );
@@ -249,13 +249,16 @@ mod tests {
         }
         std::thread::sleep(Duration::from_millis(2));
         budgets.forget();
-        assert_eq!(budgets.len(), 1, "only the one in debt");
+        assert_eq!(budgets.count_kept(), 1, "only the one in debt");
     }
 
     #[test]
     fn without_a_rate_nothing_is_counted() {
         let budgets = Budgets::new(None);
         budgets.charge(1, u64::MAX);
-        assert_eq!((budgets.try_take(1, u64::MAX), budgets.debt(&1), budgets.len()), (Ok(()), None, 0));
+        assert_eq!(
+            (budgets.try_take(1, u64::MAX), budgets.debt(&1), budgets.count_kept()),
+            (Ok(()), None, 0)
+        );
     }
 }

@@ -309,10 +309,15 @@ impl Limits {
     }
 
     fn count_kept(&self) -> usize {
-        let callers: usize = self.caller_limits().into_iter().map(CallerLimit::len).sum();
-        let pairs: usize = self.pair_limits().into_iter().map(CallerLimit::len).sum();
-        let passwords = self.password_attempts.budgets.len() + self.all_password_attempts.budgets.len();
-        callers + pairs + passwords + self.refusals.budgets.len() + self.room_chats.budgets.len()
+        let callers: usize = self.caller_limits().into_iter().map(CallerLimit::count_kept).sum();
+        let pairs: usize = self.pair_limits().into_iter().map(CallerLimit::count_kept).sum();
+        let passwords =
+            self.password_attempts.budgets.count_kept() + self.all_password_attempts.budgets.count_kept();
+        callers
+            + pairs
+            + passwords
+            + self.refusals.budgets.count_kept()
+            + self.room_chats.budgets.count_kept()
     }
 }
 

@@ -244,7 +244,8 @@ impl LaneTask {
             tries += 1;
             // A panic ends these acts, not the writer.
             let attempt = task.catch_async(self.attempt(acts, *locking)).await;
-            match attempt.unwrap_or_else(|| Err(DbErr::Custom("panic in a change".into()).into())) {
+            let panicked = Err(DbErr::Custom("panic in a change".into()).into());
+            match attempt.unwrap_or(panicked) {
                 Err(NotCommitted::RolledBack(error)) if may_try_again(&error) && tries < TRIES => {}
                 Err(NotCommitted::RolledBack(error))
                     if is_lock_timeout(&error) && *locking == Locking::Wait =>
