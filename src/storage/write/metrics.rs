@@ -17,12 +17,13 @@ impl CommitMetrics {
     /// Registers the metrics.
     pub fn new(metrics: &Metrics) -> Self {
         Self {
-            puts: metrics.counter("puts", "PUTs that were committed"),
+            puts: metrics.counter("puts", "Committed PUTs"),
             commits: metrics.counter("commits", "Transactions that changed locations"),
-            duration: metrics.seconds("commit_duration", "From the beginning of a transaction to its commit"),
+            duration: metrics
+                .seconds("commit_duration", "Time from the beginning of a transaction to its commit"),
             rows: metrics.histogram(
                 "commit_rows",
-                "Changes to locations that were done by one commit",
+                "Changes to locations in one commit",
                 (0..10).map(|n| f64::from(1 << n)),
             ),
         }

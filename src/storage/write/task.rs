@@ -297,11 +297,11 @@ impl LaneTask {
             Ok(false) => {}
             // Asking again would not help, and everybody would wait for it.
             Err(error) if !is_away(&error) => {
-                warn!(%error, "it cannot be found out what became of a COMMIT");
+                warn!(%error, "it stays unknown whether a COMMIT was carried out");
             }
             Err(error) => {
                 self.store.write_health.record_failed(&error);
-                warn!(%error, "it cannot be found out yet what became of a COMMIT");
+                warn!(%error, "it is not known yet whether a COMMIT was carried out");
                 self.unsettled = Some(unsettled);
                 return Err(Away);
             }

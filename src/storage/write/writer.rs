@@ -223,7 +223,7 @@ fn watch(slots: &Slots, metrics: &Metrics) {
     let held = slots.clone();
     metrics.queue("writer", QUEUE.changes, move || held.held().changes);
     let held = slots.clone();
-    let help = "Bodies of changes that wait for the writer or are being committed";
+    let help = "Bytes of the bodies of changes that wait or are being committed";
     metrics.watch_bytes("writer_queue", help, move || held.held().bytes);
 }
 
