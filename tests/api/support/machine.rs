@@ -7,7 +7,13 @@
 
 use std::{
     collections::HashMap,
+    env,
+    fs::File,
+    io::Write,
+    path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
+    thread,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -68,7 +74,20 @@ async fn take(count: u32) -> Arc<Share> {
     };
     // All servers of a test wait together: were each to wait in the queue, one could stand behind a test that waits for
     // this test to end.
+    let began = Instant::now();
     let permit = || async { FREE.acquire_many(count).await.expect("never closed") };
     share.0.get_or_init(permit).await;
+    note_wait(began.elapsed());
     share
+}
+
+/// Tells `tests/services/run` how long a test has waited, which libtest takes for a part of the test.
+fn note_wait(time: Duration) {
+    let (Some(folder), Some(test)) = (env::var_os("TEST_TIMES"), thread::current().name().map(str::to_owned))
+    else {
+        return;
+    };
+    let file = File::options().create(true).append(true).open(Path::new(&folder).join("waited"));
+    // The list of the slowest tests is worth no failure.
+    let _ = file.and_then(|mut file| writeln!(file, "waited {test} <{:.3}s>", time.as_secs_f64()));
 }
