@@ -40,8 +40,8 @@ impl TryFrom<notifications::Notification> for Notification {
             kind: stored.kind,
             message: stored.message,
             location_id: stored.location_id,
-            created_at: Timestamp::from_millis(stored.created_at),
-            read_at: stored.read_at.map(Timestamp::from_millis),
+            created_at: stored.created_at,
+            read_at: stored.read_at,
             fields: RawValue::from_string(stored.fields).map_err(Error::internal)?,
         })
     }

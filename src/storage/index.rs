@@ -1,16 +1,18 @@
-//! The spatial index: one roomy box a location, in an R-tree of the database.
+//! The spatial index: a box around each location with room to move in, in an R-tree of the database.
 //!
-//! The two databases keep the box in different columns; everything that differs is in this file.
+//! The two databases keep the box in different columns. Everything that differs is in this file.
 
 use geo::{Geometry, Rect};
-use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseBackend, Value};
 
 use super::{
+    error::DbResult,
     geometry::Plane,
-    sql::{Cell, Dialect, Rows},
+    sql::{Cell, Dialect, Rows, statement},
 };
+use crate::domain::id::LocationId;
 
-/// A statement that writes boxes, new or instead of the old ones.
+/// A statement that writes boxes, each new or in place of the old one.
 pub fn rows(dialect: Dialect) -> Rows {
     match dialect.backend() {
         DatabaseBackend::MySql => Rows::new(
@@ -25,21 +27,21 @@ pub fn rows(dialect: Dialect) -> Rows {
     }
 }
 
-/// Adds a location's box to such a statement.
-pub fn push(rows: &mut Rows, location_id: i64, area: &Rect) {
-    let id = Cell::Int(location_id);
+/// Adds the box of a location to a statement of [`rows`].
+pub fn push(rows: &mut Rows, location: LocationId, area: &Rect) {
+    let id = Cell::number(location);
     match rows.backend() {
         DatabaseBackend::MySql => rows.push([id, Cell::Bytes(&polygon(area))]),
         _ => rows.push([id].into_iter().chain(sides(area).map(Cell::Double))),
     }
 }
 
-/// A box as `location.area` keeps it.
+/// The bytes of a box in the column `location.area`.
 pub fn to_bytes(area: &Rect) -> Vec<u8> {
     sides(area).iter().flat_map(|side| side.to_le_bytes()).collect()
 }
 
-/// See [`to_bytes`]; `None` where it is none.
+/// The box that the column `location.area` holds. `None`: the bytes are no box.
 pub fn from_bytes(bytes: &[u8]) -> Option<Rect> {
     let (sides, []) = bytes.as_chunks() else { return None };
     let [west, east, south, north]: [[u8; 8]; 4] = sides.try_into().ok()?;
@@ -47,16 +49,14 @@ pub fn from_bytes(bytes: &[u8]) -> Option<Rect> {
     Some(Rect::new(corner(west, south), corner(east, north)))
 }
 
-/// Removes a location's box.
-pub async fn delete(db: &impl ConnectionTrait, location_id: i64) -> Result<(), DbErr> {
+/// Removes the box of a location.
+pub async fn delete(db: &impl ConnectionTrait, location: LocationId) -> DbResult<()> {
     let sql = "DELETE FROM location_area WHERE location_id = ?";
-    let values = [location_id.into()];
-    db.execute_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
-    Ok(())
+    db.execute_raw(statement(db, sql, [location])).await.map(drop)
 }
 
-/// A query for the ids of the boxes that meet any of `rects`, each once, answered by the spatial index.
-/// Never misses one; what it finds too much, the caller tests exactly.
+/// A query for the ids of locations whose box meets any of `rects`, each once, which the spatial index answers. It misses
+/// none; the caller tests exactly what it finds.
 pub fn meeting(backend: DatabaseBackend, rects: &[Rect]) -> (String, Vec<Value>) {
     let one = match backend {
         DatabaseBackend::MySql => "SELECT location_id FROM location_area WHERE MBRIntersects(area, ?)",
@@ -65,13 +65,13 @@ pub fn meeting(backend: DatabaseBackend, rects: &[Rect]) -> (String, Vec<Value>)
              WHERE east >= ? AND west <= ? AND north >= ? AND south <= ?"
         }
     };
-    // Not OR: MySQL answers that by reading every row.
+    // With OR MySQL would read every row.
     let sql = vec![one; rects.len()].join(" UNION ");
     let values = rects.iter().flat_map(|rect| values(backend, rect));
     (sql, values.collect())
 }
 
-/// What a box is compared with.
+/// The values that a box is compared with.
 fn values(backend: DatabaseBackend, rect: &Rect) -> Vec<Value> {
     match backend {
         DatabaseBackend::MySql => vec![polygon(rect).into()],
@@ -79,15 +79,38 @@ fn values(backend: DatabaseBackend, rect: &Rect) -> Vec<Value> {
     }
 }
 
-/// MySQL's box.
+/// A box as MySQL keeps it.
 fn polygon(rect: &Rect) -> Vec<u8> {
-    // SRID 0: with 4326 MySQL takes the edges for geodesics, and a box for what those enclose.
+    // SRID 0 is the plane. With 4326 MySQL takes the edges for geodesics, and a box for what those enclose.
     let mut bytes = Plane(Geometry::from(rect.to_polygon())).to_bytes();
     bytes[..4].fill(0);
     bytes
 }
 
-/// West, east, south, north.
+/// The sides of a box: west, east, south, north.
 fn sides(rect: &Rect) -> [f64; 4] {
     [rect.min().x, rect.max().x, rect.min().y, rect.max().y]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_comes_back_and_other_bytes_are_none() {
+        let area = Rect::new((-180.0, -0.5), (179.9, 90.0));
+        let bytes = to_bytes(&area);
+        assert_eq!((bytes.len(), from_bytes(&bytes)), (32, Some(area)));
+        assert_eq!([from_bytes(&[]), from_bytes(&bytes[1..]), from_bytes(&bytes[..24])], [None; 3]);
+    }
+
+    #[test]
+    fn two_boxes_are_a_union_with_their_values() {
+        let rects = [Rect::new((170.0, 0.0), (180.0, 1.0)), Rect::new((-180.0, 0.0), (-170.0, 1.0))];
+        for (backend, values_each) in [(DatabaseBackend::MySql, 1), (DatabaseBackend::Sqlite, 4)] {
+            let (sql, values) = meeting(backend, &rects);
+            assert_eq!(sql.matches(" UNION ").count(), 1);
+            assert_eq!((sql.matches('?').count(), values.len()), (2 * values_each, 2 * values_each));
+        }
+    }
 }

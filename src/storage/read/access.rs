@@ -1,24 +1,24 @@
-//! Who has to do with a location.
+//! Everybody who has rights to a location, read in one snapshot for a room.
 
 use sea_orm::{ConnectionTrait, TransactionTrait};
 
-use super::members;
+use super::members::read_roles_of;
 use crate::{
     domain::{
         access::Access,
         error::Result,
-        id::{LocationId, ShareId},
+        id::{LocationId, UserId},
         time::Timestamp,
     },
     storage::{
         error::DbResult,
         pool::Store,
-        sql::{statement, user},
+        sql::{Number, Unsigned, statement},
     },
 };
 
 impl Store {
-    /// Everybody who has to do with a location: its owner, members, the shares that have not ended. `None`:
+    /// Reads everybody who has rights to a location: its owner, its members, and the shares that have not ended. `None`:
     /// there is no such location.
     ///
     /// # Errors
@@ -27,26 +27,15 @@ impl Store {
         let read = || async {
             let tx = self.reader()?.begin().await?;
             let sql = "SELECT owner_id, grants FROM location WHERE id = ?";
-            let Some(row) = tx.query_one_raw(statement(&tx, sql, [id.get()])).await? else {
-                return Ok(None);
-            };
-            let (owner, grants): (i64, i64) = row.try_get_many_by_index()?;
-            let members = members::of(&tx, id).await?;
+            let Some(row) = tx.query_one_raw(statement(&tx, sql, [id])).await? else { return Ok(None) };
+            let (owner, Unsigned(grants)): (UserId, _) = row.try_get_many_by_index()?;
+            let members = read_roles_of(&tx, id).await?;
             let sql = "SELECT id, expires_at FROM share WHERE location_id = ? AND expires_at > ?";
-            let now = Timestamp::now().as_millis() as u64;
-            let shares = tx.query_all_raw(statement(&tx, sql, [id.get(), now])).await?;
-            let shares = shares.iter().map(|row| {
-                let (id, expires_at): (i64, i64) = row.try_get_many_by_index()?;
-                Ok((ShareId(id as u64), Timestamp::from_millis(expires_at)))
-            });
-            let access = Access {
-                owner: user(owner)?,
-                members,
-                shares: shares.collect::<DbResult<_>>()?,
-                grants: grants as u64,
-            };
+            let now = Timestamp::now();
+            let shares = tx.query_all_raw(statement(&tx, sql, [Number::from(id), now.into()])).await?;
+            let shares = shares.iter().map(|row| row.try_get_many_by_index()).collect::<DbResult<_>>()?;
             tx.commit().await?;
-            Ok(Some(access))
+            Ok(Some(Access { owner, members, shares, grants }))
         };
         self.read(read).await
     }

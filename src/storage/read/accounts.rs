@@ -7,11 +7,7 @@ use sea_orm::{ConnectionTrait, Statement};
 
 use crate::{
     domain::{error::Result, id::UserId},
-    storage::{
-        error::DbResult,
-        pool::Store,
-        sql::{padded, user},
-    },
+    storage::{error::DbResult, pool::Store, sql::number_list},
 };
 
 /// Users of one statement.
@@ -92,12 +88,9 @@ pub async fn written(db: &impl ConnectionTrait, users: &[UserId]) -> DbResult<Ve
     if users.is_empty() {
         return Ok(Vec::new());
     }
-    let (placeholders, values) = padded(users.iter().map(|user| user.get()));
+    let (placeholders, values) = number_list(users.iter().copied());
     let sql = format!("SELECT id, name FROM account WHERE name IS NOT NULL AND id IN ({placeholders})");
     let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    let name = db.query_all_raw(statement).await?.into_iter().map(|row| {
-        let (id, name): (i64, String) = row.try_get_many_by_index()?;
-        Ok((user(id)?, name))
-    });
+    let name = db.query_all_raw(statement).await?.into_iter().map(|row| row.try_get_many_by_index());
     name.collect()
 }

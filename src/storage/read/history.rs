@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 
-use sea_orm::{ConnectionTrait, FromQueryResult, Statement, TransactionTrait, Value};
+use sea_orm::{ConnectionTrait, FromQueryResult, TransactionTrait};
 
 use super::{
-    locations,
+    locations::read_heads,
     pieces::{largest_piece, piece_len},
 };
 use crate::{
@@ -21,12 +21,12 @@ use crate::{
         entity::location,
         error::{DbResult, unreadable},
         pool::Store,
-        sql::{Dialect, Rows},
+        sql::{Dialect, Number, Rows, Unsigned, statement},
     },
 };
 
-/// Geometries and properties of the versions that a subscriber is sent at once, in the database's bytes.
-const RUN_BYTES: u64 = 4 * 1024 * 1024;
+/// The bytes in the database of the versions that a subscriber is sent at once, at most.
+const MAX_RUN_BYTES: usize = 4 * 1024 * 1024;
 
 /// A statement that adds versions: location_id, version, geometry, altitudes, properties, updated_by,
 /// updated_at.
@@ -36,8 +36,8 @@ pub fn rows(dialect: Dialect) -> Rows {
     Rows::new(dialect, insert, "")
 }
 
-/// The versions from `first` to `last` that are kept, ascending.
-async fn between(
+/// Reads the versions from `first` to `last` that are kept, ascending.
+async fn read_between(
     db: &impl ConnectionTrait,
     id: LocationId,
     first: u64,
@@ -48,20 +48,19 @@ async fn between(
                  NULL AS area \
                FROM history JOIN location ON location.id = history.location_id \
                WHERE history.location_id = ? AND history.version BETWEEN ? AND ? ORDER BY history.version";
-    let values = [id.get(), first, last].map(|n| Value::from(n as i64));
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    let rows = location::Model::find_by_statement(statement).all(db).await?;
+    let values = [Number::from(id), first.into(), last.into()];
+    let rows = location::Model::find_by_statement(statement(db, sql, values)).all(db).await?;
     rows.into_iter().map(|row| Location::try_from(row).map_err(unreadable)).collect()
 }
 
-/// A version and how many bytes it takes.
-#[derive(Clone, Copy, Debug, FromQueryResult)]
+/// A version that is kept, and its bytes in the database.
+#[derive(Clone, Copy, Debug)]
 struct Size {
-    version: i64,
-    bytes: i64,
+    version: u64,
+    bytes: usize,
 }
 
-/// In which order versions are counted.
+/// The order in which versions are read.
 #[derive(Clone, Copy)]
 enum Order {
     OldestFirst,
@@ -74,7 +73,7 @@ pub struct Past {
     id: LocationId,
     /// The location's newest version.
     pub head: u64,
-    /// Versions that are still to be read.
+    /// The versions that are still to be read.
     sizes: VecDeque<Size>,
     /// The first piece, which is read in the snapshot that the versions are found in.
     first: Vec<Location>,
@@ -83,45 +82,41 @@ pub struct Past {
 }
 
 impl Past {
-    /// Is everything read?
+    /// Whether everything is read.
     pub fn is_read(&self) -> bool {
         self.first.is_empty() && self.sizes.is_empty()
     }
 
-    /// Must the next piece be read from the database?
+    /// Whether the next piece must be read from the database.
     pub fn needs_a_read(&self) -> bool {
         self.first.is_empty() && !self.sizes.is_empty()
     }
 
-    /// The versions of the next piece.
-    fn next_piece(&mut self) -> Vec<u64> {
-        let len = piece_len(self.sizes.iter().map(|size| size.bytes as usize));
-        self.sizes.drain(..len).map(|size| size.version as u64).collect()
+    /// Takes the versions of the next piece.
+    fn take_piece(&mut self) -> Vec<u64> {
+        let len = piece_len(self.sizes.iter().map(|size| size.bytes));
+        self.sizes.drain(..len).map(|size| size.version).collect()
     }
 }
 
 impl Store {
-    /// A page of a location's history after version `since`, ascending, at most `limit` versions. `None`: there is
-    /// no such location.
+    /// Finds a page of a location's history after version `since`, ascending, at most `limit` versions. `None`: there
+    /// is no such location.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn history(&self, id: LocationId, since: u64, limit: u64) -> Result<Option<Past>> {
         let read = || async {
             let tx = self.list_reader()?.begin().await?;
-            let Some(head) = locations::versions(&tx, &[id]).await?.pop() else { return Ok(None) };
-            let sizes = sizes(&tx, id, since + 1, limit, Order::OldestFirst).await?;
-            let bytes: Vec<_> = sizes.iter().map(|size| size.bytes as usize).collect();
-            let mut past = Past {
-                id,
-                head: head.version,
-                sizes: sizes.into(),
-                first: Vec::new(),
-                largest_piece: largest_piece(&bytes),
-            };
-            let piece = past.next_piece();
+            let Some(head) = read_heads(&tx, &[id]).await?.pop() else { return Ok(None) };
+            let sizes = read_sizes(&tx, id, since + 1, limit, Order::OldestFirst).await?;
+            let bytes: Vec<_> = sizes.iter().map(|size| size.bytes).collect();
+            let largest_piece = largest_piece(&bytes);
+            let (head, sizes, first) = (head.version, sizes.into(), Vec::new());
+            let mut past = Past { id, head, sizes, first, largest_piece };
+            let piece = past.take_piece();
             if let (Some(first), Some(last)) = (piece.first(), piece.last()) {
-                past.first = between(&tx, id, *first, *last).await?;
+                past.first = read_between(&tx, id, *first, *last).await?;
             }
             tx.commit().await?;
             Ok(Some(past))
@@ -138,10 +133,10 @@ impl Store {
         if !past.first.is_empty() {
             return Ok(std::mem::take(&mut past.first));
         }
-        let (id, piece) = (past.id, past.next_piece());
+        let (id, piece) = (past.id, past.take_piece());
         let (Some(first), Some(last)) = (piece.first(), piece.last()) else { return Ok(Vec::new()) };
-        let versions =
-            self.read_list(async || between(&self.list_reader()?, id, *first, *last).await).await?;
+        let read = async || read_between(&self.list_reader()?, id, *first, *last).await;
+        let versions = self.read_list(read).await?;
         if versions.iter().map(|location| location.version).ne(piece.iter().copied()) {
             return Err(Error::internal(format!(
                 "versions {first} to {last} of location {id} are not all there any more"
@@ -150,9 +145,9 @@ impl Store {
         Ok(versions)
     }
 
-    /// A location as it stands, the last of a run of versions without a gap. With `from`, the run begins
-    /// there, or as near to it as is kept and `limit` versions and some megabytes allow; else it is the
-    /// newest alone. `None`: there is no such location.
+    /// Reads a run of versions of a location without a gap, up to its newest version. With `from`, the run begins there,
+    /// or as near to it as is kept and `limit` versions and [`MAX_RUN_BYTES`] allow; otherwise it is the newest alone.
+    /// `None`: there is no such location.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
@@ -166,7 +161,7 @@ impl Store {
             let read = || async {
                 // A snapshot, so that nothing is removed between sizes and versions.
                 let tx = self.reader()?.begin().await?;
-                let versions = run(&tx, id, from, limit).await?;
+                let versions = read_run(&tx, id, from, limit).await?;
                 tx.commit().await?;
                 Ok(versions)
             };
@@ -179,30 +174,33 @@ impl Store {
     }
 }
 
-/// The newest versions without a gap, from `first` on, ascending; as many as may be read at once.
-async fn run(db: &impl ConnectionTrait, id: LocationId, first: u64, limit: u64) -> DbResult<Vec<Location>> {
-    let sizes = sizes(db, id, first, limit, Order::NewestFirst).await?;
-    let mut bytes = 0;
-    let fit = sizes.iter().take_while(|size| {
-        let before = bytes;
-        bytes += size.bytes as u64;
-        before == 0 || bytes <= RUN_BYTES
-    });
-    let fit: Vec<_> = fit.map(|size| size.version as u64).collect();
-    let (Some(first), Some(last)) = (fit.iter().min(), fit.iter().max()) else {
-        return Ok(Vec::new());
-    };
-    let mut versions = between(db, id, *first, *last).await?;
-    // A writer that knows of no history would leave gaps.
-    let gap = versions.windows(2).rposition(|pair| pair[0].version + 1 != pair[1].version);
-    if let Some(gap) = gap {
-        versions.drain(..=gap);
-    }
-    Ok(versions)
+/// Reads the newest versions without a gap, from `first` on, ascending; as many as may be read at once.
+async fn read_run(
+    db: &impl ConnectionTrait,
+    id: LocationId,
+    first: u64,
+    limit: u64,
+) -> DbResult<Vec<Location>> {
+    let sizes = read_sizes(db, id, first, limit, Order::NewestFirst).await?;
+    let (Some(first), Some(newest)) = (first_of_run(&sizes), sizes.first()) else { return Ok(Vec::new()) };
+    read_between(db, id, first, newest.version).await
 }
 
-/// At most `limit` versions from `first` on, and their sizes.
-async fn sizes(
+/// The first version of the run that ends with the newest: it has no gap, and not more than [`MAX_RUN_BYTES`] unless the
+/// newest version alone has more. `sizes` begins with the newest.
+fn first_of_run(sizes: &[Size]) -> Option<u64> {
+    let newest = sizes.first()?.version;
+    let mut bytes = 0_usize;
+    let run = (0..).zip(sizes).take_while(|(nth, size)| {
+        bytes = bytes.saturating_add(size.bytes);
+        // A process that knew of no history would have left gaps.
+        size.version + nth == newest && (*nth == 0 || bytes <= MAX_RUN_BYTES)
+    });
+    run.last().map(|(_, size)| size.version)
+}
+
+/// Reads at most `limit` versions from `first` on, and their sizes.
+async fn read_sizes(
     db: &impl ConnectionTrait,
     id: LocationId,
     first: u64,
@@ -218,7 +216,32 @@ async fn sizes(
            + OCTET_LENGTH(properties) AS bytes \
          FROM history WHERE location_id = ? AND version >= ? ORDER BY version {direction} LIMIT ?"
     );
-    let values = [id.get(), first, limit].map(|n| Value::from(n as i64));
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    Size::find_by_statement(statement).all(db).await
+    let values = [Number::from(id), first.into(), limit.into()];
+    let rows = db.query_all_raw(statement(db, &sql, values)).await?;
+    let size = rows.iter().map(|row| {
+        let (Unsigned(version), Unsigned(bytes)) = row.try_get_many_by_index()?;
+        Ok(Size { version, bytes: usize::try_from(bytes).unwrap_or(usize::MAX) })
+    });
+    size.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_with_the_newest_version_and_has_no_gap() {
+        const HALF: usize = MAX_RUN_BYTES / 2;
+        for (versions, expected) in [
+            (&[][..], None),
+            (&[(7, 10)], Some(7)),
+            (&[(7, 10), (6, 10), (5, 10)], Some(5)),
+            (&[(7, 10), (6, 10), (4, 10), (3, 10)], Some(6)),
+            (&[(7, 3 * MAX_RUN_BYTES), (6, 10)], Some(7)),
+            (&[(7, HALF), (6, HALF), (5, 1)], Some(6)),
+        ] {
+            let sizes: Vec<_> = versions.iter().map(|&(version, bytes)| Size { version, bytes }).collect();
+            assert_eq!(first_of_run(&sizes), expected, "{versions:?}");
+        }
+    }
 }

@@ -1,71 +1,74 @@
-//! Reading one location, and where some of them stand. Lists are in [`super::listing`].
+//! Reading one location, and the newest versions of several. Lists are in [`super::listing`].
 
-use sea_orm::{ConnectionTrait, EntityTrait, Statement};
+use sea_orm::{ConnectionTrait, EntityTrait};
 
 use crate::{
     domain::{error::Result, id::LocationId, location::Location},
-    storage::{entity::location::Entity, error::DbResult, pool::Store, sql::id_list},
+    storage::{
+        entity::location::Entity,
+        error::DbResult,
+        pool::Store,
+        sql::{Number, Unsigned, number_list, with_values},
+    },
 };
 
-/// Which part of a result: rows to pass over, rows to take.
+/// A part of a result: the rows of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
-    /// Rows before this page.
+    /// The number of rows before the page.
     pub offset: u64,
-    /// Rows of this page at most.
+    /// The most rows on the page.
     pub limit: u64,
 }
 
-/// A page that begins after so many rows counts as deep: they are all passed over, if only in an index.
-const DEEP: u64 = 10_000;
+/// A page that begins after more rows than this is deep: all of them are passed over, if only in an index.
+const MAX_SHALLOW_OFFSET: u64 = 10_000;
 
 impl Page {
-    /// Does it take a search to find where the page begins?
+    /// Whether it takes a search to find where the page begins.
     pub fn is_deep(self) -> bool {
-        self.offset > DEEP
+        self.offset > MAX_SHALLOW_OFFSET
     }
 }
 
-/// Where a location stands.
+/// The newest version of a location.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Head {
-    /// Which location.
+    /// The location.
     pub id: LocationId,
-    /// Its newest version.
+    /// The newest version of the location.
     pub version: u64,
-    /// Counts the changes of its members and shares.
+    /// The number of changes of its members and shares.
     pub grants: u64,
 }
 
 impl Store {
-    /// One location, as last committed.
+    /// Reads a location as it was last committed.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn location(&self, id: LocationId) -> Result<Option<Location>> {
-        let read = async || Entity::find_by_id(id.get() as i64).one(&self.reader()?).await;
+        let read = async || Entity::find_by_id(Number::from(id).0).one(&self.reader()?).await;
         self.read(read).await?.map(Location::try_from).transpose()
     }
 
-    /// Where those of some locations stand that are there.
+    /// Reads the newest versions of those locations that are there.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn versions(&self, ids: &[LocationId]) -> Result<Vec<Head>> {
-        self.read(|| async { versions(&self.reader()?, ids).await }).await
+        self.read(|| async { read_heads(&self.reader()?, ids).await }).await
     }
 }
 
-/// See [`Store::versions`].
-pub async fn versions(db: &impl ConnectionTrait, ids: &[LocationId]) -> DbResult<Vec<Head>> {
-    let (placeholders, values) = id_list(ids);
+/// Reads the newest versions of those locations that are there.
+pub async fn read_heads(db: &impl ConnectionTrait, ids: &[LocationId]) -> DbResult<Vec<Head>> {
+    let (placeholders, values) = number_list(ids.iter().copied());
     let sql = format!("SELECT id, version, grants FROM location WHERE id IN ({placeholders})");
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    let mut heads = Vec::with_capacity(ids.len());
-    for row in db.query_all_raw(statement).await? {
-        let (id, version, grants): (i64, i64, i64) = row.try_get_many_by_index()?;
-        let (version, grants) = (version as u64, grants as u64);
-        heads.extend(LocationId::new(id as u64).map(|id| Head { id, version, grants }));
-    }
-    Ok(heads)
+    let rows = db.query_all_raw(with_values(db, &sql, values)).await?;
+    let head = rows.iter().map(|row| {
+        let (id, Unsigned(version), Unsigned(grants)) = row.try_get_many_by_index()?;
+        Ok(Head { id, version, grants })
+    });
+    head.collect()
 }

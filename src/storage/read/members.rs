@@ -1,8 +1,8 @@
-//! Members of locations: who they are and what they may do.
+//! Reading the members of locations and their roles.
 
 use std::collections::HashMap;
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, Statement, Value};
+use sea_orm::{ColIdx, ConnectionTrait, DatabaseBackend, DbErr, QueryResult, TryGetError, TryGetable};
 
 use crate::{
     domain::{
@@ -14,56 +14,56 @@ use crate::{
     storage::{
         error::DbResult,
         pool::Store,
-        sql::{statement, user},
+        sql::{Number, Unsigned, statement},
     },
 };
 
 /// A member of a location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
-    /// Who.
+    /// The member.
     pub user: UserId,
-    /// What they call themselves, if a token has said so.
+    /// The name that their token had last.
     pub name: Option<String>,
     /// Viewer or editor.
     pub role: Role,
-    /// When they became a member.
+    /// The time at which they became a member.
     pub added_at: Timestamp,
 }
 
-/// What a user is to a location, and where that stands.
+/// A user's relation to a location, and its newest version.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standing {
-    /// Whose it is.
+    /// The owner of the location.
     pub owner: UserId,
-    /// What the user is as a member of it.
+    /// The role of the user as a member. `None`: they are none.
     pub member: Option<Role>,
-    /// Its newest version.
+    /// The newest version of the location.
     pub version: u64,
 }
 
 impl Store {
-    /// What a user is to a location. `None`: there is no such location.
+    /// Reads a user's relation to a location. `None`: there is no such location.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn standing(&self, id: LocationId, of: UserId) -> Result<Option<Standing>> {
+    pub async fn standing(&self, id: LocationId, user: UserId) -> Result<Option<Standing>> {
         let sql = "SELECT owner_id, version, (SELECT role FROM member WHERE location_id = ? AND user_id = ?) \
                    FROM location WHERE id = ?";
         let read = || async {
             let db = self.reader()?;
-            let row = db.query_one_raw(statement(&db, sql, [id.get(), of.get(), id.get()])).await?;
-            row.map(|row| {
-                let (owner, version, role): (i64, i64, Option<i16>) = row.try_get_many_by_index()?;
-                let member = role.map(from_number).transpose()?;
-                Ok(Standing { owner: user(owner)?, member, version: version as u64 })
-            })
-            .transpose()
+            let values = [Number::from(id), user.into(), id.into()];
+            let row = db.query_one_raw(statement(&db, sql, values)).await?;
+            let standing = row.map(|row| {
+                let (owner, Unsigned(version), member) = row.try_get_many_by_index()?;
+                Ok(Standing { owner, member, version })
+            });
+            standing.transpose()
         };
         self.read(read).await
     }
 
-    /// The members of a location, longest first, then by id.
+    /// Reads the members of a location: who became one first comes first, then by id.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
@@ -73,12 +73,10 @@ impl Store {
                    WHERE member.location_id = ? ORDER BY member.added_at, member.user_id";
         let read = || async {
             let db = self.reader()?;
-            let rows = db.query_all_raw(statement(&db, sql, [id.get()])).await?;
+            let rows = db.query_all_raw(statement(&db, sql, [id])).await?;
             let member = rows.iter().map(|row| {
-                let (id, name, role, added_at): (i64, Option<String>, i16, i64) =
-                    row.try_get_many_by_index()?;
-                let added_at = Timestamp::from_millis(added_at);
-                Ok(Member { user: user(id)?, name, role: from_number(role)?, added_at })
+                let (user, name, role, added_at) = row.try_get_many_by_index()?;
+                Ok(Member { user, name, role, added_at })
             });
             member.collect()
         };
@@ -95,63 +93,55 @@ impl Store {
     }
 }
 
-/// What a user is to a location as a member of it.
-pub async fn role(db: &impl ConnectionTrait, id: LocationId, user: UserId) -> DbResult<Option<Role>> {
+/// Reads the role of a user as a member of a location.
+pub async fn read_role(db: &impl ConnectionTrait, id: LocationId, user: UserId) -> DbResult<Option<Role>> {
     let sql = "SELECT role FROM member WHERE location_id = ? AND user_id = ?";
-    let row = db.query_one_raw(statement(db, sql, [id.get(), user.get()])).await?;
-    row.map(|row| from_number(row.try_get_by_index(0)?)).transpose()
+    let row = db.query_one_raw(statement(db, sql, [Number::from(id), user.into()])).await?;
+    row.map(|row| row.try_get_by_index(0)).transpose()
 }
 
-/// All members of a location and their roles.
-pub async fn of(db: &impl ConnectionTrait, id: LocationId) -> DbResult<HashMap<UserId, Role>> {
+/// Reads the roles of all members of a location.
+pub async fn read_roles_of(db: &impl ConnectionTrait, id: LocationId) -> DbResult<HashMap<UserId, Role>> {
     let sql = "SELECT user_id, role FROM member WHERE location_id = ?";
-    let rows = db.query_all_raw(statement(db, sql, [id.get()])).await?;
-    let role = rows.iter().map(|row| {
-        let (id, role): (i64, i16) = row.try_get_many_by_index()?;
-        Ok((user(id)?, from_number(role)?))
-    });
-    role.collect()
+    let rows = db.query_all_raw(statement(db, sql, [id])).await?;
+    rows.iter().map(|row| row.try_get_many_by_index()).collect()
 }
 
-/// What users are to locations as members of them, by one statement; none for none.
-pub async fn roles(
+/// Reads the roles of users as members of locations by one statement, or by none if no pair is given.
+pub async fn read_roles(
     db: &impl ConnectionTrait,
-    mut asked: Vec<(LocationId, UserId)>,
+    mut pairs: Vec<(LocationId, UserId)>,
 ) -> DbResult<HashMap<(LocationId, UserId), Role>> {
-    // As `rows::id_list`: few different texts.
-    let Some(last) = asked.last().copied() else { return Ok(HashMap::new()) };
-    asked.resize(asked.len().next_power_of_two(), last);
-    let pairs = vec!["(?,?)"; asked.len()].join(",");
+    // As in `number_list`: few different texts.
+    let Some(last) = pairs.last().copied() else { return Ok(HashMap::new()) };
+    pairs.resize(pairs.len().next_power_of_two(), last);
+    let placeholders = vec!["(?,?)"; pairs.len()].join(",");
     let sql = match db.get_database_backend() {
-        DatabaseBackend::MySql => {
-            format!("SELECT location_id, user_id, role FROM member WHERE (location_id, user_id) IN ({pairs})")
-        }
-        // It would read all members of the locations to compare them with a list.
+        DatabaseBackend::MySql => format!(
+            "SELECT location_id, user_id, role FROM member WHERE (location_id, user_id) IN ({placeholders})"
+        ),
+        // With IN SQLite would read all members of the locations.
         _ => format!(
-            "WITH asked (location_id, user_id) AS (VALUES {pairs}) \
+            "WITH asked (location_id, user_id) AS (VALUES {placeholders}) \
              SELECT location_id, user_id, role FROM asked CROSS JOIN member USING (location_id, user_id)"
         ),
     };
-    let values = asked.iter().flat_map(|(id, user)| [id.get(), user.get()]);
-    let values = values.map(|number| Value::from(number as i64));
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    let by_pair: HashMap<_, _> =
-        asked.iter().map(|(id, user)| ((id.get() as i64, user.get() as i64), (*id, *user))).collect();
-    let role = db.query_all_raw(statement).await?.into_iter().filter_map(|row| {
-        let role = || {
-            let (id, user, role): (i64, i64, i16) = row.try_get_many_by_index()?;
-            Ok(by_pair.get(&(id, user)).copied().zip(Some(from_number(role)?)))
-        };
-        role().transpose()
+    let values = pairs.iter().flat_map(|(id, user)| [Number::from(*id), (*user).into()]);
+    let rows = db.query_all_raw(statement(db, &sql, values)).await?;
+    let role = rows.iter().map(|row| {
+        let (id, user, role) = row.try_get_many_by_index()?;
+        Ok(((id, user), role))
     });
     role.collect()
 }
 
-/// A role as a row has it.
-fn from_number(number: i16) -> DbResult<Role> {
-    match number {
-        1 => Ok(Role::Viewer),
-        2 => Ok(Role::Editor),
-        _ => Err(DbErr::Custom(format!("member.role holds {number}"))),
+/// A role as `member.role` has it; the writer has the numbers the other way round.
+impl TryGetable for Role {
+    fn try_get_by<I: ColIdx>(row: &QueryResult, index: I) -> std::result::Result<Self, TryGetError> {
+        match i16::try_get_by(row, index)? {
+            1 => Ok(Self::Viewer),
+            2 => Ok(Self::Editor),
+            number => Err(DbErr::Custom(format!("member.role holds {number}")).into()),
+        }
     }
 }

@@ -1,4 +1,6 @@
-//! The notifications of a user: listed, counted, read.
+//! The notifications of a user: listing, counting, and marking them as read.
+//!
+//! A mark does not wait in the writer's queue: it concerns nobody else, and may be made twice.
 
 use sea_orm::{ConnectionTrait, DatabaseBackend, FromQueryResult, TransactionTrait};
 
@@ -8,59 +10,59 @@ use crate::{
     storage::{
         error::domain_error,
         pool::Store,
-        sql::{NOTIFICATIONS_OF_A_NOTICE, count, statement},
+        sql::{NOTIFICATIONS_OF_A_NOTICE, Number, count, statement},
     },
 };
 
 /// A notification as its user sees it.
 #[derive(Clone, Debug, FromQueryResult)]
 pub struct Notification {
-    /// Of this user's alone.
+    /// The id, which no notification of another user has.
     pub id: i64,
-    /// What happened, for programs.
+    /// The kind of activity, for programs.
     pub kind: String,
-    /// Which location it happened to.
+    /// The location of the activity.
     pub location_id: Option<i64>,
-    /// What happened, for people.
+    /// The activity in words, for people.
     pub message: String,
-    /// The same as a JSON object.
+    /// The activity as a JSON object.
     pub fields: String,
-    /// When it happened, in milliseconds.
-    pub created_at: i64,
-    /// When it was read, in milliseconds; `None`: not yet.
-    pub read_at: Option<i64>,
+    /// The time of the activity.
+    pub created_at: Timestamp,
+    /// The time at which the user read it. `None`: they have not yet.
+    pub read_at: Option<Timestamp>,
 }
 
 /// A page of notifications.
 #[derive(Clone, Debug)]
 pub struct Notifications {
-    /// Newest first.
+    /// The notifications on the page, newest first.
     pub page: Vec<Notification>,
-    /// Of all pages.
+    /// The number of notifications on all pages.
     pub total: u64,
-    /// Not read yet, whether they are listed or not.
+    /// The number of unread notifications, whether they are listed or not.
     pub unread: u64,
 }
 
 impl Store {
-    /// A page of a user's notifications, newest first; only the unread ones, or all.
+    /// Reads a page of a user's notifications, newest first: only the unread ones, or all.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn notifications(&self, of: UserId, unread_only: bool, page: Page) -> Result<Notifications> {
+    pub async fn notifications(&self, user: UserId, unread_only: bool, page: Page) -> Result<Notifications> {
         let read = || async {
             let tx = self.reader()?.begin().await?;
             let counted = |and| format!("SELECT COUNT(*) FROM notification WHERE user_id = ? {and}");
-            let unread = count(&tx, statement(&tx, &counted("AND read_at IS NULL"), [of.get()])).await?;
+            let unread = count(&tx, statement(&tx, &counted("AND read_at IS NULL"), [user])).await?;
             let total = match unread_only {
                 true => unread,
-                false => count(&tx, statement(&tx, &counted(""), [of.get()])).await?,
+                false => count(&tx, statement(&tx, &counted(""), [user])).await?,
             };
             let rest = match unread_only {
                 true => "AND told.read_at IS NULL ORDER BY told.id DESC LIMIT ? OFFSET ?",
                 false => "ORDER BY told.id DESC LIMIT ? OFFSET ?",
             };
-            let values = [of.get(), page.limit, page.offset];
+            let values = [Number::from(user), page.limit.into(), page.offset.into()];
             let page = Notification::find_by_statement(statement(&tx, &select(&tx, rest), values));
             let page = page.all(&tx).await?;
             tx.commit().await?;
@@ -69,18 +71,18 @@ impl Store {
         self.read(read).await
     }
 
-    /// Notes that a notification is read; `None`: its user has no such one.
+    /// Marks a notification as read, unless it is, and reads it. `None`: the user has no such notification.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn read_notification(&self, of: UserId, id: u64) -> Result<Option<Notification>> {
-        let now = Timestamp::now().as_millis() as u64;
+    pub async fn read_notification(&self, user: UserId, id: u64) -> Result<Option<Notification>> {
+        let now = Number::from(Timestamp::now());
         self.write_outside_queue(move |tx| {
             Box::pin(async move {
                 let sql =
                     "UPDATE notification SET read_at = ? WHERE user_id = ? AND id = ? AND read_at IS NULL";
-                tx.execute_raw(statement(tx, sql, [now, of.get(), id])).await?;
-                let found = statement(tx, &select(tx, "AND told.id = ?"), [of.get(), id]);
+                tx.execute_raw(statement(tx, sql, [now, user.into(), id.into()])).await?;
+                let found = statement(tx, &select(tx, "AND told.id = ?"), [Number::from(user), id.into()]);
                 Notification::find_by_statement(found).one(tx).await
             })
         })
@@ -88,16 +90,16 @@ impl Store {
         .map_err(domain_error)
     }
 
-    /// Notes that a user has read all there are.
+    /// Marks all notifications of a user as read.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub async fn read_notifications(&self, of: UserId) -> Result<()> {
-        let now = Timestamp::now().as_millis() as u64;
+    pub async fn read_notifications(&self, user: UserId) -> Result<()> {
+        let now = Number::from(Timestamp::now());
         self.write_outside_queue(move |tx| {
             Box::pin(async move {
                 let sql = "UPDATE notification SET read_at = ? WHERE user_id = ? AND read_at IS NULL";
-                tx.execute_raw(statement(tx, sql, [now, of.get()])).await.map(drop)
+                tx.execute_raw(statement(tx, sql, [now, user.into()])).await.map(drop)
             })
         })
         .await
@@ -105,9 +107,9 @@ impl Store {
     }
 }
 
-/// A query for notifications of a user, who is its first value.
+/// A query for notifications of a user. The user is its first value, `rest` stands behind the condition for that.
 pub fn select(db: &impl ConnectionTrait, rest: &str) -> String {
-    // In this order, whatever the tables' sizes say.
+    // The tables are joined in this order, whatever their sizes suggest.
     let (join, divided_by) = match db.get_database_backend() {
         DatabaseBackend::MySql => ("STRAIGHT_JOIN", "DIV"),
         _ => ("CROSS JOIN", "/"),

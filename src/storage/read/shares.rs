@@ -1,68 +1,51 @@
-//! Share links: what they show, until when, and how often they were used.
+//! Reading share links: those of a location, and the one that a secret opens.
 
-use sea_orm::{ConnectionTrait, FromQueryResult, Statement};
+use sea_orm::ConnectionTrait;
 
 use crate::{
     domain::{
         access::Guest,
-        error::{Error, Result},
+        error::Result,
         id::{LocationId, ShareId},
         time::Timestamp,
     },
     storage::{
         error::DbResult,
         pool::Store,
-        sql::{count, statement},
+        sql::{Number, Unsigned, count, statement, with_values},
     },
 };
 
 /// A share as those who manage the location see it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Share {
-    /// Never another's.
+    /// The id, which no other share ever gets.
     pub id: ShareId,
-    /// What its maker calls it.
+    /// The label that its maker gave it.
     pub label: Option<String>,
-    /// When it was made.
+    /// The time at which it was made.
     pub created_at: Timestamp,
-    /// When it ends.
+    /// The time at which it ends.
     pub expires_at: Timestamp,
-    /// Whether a password is asked for.
+    /// Whether it has a password.
     pub has_password: bool,
-    /// How often it was used.
+    /// The number of its uses.
     pub uses: u64,
-    /// When it was used last.
+    /// The time of its last use.
     pub last_used_at: Option<Timestamp>,
 }
 
-/// What the secret of a link opens.
+/// A share as somebody finds it who has its link.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredShare {
-    /// What whoever has it is; it may have ended.
+    /// The guest that the link makes of its user. The share may have ended.
     pub guest: Guest,
-    /// Of the password, if one is asked for.
+    /// The hash of its password, if it has one.
     pub password_hash: Option<String>,
 }
 
-/// A row of a share.
-#[derive(FromQueryResult)]
-pub struct Row {
-    pub id: i64,
-    location_id: i64,
-    label: Option<String>,
-    password_hash: Option<String>,
-    from_version: i64,
-    created_at: i64,
-    expires_at: i64,
-    uses: i64,
-    last_used_at: Option<i64>,
-}
-
-const COLUMNS: &str = "id, location_id, label, password_hash, from_version, created_at, expires_at, uses, \
-                       last_used_at";
-
 impl Store {
-    /// Does a share link still open its location?
+    /// Reads whether a share link still opens its location.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
@@ -70,58 +53,51 @@ impl Store {
         let read = async || {
             let db = self.reader()?;
             let sql = "SELECT COUNT(*) FROM share WHERE id = ? AND location_id = ? AND expires_at > ?";
-            let now = Timestamp::now().as_millis() as u64;
-            count(&db, statement(&db, sql, [guest.share.0, guest.location.get(), now])).await
+            let values = [Number::from(guest.share), guest.location.into(), Timestamp::now().into()];
+            count(&db, statement(&db, sql, values)).await
         };
         Ok(self.read(read).await? > 0)
     }
 
-    /// The shares of a location that have not ended, oldest first.
+    /// Reads the shares of a location that have not ended, oldest first.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn shares(&self, id: LocationId) -> Result<Vec<Share>> {
-        let sql = format!("SELECT {COLUMNS} FROM share WHERE location_id = ? AND expires_at > ? ORDER BY id");
+        let sql = "SELECT id, label, created_at, expires_at, password_hash, uses, last_used_at \
+                   FROM share WHERE location_id = ? AND expires_at > ? ORDER BY id";
         let read = || async {
             let db = self.reader()?;
-            let now = Timestamp::now().as_millis() as u64;
-            Row::find_by_statement(statement(&db, &sql, [id.get(), now])).all(&db).await
+            let values = [Number::from(id), Timestamp::now().into()];
+            let rows = db.query_all_raw(statement(&db, sql, values)).await?;
+            let share = rows.iter().map(|row| {
+                let (id, label, created_at, expires_at, password_hash, Unsigned(uses), last_used_at) =
+                    row.try_get_many_by_index()?;
+                let has_password = Option::<String>::is_some(&password_hash);
+                Ok(Share { id, label, created_at, expires_at, has_password, uses, last_used_at })
+            });
+            share.collect()
         };
-        let share = |row: Row| Share {
-            id: ShareId(row.id as u64),
-            label: row.label,
-            created_at: Timestamp::from_millis(row.created_at),
-            expires_at: Timestamp::from_millis(row.expires_at),
-            has_password: row.password_hash.is_some(),
-            uses: row.uses as u64,
-            last_used_at: row.last_used_at.map(Timestamp::from_millis),
-        };
-        Ok(self.read(read).await?.into_iter().map(share).collect())
+        self.read(read).await
     }
 
-    /// The share with this hash of its secret; it may have ended.
+    /// Reads the share with this hash of its secret. It may have ended.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn share_by_hash(&self, token_hash: &[u8; 32]) -> Result<Option<StoredShare>> {
-        let row = self.read(|| async { by_hash(&self.reader()?, token_hash).await }).await?;
-        let Some(row) = row else { return Ok(None) };
-        let location = LocationId::new(row.location_id as u64);
-        let location = location.ok_or_else(|| Error::internal("share.location_id is that of no location"))?;
-        let guest = Guest {
-            share: ShareId(row.id as u64),
-            location,
-            from: row.from_version as u64,
-            expires_at: Timestamp::from_millis(row.expires_at),
-        };
-        Ok(Some(StoredShare { guest, password_hash: row.password_hash }))
+        self.read(|| async { read_by_hash(&self.reader()?, token_hash).await }).await
     }
 }
 
-/// The row of a share with this hash of its secret.
-pub async fn by_hash(db: &impl ConnectionTrait, token_hash: &[u8; 32]) -> DbResult<Option<Row>> {
-    let sql = format!("SELECT {COLUMNS} FROM share WHERE token_hash = ?");
-    let values = [token_hash.to_vec().into()];
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    Row::find_by_statement(statement).one(db).await
+/// Reads the share with this hash of its secret.
+pub async fn read_by_hash(db: &impl ConnectionTrait, token_hash: &[u8; 32]) -> DbResult<Option<StoredShare>> {
+    let sql =
+        "SELECT id, location_id, from_version, expires_at, password_hash FROM share WHERE token_hash = ?";
+    let row = db.query_one_raw(with_values(db, sql, [token_hash.to_vec().into()])).await?;
+    let share = row.map(|row| {
+        let (share, location, Unsigned(from), expires_at, password_hash) = row.try_get_many_by_index()?;
+        Ok(StoredShare { guest: Guest { share, location, from, expires_at }, password_hash })
+    });
+    share.transpose()
 }

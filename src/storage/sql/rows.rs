@@ -1,8 +1,8 @@
-//! A statement that writes many rows.
+//! Statements that write many rows.
 //!
-//! MySQL gets the rows as text, several statements in one packet: prepared, each number of rows would be
-//! another statement to keep. Strings are in hexadecimal there, so nothing needs quoting. SQLite, which
-//! limits the length of a text and prepares it cheaply, gets them as parameters.
+//! MySQL gets the rows as text, several statements in one packet: prepared, each number of rows would be another statement
+//! to keep. Strings are in hexadecimal there, so nothing needs quoting. SQLite limits the length of a text and prepares it
+//! cheaply, so it gets the rows as parameters.
 //!
 //! MySQL closes a connection that sends a packet larger than its `max_allowed_packet`, so rows are divided into
 //! statements below that. A single row that is too large is refused before it is written ([`Dialect::check_row`]).
@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 
 use sea_orm::{ConnectionTrait, DatabaseBackend, Statement, Value};
 
+use super::number::Number;
 use crate::{
     domain::error::{Code, Error, Result},
     storage::error::DbResult,
@@ -35,7 +36,7 @@ impl Dialect {
         Self { backend, max_packet }
     }
 
-    /// Which database it is.
+    /// The database.
     pub fn backend(self) -> DatabaseBackend {
         self.backend
     }
@@ -66,7 +67,7 @@ impl Dialect {
     }
 }
 
-/// One value of a row.
+/// A value of a row to be written.
 #[derive(Clone, Copy, Debug)]
 pub enum Cell<'a> {
     Int(i64),
@@ -80,7 +81,7 @@ pub enum Cell<'a> {
 #[derive(Clone, Debug)]
 pub struct Rows {
     dialect: Dialect,
-    /// What stands before the rows and after them.
+    /// The text before the rows, and the text behind them.
     insert: &'static str,
     tail: &'static str,
     /// Statements that cannot hold another row. They have no `values`: only MySQL limits packets.
@@ -91,7 +92,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// A statement without rows: what stands before and after them.
+    /// A statement without rows: the texts before and behind them.
     pub fn new(dialect: Dialect, insert: &'static str, tail: &'static str) -> Self {
         let (sql, full) = (format!("{insert} VALUES "), Vec::new());
         Self { dialect, insert, tail, full, sql, values: Vec::new(), is_empty: true }
@@ -102,7 +103,7 @@ impl Rows {
         self.dialect
     }
 
-    /// Which database that is.
+    /// The database of the statement.
     pub fn backend(&self) -> DatabaseBackend {
         self.dialect.backend
     }
@@ -170,7 +171,12 @@ impl Rows {
 }
 
 impl Cell<'_> {
-    /// As MySQL's literal.
+    /// An id, a version, a count or a time.
+    pub fn number(number: impl Into<Number>) -> Self {
+        Self::Int(number.into().0)
+    }
+
+    /// Writes the value as a literal of MySQL.
     fn write_to(self, sql: &mut String) {
         match self {
             Self::Int(value) => sql.push_str(itoa::Buffer::new().format(value)),

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
 use super::notifications;
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     storage::{
         error::DbResult,
         pool::Store,
-        sql::{id_list, user},
+        sql::{number_list, with_values},
     },
 };
 
@@ -225,18 +225,16 @@ async fn read_some_members(
     most: Option<usize>,
 ) -> DbResult<Members> {
     let mut members = Members::new();
-    let ids: Vec<_> = of.iter().copied().collect();
-    if ids.is_empty() {
+    if of.is_empty() {
         return Ok(members);
     }
-    let (placeholders, values) = id_list(&ids);
+    let (placeholders, values) = number_list(of.iter().copied());
     let limit = most.map(|most| format!("LIMIT {most}")).unwrap_or_default();
     let sql =
         format!("SELECT location_id, user_id FROM member WHERE location_id IN ({placeholders}) {limit}");
-    let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
-    for row in tx.query_all_raw(statement).await? {
-        let (id, member): (i64, i64) = row.try_get_many_by_index()?;
-        members.entry(location_id(id)?).or_default().push(user(member)?);
+    for row in tx.query_all_raw(with_values(tx, &sql, values)).await? {
+        let (id, member): (LocationId, UserId) = row.try_get_many_by_index()?;
+        members.entry(id).or_default().push(member);
     }
     Ok(members)
 }
@@ -246,19 +244,10 @@ async fn read_owners(
     tx: &DatabaseTransaction,
     of: &BTreeSet<LocationId>,
 ) -> DbResult<HashMap<LocationId, UserId>> {
-    let (placeholders, values) = id_list(&of.iter().copied().collect::<Vec<_>>());
+    let (placeholders, values) = number_list(of.iter().copied());
     let sql = format!("SELECT id, owner_id FROM location WHERE id IN ({placeholders})");
-    let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
-    let owner = tx.query_all_raw(statement).await?.into_iter().map(|row| {
-        let (id, owner): (i64, i64) = row.try_get_many_by_index()?;
-        Ok((location_id(id)?, user(owner)?))
-    });
-    owner.collect()
-}
-
-fn location_id(id: i64) -> DbResult<LocationId> {
-    let location = u64::try_from(id).ok().and_then(LocationId::new);
-    location.ok_or_else(|| DbErr::Custom(format!("{id} is the id of no location")))
+    let rows = tx.query_all_raw(with_values(tx, &sql, values)).await?;
+    rows.iter().map(|row| row.try_get_many_by_index()).collect()
 }
 
 #[cfg(test)]

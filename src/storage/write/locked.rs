@@ -23,7 +23,7 @@ use crate::{
         error::{DbResult, unreadable},
         index,
         read::{locations, members},
-        sql::id_list,
+        sql::number_list,
     },
 };
 
@@ -64,7 +64,7 @@ impl LockedLocations {
         let rows = lock_rows(tx, ids, locking).await?;
         let mut locked = Self { rows, roles: HashMap::new(), now: Timestamp::now() };
         // After the lock, which every change of members takes too.
-        locked.roles = members::roles(tx, locked.callers_without_role(acts)).await?;
+        locked.roles = members::read_roles(tx, locked.callers_without_role(acts)).await?;
         Ok(locked)
     }
 
@@ -130,7 +130,7 @@ async fn lock_rows(
         _ => ("", ""),
     };
     let ids: Vec<_> = ids.into_iter().collect();
-    let (placeholders, values) = id_list(&ids);
+    let (placeholders, values) = number_list(ids.iter().copied());
     let columns = location::COLUMNS;
     let sql = format!("SELECT {columns} FROM location {hint} WHERE id IN ({placeholders}) {lock}");
     for row in tx.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await? {
@@ -141,7 +141,7 @@ async fn lock_rows(
         rows.insert(locked.location.id, Some(locked));
     }
     if locking == Locking::Skip && rows.len() < ids.len() {
-        for head in locations::versions(tx, &ids).await? {
+        for head in locations::read_heads(tx, &ids).await? {
             rows.entry(head.id).or_insert(None);
         }
     }

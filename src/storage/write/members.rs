@@ -22,7 +22,7 @@ use crate::{
     },
     storage::{
         read::members,
-        sql::{count, statement},
+        sql::{Number, count, statement},
     },
 };
 
@@ -51,7 +51,7 @@ pub async fn set(
         let detail = format!("user {user} made location {id} and cannot be a member of it");
         return Err(Error::new(Code::InvalidMember, detail).into());
     }
-    let before = members::role(&tx.tx, id, user).await?;
+    let before = members::read_role(&tx.tx, id, user).await?;
     if before == Some(role) {
         return Ok((change, None));
     }
@@ -59,7 +59,7 @@ pub async fn set(
         tx.store.take_for_person(account.pair_payer, user)?;
         *is_paid = true;
     }
-    let (location_id, user_id, now) = (id.get(), user.get(), tx.now.as_millis() as u64);
+    let [location_id, user_id, number] = [Number::from(id), user.into(), number.into()];
     if before.is_some() {
         let sql = "UPDATE member SET role = ? WHERE location_id = ? AND user_id = ?";
         tx.tx.execute_raw(statement(&tx.tx, sql, [number, location_id, user_id])).await?;
@@ -72,7 +72,7 @@ pub async fn set(
         return Err(Error::new(Code::TooManyMembers, detail).into());
     }
     let sql = "INSERT INTO member (location_id, user_id, role, added_at) VALUES (?, ?, ?, ?)";
-    tx.tx.execute_raw(statement(&tx.tx, sql, [location_id, user_id, number, now])).await?;
+    tx.tx.execute_raw(statement(&tx.tx, sql, [location_id, user_id, number, tx.now.into()])).await?;
     let activity = Some(ActivityKind::MemberAdded(user, role));
     let list = Some((user, ListChange::Created(location.clone())));
     Ok((change, Some(RightsEffect { activity, list, except: None })))
@@ -85,13 +85,13 @@ pub async fn remove(
     location: &Committed,
     user: UserId,
 ) -> std::result::Result<Changed, Failure> {
-    let key = [location.id.get(), user.get()];
+    let key = [Number::from(location.id), user.into()];
     let sql = "SELECT added_at FROM member WHERE location_id = ? AND user_id = ?";
     let Some(row) = tx.tx.query_one_raw(statement(&tx.tx, sql, key)).await? else {
         let detail = format!("user {user} is no member of location {}", location.id);
         return Err(Error::new(Code::NotFound, detail).into());
     };
-    let added_at = Timestamp::from_millis(row.try_get_by_index(0)?);
+    let added_at: Timestamp = row.try_get_by_index(0)?;
     let sql = "DELETE FROM member WHERE location_id = ? AND user_id = ?";
     tx.tx.execute_raw(statement(&tx.tx, sql, key)).await?;
     let lasted_ms = tx.now.as_millis() - added_at.as_millis();

@@ -20,9 +20,9 @@ pub async fn store(tx: &mut Transaction<'_>, users: &[(UserId, String)]) -> Resu
         _ => " ON CONFLICT (id) DO UPDATE SET name = excluded.name, updated_at = excluded.updated_at",
     };
     let mut rows = Rows::new(tx.dialect, "INSERT INTO account (id, name, updated_at)", tail);
-    let now = Cell::Int(tx.now.as_millis());
+    let now = Cell::number(tx.now);
     for (id, name) in users {
-        rows.push([Cell::Int(id.get() as i64), Cell::Text(name), now]);
+        rows.push([Cell::number(*id), Cell::Text(name), now]);
     }
     Rows::send([rows], &tx.tx).await?;
     tx.has_written = true;

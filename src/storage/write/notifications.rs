@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Value};
 
 use super::audience::{Account, Members};
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         error::DbResult,
         pool::Store,
         read::{accounts, notifications},
-        sql::{Cell, Dialect, NOTIFICATIONS_OF_A_NOTICE, Rows, statement},
+        sql::{Cell, Dialect, NOTIFICATIONS_OF_A_NOTICE, Number, Rows, Unsigned, statement, with_values},
     },
 };
 
@@ -124,14 +124,13 @@ async fn insert(tx: &DatabaseTransaction, notice: &Notice, actor: Option<u64>) -
                VALUES (?, ?, ?, ?, ?, ?)";
     let values = [
         notice.kind.into(),
-        actor.map(|actor| actor as i64).into(),
-        (notice.location.get() as i64).into(),
+        Number::or_null(actor),
+        Number::from(notice.location).into(),
         notice.message.as_str().into(),
         notice.fields.as_str().into(),
-        notice.at.as_millis().into(),
+        Number::from(notice.at).into(),
     ];
-    let insert = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
-    Ok(tx.execute_raw(insert).await?.last_insert_id())
+    Ok(tx.execute_raw(with_values(tx, sql, values)).await?.last_insert_id())
 }
 
 /// What is known of the beginning of a membership that is being ended.
@@ -182,11 +181,11 @@ async fn read_added(
          WHERE notice.created_at = ? AND notice.location_id = ? AND {is_actor} \
            AND notice.kind = 'member_added' AND told.user_id = ?"
     );
-    let values = values([Some(added_at.as_millis() as u64), Some(id.get()), actor, Some(member.get())]);
-    let row = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
-    let Some(row) = tx.query_one_raw(row).await? else { return Ok(None) };
-    let (told, read_at): (i64, Option<i64>) = row.try_get_many_by_index()?;
-    Ok(Some((told as u64, read_at.is_some())))
+    let [added_at, id, member] = [Number::from(added_at), id.into(), member.into()].map(Value::from);
+    let added = with_values(tx, &sql, [added_at, id, Number::or_null(actor), member]);
+    let Some(row) = tx.query_one_raw(added).await? else { return Ok(None) };
+    let (Unsigned(told), read_at): (_, Option<Timestamp>) = row.try_get_many_by_index()?;
+    Ok(Some((told, read_at.is_some())))
 }
 
 /// Removes a member's unread notifications of their membership, from this one on.
@@ -204,12 +203,12 @@ async fn remove_unread(
              AND notice.kind IN ('member_added', 'role_changed')"
         ),
     );
-    let values = values([Some(member.get()), Some(first), Some(id.get()), actor]);
-    let unread = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+    let [user, first, id] = [Number::from(member), first.into(), id.into()].map(Value::from);
+    let unread = with_values(tx, &sql, [user, first, id, Number::or_null(actor)]);
     let delete = "DELETE FROM notification WHERE user_id = ? AND id = ?";
     for row in tx.query_all_raw(unread).await? {
-        let told: i64 = row.try_get_by_index(0)?;
-        tx.execute_raw(statement(tx, delete, [member.get(), told as u64])).await?;
+        let Unsigned(told) = row.try_get_by_index(0)?;
+        tx.execute_raw(statement(tx, delete, [Number::from(member), told.into()])).await?;
     }
     Ok(())
 }
@@ -220,10 +219,6 @@ fn is_actor(tx: &DatabaseTransaction) -> &'static str {
         DatabaseBackend::MySql => "notice.actor_id <=> ?",
         _ => "notice.actor_id IS ?",
     }
-}
-
-fn values<const N: usize>(numbers: [Option<u64>; N]) -> [Value; N] {
-    numbers.map(|number| Value::from(number.map(|number| number as i64)))
 }
 
 /// Rows of recipients, sent in statements of a few thousand.
@@ -240,7 +235,7 @@ impl<'a> RecipientRows<'a> {
     }
 
     async fn push(&mut self, user: UserId, id: u64) -> DbResult<()> {
-        self.rows.push([user.get(), id].map(|number| Cell::Int(number as i64)));
+        self.rows.push([Cell::number(user), Cell::number(id)]);
         self.count += 1;
         if self.count < ROWS_OF_A_STATEMENT {
             return Ok(());

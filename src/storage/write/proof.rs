@@ -13,7 +13,7 @@ use crate::{
     storage::{
         error::DbResult,
         pool::Store,
-        sql::{Cell, Dialect, Rows, for_update, statement},
+        sql::{Cell, Dialect, Rows, for_update, numbers, optional_number, statement},
     },
 };
 
@@ -63,7 +63,7 @@ impl Proof {
             }
         };
         let mut rows = Rows::new(dialect, "INSERT INTO writer (id, commits, committed_at)", tail);
-        rows.push([self.id as i64, self.number as i64, now.as_millis()].map(Cell::Int));
+        rows.push([Cell::number(self.id), Cell::number(self.number), Cell::number(now)]);
         rows
     }
 
@@ -71,9 +71,7 @@ impl Proof {
     /// [`Store::begin`] has ended.
     pub async fn is_committed(self, tx: &DatabaseTransaction) -> DbResult<bool> {
         let sql = format!("SELECT commits FROM writer WHERE id = ? {}", for_update(tx));
-        let row = tx.query_one_raw(statement(tx, &sql, [self.id])).await?;
-        let number: Option<i64> = row.map(|row| row.try_get_by_index(0)).transpose()?;
-        Ok(number == Some(self.number as i64))
+        Ok(optional_number(tx, statement(tx, &sql, [self.id])).await? == Some(self.number))
     }
 }
 
@@ -83,14 +81,12 @@ pub async fn remove_old_rows(store: &Store) -> DbResult<()> {
     // Read first: a DELETE that looks for them would wait for the rows of all writers.
     let read = || async {
         let db = store.reader()?;
-        let sql = "SELECT id FROM writer WHERE committed_at < ?";
-        let rows = db.query_all_raw(statement(&db, sql, [oldest])).await?;
-        rows.iter().map(|row| row.try_get_by_index::<i64>(0)).collect::<DbResult<Vec<_>>>()
+        numbers(&db, statement(&db, "SELECT id FROM writer WHERE committed_at < ?", [oldest])).await
     };
     for id in store.read_raw(read).await? {
         let remove = store.write_outside_queue(move |tx| {
             let sql = "DELETE FROM writer WHERE id = ? AND committed_at < ?";
-            Box::pin(async move { tx.execute_raw(statement(tx, sql, [id as u64, oldest])).await })
+            Box::pin(async move { tx.execute_raw(statement(tx, sql, [id, oldest])).await })
         });
         remove.await?;
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseBackend, Value};
 
 use super::{
     act::{Done, Failure, NewShare, ShareUses},
@@ -17,7 +17,7 @@ use crate::{
         location::Location,
         notification::ActivityKind,
     },
-    storage::sql::{count, statement},
+    storage::sql::{Number, count, statement, with_values},
 };
 
 /// Share links that a location may have, apart from those that have ended.
@@ -30,27 +30,26 @@ type Changed = (RightsChange, Option<RightsEffect>);
 
 /// Makes a share link, and forgets those of the location that ended long ago.
 pub async fn create(tx: &Transaction<'_>, location: &Location, new: &NewShare) -> Result<Changed, Failure> {
-    let (id, now) = (location.id.get(), tx.now.as_millis());
+    let (id, now) = (Number::from(location.id), tx.now.as_millis());
     let sql = "DELETE FROM share WHERE location_id = ? AND expires_at <= ?";
-    tx.tx.execute_raw(statement(&tx.tx, sql, [id, (now - REMEMBERED_MS) as u64])).await?;
+    tx.tx.execute_raw(statement(&tx.tx, sql, [id, (now - REMEMBERED_MS).into()])).await?;
     let sql = "SELECT COUNT(*) FROM share WHERE location_id = ? AND expires_at > ?";
-    if count(&tx.tx, statement(&tx.tx, sql, [id, now as u64])).await? >= MAX_SHARES {
-        let detail = format!("location {id} has {MAX_SHARES} shares, the most there may be");
+    if count(&tx.tx, statement(&tx.tx, sql, [id, now.into()])).await? >= MAX_SHARES {
+        let detail = format!("location {} has {MAX_SHARES} shares, the most there may be", location.id);
         return Err(Error::new(Code::TooManyShares, detail).into());
     }
     let sql = "INSERT INTO share (location_id, token_hash, label, password_hash, from_version, created_at, \
                  expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)";
     let values: [Value; 7] = [
-        (id as i64).into(),
+        id.into(),
         new.token_hash.to_vec().into(),
         new.label.clone().into(),
         new.password_hash.clone().into(),
-        (location.version as i64).into(),
+        Number::from(location.version).into(),
         now.into(),
-        new.expires_at.as_millis().into(),
+        Number::from(new.expires_at).into(),
     ];
-    let insert = Statement::from_sql_and_values(tx.tx.get_database_backend(), sql, values);
-    let share = ShareId(tx.tx.execute_raw(insert).await?.last_insert_id());
+    let share = ShareId(tx.tx.execute_raw(with_values(&tx.tx, sql, values)).await?.last_insert_id());
     let activity = Some(ActivityKind::ShareCreated(new.expires_at));
     let effect = RightsEffect { activity, ..Default::default() };
     Ok((RightsChange::Share(share, Some(new.expires_at)), Some(effect)))
@@ -59,7 +58,7 @@ pub async fn create(tx: &Transaction<'_>, location: &Location, new: &NewShare) -
 /// Revokes a share link.
 pub async fn revoke(tx: &Transaction<'_>, id: LocationId, share: ShareId) -> Result<Changed, Failure> {
     let sql = "DELETE FROM share WHERE id = ? AND location_id = ?";
-    let deleted = tx.tx.execute_raw(statement(&tx.tx, sql, [share.0, id.get()])).await?;
+    let deleted = tx.tx.execute_raw(statement(&tx.tx, sql, [Number::from(share), id.into()])).await?;
     if deleted.rows_affected() == 0 {
         let detail = format!("location {id} has no share {}", share.0);
         return Err(Error::new(Code::NotFound, detail).into());

@@ -24,7 +24,7 @@ use crate::{
         geometry::{Altitudes, Plane},
         index,
         read::history,
-        sql::{Cell, Dialect, Rows, statement},
+        sql::{Cell, Dialect, Number, Rows, statement},
     },
 };
 
@@ -68,12 +68,12 @@ impl Versions {
         shape.check(&new.properties, self.dialect)?;
         let area = roomy(&plane.0);
         let row = ActiveModel {
-            owner_id: Set(new.owner.get() as i64),
+            owner_id: Set(Number::from(new.owner).0),
             version: Set(1),
             geometry: Set(plane),
             altitudes: Set(new.geometry.altitudes().map(Altitudes)),
             properties: Set(new.properties.as_str().to_owned()),
-            updated_by: Set(new.owner.get() as i64),
+            updated_by: Set(Number::from(new.owner).0),
             created_at: Set(self.now.as_millis()),
             updated_at: Set(self.now.as_millis()),
             area: Set(Some(index::to_bytes(&area))),
@@ -83,7 +83,7 @@ impl Versions {
         let id = u64::try_from(id).ok().and_then(LocationId::new);
         let id = id.ok_or_else(|| DbErr::Custom("the database gave an id that is none".into()))?;
         let location = Arc::new(Committed::from(new.to_location(id, self.now)));
-        index::push(&mut self.areas, id.get() as i64, &area);
+        index::push(&mut self.areas, id, &area);
         self.written.push(Version { location: location.clone(), shape });
         Ok(location)
     }
@@ -130,7 +130,7 @@ impl Versions {
         for row in locations {
             let Some(newest) = row.newest else { continue };
             if let Some(area) = row.area.as_ref().filter(|_| row.has_left_area) {
-                index::push(&mut areas, row.location.id.get() as i64, area);
+                index::push(&mut areas, row.location.id, area);
             }
             written[newest].push_location(&mut rows, row.area.as_ref());
             rows.send_full(tx).await?;
@@ -168,15 +168,15 @@ impl Version {
             Cell::Bytes(&self.shape.plane),
             self.shape.altitudes.as_deref().map_or(Cell::Null, Cell::Bytes),
             Cell::Text(properties.as_str()),
-            Cell::Int(updated_by.get() as i64),
+            Cell::number(*updated_by),
         ]
     }
 
     fn push_location(&self, rows: &mut Rows, area: Option<&Rect>) {
         let Location { id, owner, version, created_at, updated_at, .. } = &**self.location;
         let [geometry, altitudes, properties, updated_by] = self.state();
-        let [id, owner, version] = [id.get(), owner.get(), *version].map(|n| Cell::Int(n as i64));
-        let [created_at, updated_at] = [created_at, updated_at].map(|at| Cell::Int(at.as_millis()));
+        let [id, owner, version] = [Cell::number(*id), Cell::number(*owner), Cell::number(*version)];
+        let [created_at, updated_at] = [Cell::number(*created_at), Cell::number(*updated_at)];
         let area = area.map(index::to_bytes);
         let area = area.as_deref().map_or(Cell::Null, Cell::Bytes);
         rows.push([
@@ -187,8 +187,8 @@ impl Version {
     fn push_history(&self, rows: &mut Rows) {
         let Location { id, version, updated_at, .. } = &**self.location;
         let [geometry, altitudes, properties, updated_by] = self.state();
-        let [id, version] = [id.get(), *version].map(|n| Cell::Int(n as i64));
-        let updated_at = Cell::Int(updated_at.as_millis());
+        let [id, version, updated_at] =
+            [Cell::number(*id), Cell::number(*version), Cell::number(*updated_at)];
         rows.push([id, version, geometry, altitudes, properties, updated_by, updated_at]);
     }
 }
@@ -220,7 +220,7 @@ async fn remove(tx: &DatabaseTransaction, id: LocationId) -> DbResult<()> {
         "DELETE FROM member WHERE location_id = ?",
         "DELETE FROM share WHERE location_id = ?",
     ] {
-        tx.execute_raw(statement(tx, sql, [id.get()])).await?;
+        tx.execute_raw(statement(tx, sql, [id])).await?;
     }
-    index::delete(tx, id.get() as i64).await
+    index::delete(tx, id).await
 }
