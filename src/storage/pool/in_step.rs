@@ -18,13 +18,13 @@ use tokio::time::timeout;
 /// The connection of that read is given back at once, by a task that need only get its turn.
 const SUSPECTED_RELEASES: u32 = 100;
 const SUSPECTED_TIME: Duration = Duration::from_secs(10);
-/// How long a connection may take to show that it is in step.
+/// The time that a connection has to show that it is in step.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether the connections of a pool are to be checked when they are given back.
 #[derive(Debug, Default)]
 pub struct StepCheck {
-    /// Written when a read is dropped and when a connection is given back.
+    /// The present suspicion, written when a read is dropped and when a connection is given back.
     suspicion: Mutex<Option<Suspicion>>,
 }
 
@@ -41,6 +41,11 @@ impl StepCheck {
     /// Begins a read.
     pub fn begin(&self) -> Unfinished<'_> {
         Unfinished(self)
+    }
+
+    /// Makes connections be checked when they are given back from now on.
+    pub fn raise_suspicion(&self) {
+        *self.suspicion.lock() = Some(Suspicion { since: Instant::now(), releases: 0 });
     }
 
     /// Decides whether a connection that is given back is to be checked.
@@ -76,7 +81,7 @@ impl Unfinished<'_> {
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        *self.0.suspicion.lock() = Some(Suspicion { since: Instant::now(), releases: 0 });
+        self.0.raise_suspicion();
     }
 }
 

@@ -14,12 +14,12 @@ use crate::{
     storage::error::{DbResult, TRIES, domain_error, in_time, is_broken, is_out_of_connections},
 };
 
-/// How long a list that is searched for may take from its first statement until all it shows is found.
+/// The time of a search from its first statement until everything on the page is found.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Stands behind the first SELECT of a search and repeats [`SEARCH_TIMEOUT`]: MySQL then stops the statement by itself
 /// when nobody waits for it any more.
 pub(in crate::storage) const SEARCH_HINT: &str = "/*+ MAX_EXECUTION_TIME(5000) */";
-/// How long a read waits if MySQL grants no connection: one of this process's own may come free.
+/// The time for which a read waits if MySQL grants no connection: one of this process's own may come free.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Store {
@@ -34,7 +34,7 @@ impl Store {
         self.read_raw(read).map_err(domain_error)
     }
 
-    /// Does the same with the database's own errors.
+    /// The same as [`Store::read`], with the database's own errors.
     pub(in crate::storage) fn read_raw<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = DbResult<T>>
     where
         F: Future<Output = DbResult<T>>,
@@ -75,6 +75,12 @@ impl Store {
         answer: impl Future<Output = DbResult<T>>,
     ) -> DbResult<T> {
         in_time(self.lists.watch_to_end(answer)).await
+    }
+
+    /// Prepares giving up a search in the middle of many rows: the next user of its connection would have to pass over all
+    /// of them.
+    pub(in crate::storage) fn give_up_search(&self) {
+        self.lists.check_releases();
     }
 
     /// Reads over `pool`. A connection that broke while it was idle fails at its next use, so the read is tried again

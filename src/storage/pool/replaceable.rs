@@ -9,14 +9,14 @@ use tokio::time::timeout;
 use super::in_step::StepCheck;
 use crate::storage::error::{DbResult, is_read_only, is_silence};
 
-/// How long closing an idle connection may take.
+/// The time that closing an idle connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A pool that can be replaced.
 #[derive(Debug)]
 pub struct Pool {
     options: ConnectOptions,
-    /// How often the pool was replaced, and the current one. It is replaced when its connections have fallen silent,
+    /// The number of replacements so far, and the current pool. It is replaced when its connections have fallen silent,
     /// which TCP alone would notice after minutes, or have become read-only, which they stay.
     current: RwLock<(u64, DatabaseConnection)>,
     step_check: Arc<StepCheck>,
@@ -36,12 +36,12 @@ impl Pool {
         self.current.read().1.clone()
     }
 
-    /// How often the pool was replaced.
+    /// The number of replacements so far.
     pub fn generation(&self) -> u64 {
         self.current.read().0
     }
 
-    /// Which database it is.
+    /// The database that the pool connects to.
     pub fn backend(&self) -> DatabaseBackend {
         self.current.read().1.get_database_backend()
     }
@@ -55,6 +55,12 @@ impl Pool {
         let answer = read.await;
         unfinished.end();
         answer
+    }
+
+    /// Makes connections be checked that are given back from now on. Before a read is given up whose rest is long, this
+    /// closes its connection if it does not get over the rest in time.
+    pub fn check_releases(&self) {
+        self.step_check.raise_suspicion();
     }
 
     /// Waits for a read, and replaces the pool if it was met with silence.

@@ -1,14 +1,19 @@
-//! Reads: single locations, pages of lists and history, members, shares, notifications.
+//! Reading: single locations, pages of lists and of history, members, shares, notifications.
+//!
+//! Every read is tried again and has its time ([`super::pool`]).
 
 pub mod access;
 pub mod accounts;
+mod entries;
+pub mod filter;
 pub mod history;
 pub mod listing;
 pub mod locations;
 pub mod members;
 pub mod notifications;
-pub mod pieces;
-pub mod search;
+mod pieces;
+mod search;
 pub mod shares;
 pub mod total_cache;
-pub mod totals;
+mod totals;
+mod visible;

@@ -1,14 +1,14 @@
-//! How the rows of an answer are divided into pieces, which are read one after the other as the client takes them.
+//! Dividing the rows of an answer into pieces, which are read one after the other as the client takes them.
 //!
-//! A row may be anything from a hundred bytes to more than a megabyte, so sizes are read before rows. Only sums are
-//! decided here; [`super::listing`] and [`super::history`] read.
+//! A row may be anything from a hundred bytes to more than a megabyte, so sizes are read before rows. This file only does
+//! sums; [`super::listing`] and [`super::history`] read.
 
-/// Rows that are read together have at most so many bytes in the database; a larger row is read alone. Their text
+/// The most bytes in the database of rows that are read together; a larger row is read alone. Their text
 /// is about as long, so an answer holds about a megabyte while its client is slow, and some three while a piece of one
 /// large row is being written.
 pub const PIECE_BYTES: usize = 512 * 1024;
 
-/// How many of the next rows make one piece: as many as fit, and at least one if there is one.
+/// The number of the next rows that make one piece: as many as fit, and at least one if there is one.
 pub fn piece_len(sizes: impl IntoIterator<Item = usize>) -> usize {
     let mut bytes = 0_usize;
     let fits = sizes.into_iter().enumerate().take_while(|(nth, size)| {

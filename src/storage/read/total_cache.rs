@@ -1,4 +1,4 @@
-//! Counts of long lists that were taken a moment ago.
+//! The lengths of long lists, as they were counted a moment ago.
 
 use std::{
     collections::HashMap,
@@ -8,18 +8,20 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::MutexGuard;
 
-/// How long a count of more is kept at least.
-const KEPT: Duration = Duration::from_secs(1);
-/// It is kept for so many times what it took, so that counting takes at most a twentieth of one connection.
-const KEPT_TIMES: u32 = 20;
+use super::visible::Visible;
 
-/// Counts of long lists: of everything (`None`), or of what one user sees.
+/// The least time for which a length is kept.
+const MIN_LIFETIME: Duration = Duration::from_secs(1);
+/// A length is kept for so many times what it took to count, so counting takes at most a twentieth of one connection.
+const LIFETIME_FACTOR: u32 = 20;
+
+/// Lengths of long lists.
 #[derive(Debug, Default)]
 pub struct TotalCache {
-    /// Written after each count. Those that are not good any more are removed then, so it is bounded by how many
-    /// counts of over [`COUNTED_ANEW`] rows fit into the time they are kept.
-    kept: Mutex<HashMap<Option<i64>, Total>>,
-    /// Held while a long list is counted: one at a time, and whoever waits finds the count of who was before.
+    /// The totals by list, written after each count. Totals that are out of date are removed then, so the map is bounded
+    /// by the number of long lists that can be counted while they are kept.
+    totals: Mutex<HashMap<Visible, Total>>,
+    /// Held while a very long list is counted: one at a time, and whoever waits finds the total of the one before.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -30,22 +32,41 @@ struct Total {
 }
 
 impl TotalCache {
-    /// Waits until nobody else counts a long list, and keeps others waiting until the result is dropped.
+    /// Waits until nobody else counts a very long list, and keeps others waiting until the result is dropped.
     pub async fn wait_for_turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 
-    /// The length of a list, if it was counted not too long ago.
-    pub fn get(&self, list: Option<i64>) -> Option<u64> {
-        let kept = self.kept.lock();
-        kept.get(&list).filter(|total| Instant::now() < total.good_until).map(|total| total.locations)
+    /// The length of a list, if it was counted not too long before `now`.
+    pub fn get(&self, list: Visible, now: Instant) -> Option<u64> {
+        let totals = self.totals.lock();
+        totals.get(&list).filter(|total| now < total.good_until).map(|total| total.locations)
     }
 
-    /// Keeps the length of a list that took so long to count.
-    pub fn insert(&self, list: Option<i64>, locations: u64, took: Duration) {
-        let now = Instant::now();
-        let mut kept = self.kept.lock();
-        kept.retain(|_, total| now < total.good_until);
-        kept.insert(list, Total { locations, good_until: now + KEPT.max(took * KEPT_TIMES) });
+    /// Keeps the length of a list, for which counting took so long.
+    pub fn insert(&self, list: Visible, locations: u64, took: Duration, now: Instant) {
+        let mut totals = self.totals.lock();
+        totals.retain(|_, total| now < total.good_until);
+        let good_until = now + MIN_LIFETIME.max(took * LIFETIME_FACTOR);
+        totals.insert(list, Total { locations, good_until });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_is_kept_in_proportion_to_what_it_took() {
+        let (cache, now) = (TotalCache::default(), Instant::now());
+        let later = |ms| now + Duration::from_millis(ms);
+        cache.insert(Visible::All, 5_000, Duration::from_millis(10), now);
+        cache.insert(Visible::Nothing, 20_000, Duration::from_millis(100), now);
+        let get = |ms| [Visible::All, Visible::Nothing].map(|list| cache.get(list, later(ms)));
+        assert_eq!(get(0), [Some(5_000), Some(20_000)]);
+        assert_eq!(get(1_000), [None, Some(20_000)]);
+        assert_eq!(get(2_000), [None, None]);
+        cache.insert(Visible::All, 5_001, Duration::ZERO, later(2_000));
+        assert_eq!(cache.totals.lock().len(), 1, "what is out of date is removed");
     }
 }
