@@ -22,7 +22,7 @@ use crate::{
     config::{self, History, Notifications},
     domain::{event::Event, token::Keys},
     metrics::Metrics,
-    storage::{Expiry, Readiness, Retention, Store, Writer},
+    storage::{HistorySweeper, NotificationSweeper, Readiness, Store, Writer},
     supervise::Supervisor,
 };
 
@@ -69,8 +69,8 @@ impl Service {
         tasks.task("limits").spawn(forgotten, |limits| limits::forget(limits.clone()).boxed());
         let store = store.with_fan_out(limits.fan_out());
         let (events, receiver) = EventSender::new(&metrics);
-        let retention = Retention::start(store.clone(), history, &metrics, &tasks);
-        let expiry = Expiry::start(store.clone(), notifications, &metrics, &tasks);
+        let retention = HistorySweeper::start(store.clone(), history, &metrics, &tasks);
+        let expiry = NotificationSweeper::start(store.clone(), notifications, &metrics, &tasks);
         let channel = events.channel().clone();
         let writer = Writer::start(store.clone(), channel, retention, expiry, &metrics, &tasks);
         let write_behind = Arc::new(WriteBehind::new(store.clone(), writer.clone()));

@@ -1,8 +1,11 @@
-//! The database, MySQL or SQLite, and nothing but: rows in, domain values out.
+//! The database, MySQL or SQLite: values of the domain go in and come out.
 //!
-//! The only floor that imports sea-orm. It has the domain decide about rights, where that must be under the
-//! lock of what is changed, and tells nobody what happened, except that the writer hands every commit, in
-//! order, to whoever it was given.
+//! This is the only floor that imports sea-orm. It has the domain decide about rights where that must happen under the
+//! lock of the row that is changed. The writer publishes every commit, in order, to the channel that it was given.
+//!
+//! `pool` holds the connections, `read` and `write` are the statements, `retention` removes what is no longer kept. The
+//! others are on the floor below these: `sql` (values and rows), `entity` and `geometry` (columns), `index` (the spatial
+//! index), `error`.
 
 mod entity;
 mod error;
@@ -18,15 +21,15 @@ pub use error::is_in_use;
 pub use pool::{Readiness, Store, explain};
 pub use read::{
     accounts::Names,
+    filter::Filter,
     history::Past,
     listing::{Listing, Shown},
     locations::{Head, Page},
     members::Member,
     notifications::{Notification, Notifications},
-    search::Filter,
     shares::{Share, StoredShare},
 };
-pub use retention::{Expiry, Retention};
-/// Why the database could not be opened or migrated.
+pub use retention::{HistorySweeper, NotificationSweeper};
+/// The error of a database that could not be opened or migrated.
 pub use sea_orm::DbErr as ConnectError;
 pub use write::{NewShare, ShareUses, Writer};

@@ -20,7 +20,9 @@ use georoom::{
         time::Timestamp,
     },
     metrics::Metrics,
-    storage::{Expiry, Filter, Listing, NewShare, Page, Retention, ShareUses, Store, Writer},
+    storage::{
+        Filter, HistorySweeper, Listing, NewShare, NotificationSweeper, Page, ShareUses, Store, Writer,
+    },
     supervise::Supervisor,
 };
 use sea_orm::ConnectionTrait;
@@ -90,9 +92,9 @@ impl Floor {
         let metrics = Metrics::default();
         let tasks = Supervisor::start(&metrics);
         let history = History { versions: 1_000, age: None };
-        let retention = Retention::start(swept.clone(), history, &metrics, &tasks);
+        let retention = HistorySweeper::start(swept.clone(), history, &metrics, &tasks);
         let keep = Notifications { age: Duration::from_secs(3_600), count: 1_000 };
-        let expiry = Expiry::start(swept, keep, &metrics, &tasks);
+        let expiry = NotificationSweeper::start(swept, keep, &metrics, &tasks);
         let writer = Writer::start(store.clone(), events, retention, expiry, &metrics, &tasks);
         Self { store, writer, events: published }
     }

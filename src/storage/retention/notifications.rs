@@ -1,235 +1,221 @@
-//! Removing notifications that are no longer kept: too old, too many of one user, or too many of those told by one
-//! other.
-//!
-//! In small steps beside the writer, like history. Whoever tells people says so, and who has been told much is
-//! trimmed; a slow sweep over all users finds what is too old.
+//! Removing notifications that are no longer kept: too old, too many of one user, or too many about one other user's
+//! activities; and the notices that nobody has any more.
 
-use std::{collections::HashMap, future::ready, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
-use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr};
-use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep},
-};
-use tracing::{debug, warn};
+use sea_orm::{ConnectionTrait, DatabaseBackend};
+use tokio::{sync::mpsc, time::sleep};
+use tracing::debug;
 
+use super::sweeper::{self, SWEEP_PAUSE, Subject};
 use crate::{
     config,
     domain::{event::Event, id::UserId, time::Timestamp},
     metrics::Metrics,
     storage::{
-        error::{DbResult, is_closed},
+        error::DbResult,
         pool::Store,
-        sql::{NOTIFICATIONS_OF_A_NOTICE, count, statement},
+        sql::{NOTIFICATIONS_OF_A_NOTICE, Unsigned, numbers, optional_number, statement},
     },
-    supervise::{Supervisor, watch_channel},
+    supervise::Supervisor,
 };
 
 /// A user's notifications are trimmed whenever they have so many new ones.
-const EVERY: u32 = 64;
-/// Users whose new ones are counted; over that the counting begins anew.
-const COUNTED: usize = 100_000;
-/// Rows of one transaction; users of one page of the sweep.
-const STEP: u64 = 256;
-const PAGE: u64 = 500;
-/// Between two pages, and two transactions, of the sweep.
-const PAUSE: Duration = Duration::from_millis(10);
-/// Of the notifications of a user, one in so many may tell of one person's deeds: who does much to somebody pushes
-/// out what they themselves told, and nobody else's.
-const SHARE_OF_AN_ACTOR: u64 = 4;
-/// After a failure.
-const TRY_AGAIN: Duration = Duration::from_secs(5);
-/// Users that may wait to be trimmed.
-const QUEUE: usize = 1_024;
+const TRIM_INTERVAL: u32 = 64;
+/// Users whose new notifications are counted. Over that the counting begins anew.
+const MAX_COUNTED_USERS: usize = 100_000;
+/// Rows that are removed by one transaction.
+const MAX_STEP_ROWS: u64 = 256;
+/// Users of whom a sweep reads the oldest notifications by one statement.
+const PAGE_USERS: u64 = 500;
+/// A user's notifications about the activities of one other user may be one in so many of all. So whoever does much to
+/// somebody pushes out notifications about themselves, and about nobody else.
+const ACTOR_SHARE: u64 = 4;
 
-/// The way to the task that removes notifications. It ends when the last one is dropped.
+/// Sends the users who may have too many notifications to the task that removes them. The task ends when the last one is
+/// dropped.
 #[derive(Clone, Debug)]
-pub struct Expiry {
-    due: mpsc::Sender<u64>,
-    /// How many new ones users have had since they were trimmed. Written by whoever tells them.
+pub struct NotificationSweeper {
+    users: mpsc::Sender<u64>,
+    /// The number of new notifications of each user since they were trimmed. Written by the writer.
     new: Arc<Mutex<HashMap<UserId, u32>>>,
 }
 
-impl Expiry {
+impl NotificationSweeper {
     /// Starts the task.
     pub fn start(store: Store, keep: config::Notifications, metrics: &Metrics, tasks: &Supervisor) -> Self {
-        let (due, queue) = mpsc::channel(QUEUE);
-        watch_channel(metrics, "expiry", &due);
-        tasks.task("expiry").spawn(queue, move |queue| run(store.clone(), keep, queue).boxed());
-        Self { due, new: Arc::default() }
+        let rows = NotificationRows { store, keep, has_swept_all: false };
+        Self { users: sweeper::start(rows, metrics, tasks), new: Arc::default() }
     }
 
-    /// Something has happened, of which people may have been told.
-    pub fn happened(&self, event: &Event) {
-        let Event::Notified(told) = event else { return };
+    /// Counts the notifications that an event has brought to users.
+    pub fn record_event(&self, event: &Event) {
+        let Event::Notified(notice) = event else { return };
         let mut new = self.new.lock();
-        for (user, _) in &told.recipients {
-            if new.len() >= COUNTED {
+        for (user, _) in &notice.recipients {
+            if new.len() >= MAX_COUNTED_USERS {
                 new.clear();
             }
-            // Those before are unknown; and so not all members of a location are due at once.
-            let count = new.entry(*user).or_insert_with(|| rand::random_range(0..EVERY));
+            // How many they had before is not known; and a random number keeps all members of a location from being
+            // due at once.
+            let count = new.entry(*user).or_insert_with(|| rand::random_range(0..TRIM_INTERVAL));
             *count += 1;
-            if *count >= EVERY && self.due.try_send(user.get()).is_ok() {
+            if *count >= TRIM_INTERVAL && self.users.try_send(user.get()).is_ok() {
                 *count = 0;
             }
         }
     }
 }
 
-async fn run(store: Store, keep: config::Notifications, queue: &mut mpsc::Receiver<u64>) {
-    let every = (keep.age / 10).clamp(Duration::from_secs(1), Duration::from_secs(3600));
-    let mut sweep = interval(every);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The user the sweep goes on with, while there is one, and what was too old when it began.
-    let mut next: Option<(u64, u64)> = None;
-    // Until a sweep has looked at all: fewer may be kept than before.
-    let mut is_first = true;
-    loop {
-        let user = tokio::select! {
-            received = queue.recv() => match received {
-                None => return,
-                user => user,
-            },
-            _ = sweep.tick(), if next.is_none() => None,
-            () = ready(()), if next.is_some() => None,
-        };
-        let done = async {
-            match (user, next) {
-                (Some(user), _) => store.trim_notifications(user, 0, &keep).await?,
-                (None, Some((from, too_old))) => {
-                    let user = store.sweep_notifications(from, too_old, is_first, &keep).await?;
-                    next = user.map(|user| (user, too_old));
-                    is_first &= next.is_some();
-                }
-                (None, None) => next = Some((0, store.newest_notice_before(cutoff(&keep)).await?)),
+struct NotificationRows {
+    store: Store,
+    keep: config::Notifications,
+    /// Whether a sweep has looked at all users: fewer notifications may be kept than before the start.
+    has_swept_all: bool,
+}
+
+/// The place where a sweep goes on.
+#[derive(Clone, Copy)]
+pub struct SweepPosition {
+    /// The first user that it has not looked at.
+    user: u64,
+    /// The newest notice that was too old when the sweep began.
+    newest_too_old: u64,
+}
+
+impl Subject for NotificationRows {
+    const NAME: &'static str = "expiry";
+    const FAILURE: &'static str = "notifications could not be removed; trying again";
+    const TRIMMED_TOGETHER: usize = 1;
+
+    /// A user's id.
+    type Item = u64;
+    type Position = SweepPosition;
+
+    fn max_age(&self) -> Option<Duration> {
+        Some(self.keep.age)
+    }
+
+    async fn begin_sweep(&mut self) -> DbResult<SweepPosition> {
+        let age_ms = i64::try_from(self.keep.age.as_millis()).unwrap_or(i64::MAX);
+        let oldest_kept_ms = Timestamp::now().as_millis().saturating_sub(age_ms).max(0) as u64;
+        let sql = "SELECT id FROM notice WHERE created_at < ? ORDER BY created_at DESC, id DESC LIMIT 1";
+        let newest_too_old = self.read_id(sql, [oldest_kept_ms]).await?.unwrap_or(0);
+        Ok(SweepPosition { user: 0, newest_too_old })
+    }
+
+    async fn sweep(&mut self, from: SweepPosition) -> DbResult<Option<SweepPosition>> {
+        let SweepPosition { user, newest_too_old } = from;
+        let page = self.read_oldest(user).await?;
+        for (user, oldest) in &page {
+            if !self.has_swept_all || oldest / NOTIFICATIONS_OF_A_NOTICE <= newest_too_old {
+                self.trim_user(*user, newest_too_old).await?;
+                sleep(SWEEP_PAUSE).await;
             }
-            Ok::<(), DbErr>(())
-        };
-        if let Err(error) = done.await {
-            if is_closed(&error) {
-                return;
-            }
-            warn!(%error, "notifications could not be removed; trying again");
-            next = None;
-            sweep.reset_after(TRY_AGAIN);
         }
+        sleep(SWEEP_PAUSE).await;
+        let Some((last, _)) = page.last() else {
+            while self.remove_some_notices(newest_too_old).await? {
+                sleep(SWEEP_PAUSE).await;
+            }
+            self.has_swept_all = true;
+            return Ok(None);
+        };
+        Ok(Some(SweepPosition { user: last + 1, newest_too_old }))
+    }
+
+    async fn trim(&mut self, users: &[u64]) -> DbResult<()> {
+        for user in users {
+            self.trim_user(*user, 0).await?;
+        }
+        Ok(())
     }
 }
 
-impl Store {
-    /// The newest notice that is older than a time; 0: there is none.
-    async fn newest_notice_before(&self, at: u64) -> DbResult<u64> {
-        let sql = "SELECT id FROM notice WHERE created_at < ? ORDER BY created_at DESC, id DESC LIMIT 1";
-        self.id(sql, [at]).await
-    }
-
-    /// Trims those of a page of users who have what is too old, or all of them, and after the last page notices
-    /// nobody has any more; returns the user to go on with.
-    async fn sweep_notifications(
-        &self,
-        from: u64,
-        too_old: u64,
-        of_all: bool,
-        keep: &config::Notifications,
-    ) -> DbResult<Option<u64>> {
-        // A seek in the key for each user, however much they have.
-        let sql = match self.backend() {
+impl NotificationRows {
+    /// The next users from `user` on and their oldest notifications, by a seek in the key for each user, however many
+    /// they have.
+    async fn read_oldest(&self, user: u64) -> DbResult<Vec<(u64, u64)>> {
+        let sql = match self.store.backend() {
             DatabaseBackend::MySql => {
                 "SELECT user_id, MIN(id) FROM notification WHERE user_id >= ? \
                  GROUP BY user_id ORDER BY user_id LIMIT ?"
             }
             _ => {
-                "WITH RECURSIVE told (user_id) AS (\
+                "WITH RECURSIVE recipient (user_id) AS (\
                    SELECT MIN(user_id) FROM notification WHERE user_id >= ? UNION ALL \
-                   SELECT (SELECT MIN(user_id) FROM notification WHERE user_id > told.user_id) \
-                   FROM told WHERE user_id IS NOT NULL LIMIT ?) \
-                 SELECT user_id, (SELECT MIN(id) FROM notification WHERE user_id = told.user_id) \
-                 FROM told WHERE user_id IS NOT NULL"
+                   SELECT (SELECT MIN(user_id) FROM notification WHERE user_id > recipient.user_id) \
+                   FROM recipient WHERE user_id IS NOT NULL LIMIT ?) \
+                 SELECT user_id, (SELECT MIN(id) FROM notification WHERE user_id = recipient.user_id) \
+                 FROM recipient WHERE user_id IS NOT NULL"
             }
         };
         let read = || async {
-            let db = self.reader()?;
-            db.query_all_raw(statement(&db, sql, [from, PAGE])).await
+            let db = self.store.reader()?;
+            let rows = db.query_all_raw(statement(&db, sql, [user, PAGE_USERS])).await?;
+            let oldest = rows.iter().map(|row| {
+                let (Unsigned(user), Unsigned(oldest)) = row.try_get_many_by_index()?;
+                Ok((user, oldest))
+            });
+            oldest.collect()
         };
-        let mut last = None;
-        for row in self.read_raw(read).await? {
-            let (user, oldest): (i64, i64) = row.try_get_many_by_index()?;
-            last = Some(user as u64);
-            if of_all || oldest as u64 / NOTIFICATIONS_OF_A_NOTICE <= too_old {
-                self.trim_notifications(user as u64, too_old, keep).await?;
-                sleep(PAUSE).await;
-            }
-        }
-        sleep(PAUSE).await;
-        if last.is_none() {
-            while self.remove_notices(too_old).await? {
-                sleep(PAUSE).await;
-            }
-        }
-        Ok(last.map(|user| user + 1))
+        self.store.read_raw(read).await
     }
 
-    /// Removes what a user has too much of, step by step.
-    async fn trim_notifications(
-        &self,
-        user: u64,
-        too_old: u64,
-        keep: &config::Notifications,
-    ) -> DbResult<()> {
-        // What one person adds from here on would be counted before their share of it is trimmed.
-        let newest = self.id("SELECT MAX(id) FROM notification WHERE user_id = ?", [user]).await?;
-        self.trim_actors(user, (keep.count / SHARE_OF_AN_ACTOR).max(1)).await?;
+    /// Removes the notifications of a user that are too many, and those of notices up to `newest_too_old`, step by step.
+    async fn trim_user(&self, user: u64, newest_too_old: u64) -> DbResult<()> {
+        // Notifications that come meanwhile do not count: they would push out others before their actor's share of them
+        // is trimmed.
+        let newest = self.read_id("SELECT MAX(id) FROM notification WHERE user_id = ?", [user]).await?;
+        self.trim_actors(user, (self.keep.count / ACTOR_SHARE).max(1)).await?;
         let sql = "SELECT id FROM notification WHERE user_id = ? AND id <= ? \
                    ORDER BY id DESC LIMIT 1 OFFSET ?";
-        let one_too_many = self.id(sql, [user, newest, keep.count]).await?;
-        let cut = one_too_many.max((too_old + 1) * NOTIFICATIONS_OF_A_NOTICE - 1);
+        let one_too_many = self.read_id(sql, [user, newest.unwrap_or(0), self.keep.count]).await?;
+        let last_too_old = (newest_too_old + 1) * NOTIFICATIONS_OF_A_NOTICE - 1;
+        let cut = one_too_many.unwrap_or(0).max(last_too_old);
         let sql = "SELECT MAX(id) FROM (SELECT id FROM notification WHERE user_id = ? AND id <= ? \
                    ORDER BY id LIMIT ?) AS oldest";
-        loop {
-            let last = self.id(sql, [user, cut, STEP]).await?;
-            if last == 0 {
-                return Ok(());
-            }
-            let delete = "DELETE FROM notification WHERE user_id = ? AND id <= ?";
-            let removed = self.removed(delete, [user, last]).await?;
+        while let Some(last) = self.read_id(sql, [user, cut, MAX_STEP_ROWS]).await? {
+            let delete = "DELETE FROM notification WHERE user_id = ? AND id <= ?".to_owned();
+            let removed = self.remove(delete, [user, last]).await?;
             debug!(user, removed, "notifications were removed");
-            if removed < STEP {
-                return Ok(());
+            if removed < MAX_STEP_ROWS {
+                break;
             }
         }
+        Ok(())
     }
 
-    /// Removes of each person who did more than `most` that a user was told of what is oldest.
+    /// Removes the oldest of a user's notifications about each actor of whom there are more than `most`.
     async fn trim_actors(&self, user: u64, most: u64) -> DbResult<()> {
-        let (join, div) = match self.backend() {
+        let (join, divided_by) = match self.store.backend() {
             DatabaseBackend::MySql => ("STRAIGHT_JOIN", "DIV"),
             _ => ("CROSS JOIN", "/"),
         };
-        let told = format!(
-            "FROM notification AS told {join} notice ON notice.id = told.id {div} {NOTIFICATIONS_OF_A_NOTICE} \
-             WHERE told.user_id = ?"
+        let rows = format!(
+            "FROM notification {join} notice \
+               ON notice.id = notification.id {divided_by} {NOTIFICATIONS_OF_A_NOTICE} \
+             WHERE notification.user_id = ?"
         );
         let sql = format!(
-            "SELECT notice.actor_id {told} AND notice.actor_id IS NOT NULL \
+            "SELECT notice.actor_id {rows} AND notice.actor_id IS NOT NULL \
              GROUP BY notice.actor_id HAVING COUNT(*) > ?"
         );
-        for actor in self.ids(&sql, [user, most]).await? {
+        for actor in self.read_ids(&sql, [user, most]).await? {
             let sql = format!(
-                "SELECT told.id {told} AND notice.actor_id = ? ORDER BY told.id DESC LIMIT ? OFFSET ?"
+                "SELECT notification.id {rows} AND notice.actor_id = ? \
+                 ORDER BY notification.id DESC LIMIT ? OFFSET ?"
             );
             loop {
-                let surplus = self.ids(&sql, [user, actor, STEP, most]).await?;
-                let removed = surplus.len() as u64;
-                if let Some(first) = surplus.first() {
-                    let ids = surplus.iter().fold(first.to_string(), |ids, id| format!("{ids},{id}"));
+                let surplus = self.read_ids(&sql, [user, actor, MAX_STEP_ROWS, most]).await?;
+                if !surplus.is_empty() {
+                    let ids = surplus.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
                     let delete = format!("DELETE FROM notification WHERE user_id = ? AND id IN ({ids})");
-                    self.removed(delete, [user]).await?;
+                    let removed = self.remove(delete, [user]).await?;
                     debug!(user, actor, removed, "notifications of one person's actions were removed");
                 }
-                if removed < STEP {
+                if (surplus.len() as u64) < MAX_STEP_ROWS {
                     break;
                 }
             }
@@ -237,48 +223,36 @@ impl Store {
         Ok(())
     }
 
-    /// Removes some of the notices that are too old; `true` if there may be more.
-    async fn remove_notices(&self, too_old: u64) -> DbResult<bool> {
+    /// Removes some of the notices up to `newest_too_old`. Returns `true` if there may be more.
+    async fn remove_some_notices(&self, newest_too_old: u64) -> DbResult<bool> {
         let sql = "SELECT MAX(id) FROM (SELECT id FROM notice WHERE id <= ? ORDER BY id LIMIT ?) AS oldest";
-        let last = self.id(sql, [too_old, STEP]).await?;
-        if last == 0 {
-            return Ok(false);
-        }
-        let removed = self.removed("DELETE FROM notice WHERE id <= ?", [last]).await?;
-        Ok(removed == STEP)
+        let Some(last) = self.read_id(sql, [newest_too_old, MAX_STEP_ROWS]).await? else { return Ok(false) };
+        let removed = self.remove("DELETE FROM notice WHERE id <= ?".to_owned(), [last]).await?;
+        Ok(removed == MAX_STEP_ROWS)
     }
 
-    async fn removed<const N: usize>(&self, sql: impl Into<String>, numbers: [u64; N]) -> DbResult<u64> {
-        let sql = sql.into();
-        self.write_outside_queue(move |tx| {
+    /// Runs a statement that removes rows; returns how many they were.
+    async fn remove<const N: usize>(&self, sql: String, values: [u64; N]) -> DbResult<u64> {
+        let removed = self.store.write_outside_queue(move |tx| {
             let sql = sql.clone();
-            Box::pin(async move { Ok(tx.execute_raw(statement(tx, &sql, numbers)).await?.rows_affected()) })
-        })
-        .await
+            Box::pin(async move { Ok(tx.execute_raw(statement(tx, &sql, values)).await?.rows_affected()) })
+        });
+        removed.await
     }
 
-    /// The ids a statement asks for.
-    async fn ids<const N: usize>(&self, sql: &str, numbers: [u64; N]) -> DbResult<Vec<u64>> {
+    async fn read_ids<const N: usize>(&self, sql: &str, values: [u64; N]) -> DbResult<Vec<u64>> {
         let read = || async {
-            let db = self.reader()?;
-            let rows = db.query_all_raw(statement(&db, sql, numbers)).await?;
-            rows.iter().map(|row| Ok(row.try_get_by_index::<i64>(0)? as u64)).collect::<DbResult<Vec<_>>>()
+            let db = self.store.reader()?;
+            numbers(&db, statement(&db, sql, values)).await
         };
-        self.read_raw(read).await
+        self.store.read_raw(read).await
     }
 
-    /// The id a statement asks for; 0: there is none.
-    async fn id<const N: usize>(&self, sql: &str, numbers: [u64; N]) -> DbResult<u64> {
+    async fn read_id<const N: usize>(&self, sql: &str, values: [u64; N]) -> DbResult<Option<u64>> {
         let read = || async {
-            let db = self.reader()?;
-            count(&db, statement(&db, sql, numbers)).await
+            let db = self.store.reader()?;
+            optional_number(&db, statement(&db, sql, values)).await
         };
-        self.read_raw(read).await
+        self.store.read_raw(read).await
     }
-}
-
-/// What happened before this is not kept, in milliseconds since 1970.
-fn cutoff(keep: &config::Notifications) -> u64 {
-    let age_ms = i64::try_from(keep.age.as_millis()).unwrap_or(i64::MAX);
-    Timestamp::now().as_millis().saturating_sub(age_ms).max(0) as u64
 }

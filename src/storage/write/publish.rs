@@ -13,7 +13,7 @@ use crate::{
     domain::event::{Event, ListChange},
     storage::{
         pool::Store,
-        retention::{Expiry, Retention},
+        retention::{HistorySweeper, NotificationSweeper},
     },
     supervise::Task,
 };
@@ -23,8 +23,8 @@ pub struct Publisher {
     pub store: Store,
     /// To the rooms. While it is full, the task waits.
     pub events: mpsc::Sender<Event>,
-    pub history: Retention,
-    pub notifications: Expiry,
+    pub history: HistorySweeper,
+    pub notifications: NotificationSweeper,
     pub metrics: Arc<CommitMetrics>,
     pub task: Task,
 }
@@ -48,7 +48,7 @@ impl Publisher {
                 self.send(event).await;
             }
             while let Some((_, event)) = further.next_if(|(of, _)| *of == number) {
-                self.notifications.happened(&event);
+                self.notifications.record_event(&event);
                 self.store.charge(act.payer(), &event);
                 self.send(event).await;
             }

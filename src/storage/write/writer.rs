@@ -34,7 +34,7 @@ use crate::{
     storage::{
         error::STATEMENT_TIMEOUT,
         pool::Store,
-        retention::{Expiry, Retention},
+        retention::{HistorySweeper, NotificationSweeper},
     },
     supervise::Supervisor,
 };
@@ -55,8 +55,8 @@ impl Writer {
     pub fn start(
         store: Store,
         events: mpsc::Sender<Event>,
-        history: Retention,
-        notifications: Expiry,
+        history: HistorySweeper,
+        notifications: NotificationSweeper,
         metrics: &Metrics,
         tasks: &Supervisor,
     ) -> Self {
