@@ -1,6 +1,6 @@
 //! The steps that bring a database to the current schema, oldest first.
 //!
-//! They are a crate of their own so that they can never import the entities: a step describes the schema of the day
+//! The steps are a crate of their own so that they can never import the entities: each describes the schema of the day
 //! it was written. A released step is never edited. Each step must be repeatable, because a process may end after a
 //! step has run and before it is recorded as done.
 

@@ -120,7 +120,7 @@ const HISTORY: NewTable = NewTable {
                UNIQUE (location_id, version))",
 };
 
-/// Who besides its owner may see a location (role 1) or move it, too (role 2). The key finds the members of a location,
+/// Users besides the owner who may see a location (role 1) or move it, too (role 2). The key finds the members of a location,
 /// the index the locations of a member.
 const MEMBER: NewTable = NewTable {
     name: "member",

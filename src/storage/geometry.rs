@@ -1,5 +1,7 @@
-//! Geometry as bytes: what MySQL keeps in a GEOMETRY column (SRID, then WKB, both little-endian, always
-//! lon-lat), the same bytes in SQLite's BLOB; and the altitudes that GEOMETRY has no room for.
+//! Geometries and altitudes as the bytes of columns.
+//!
+//! MySQL's GEOMETRY column holds an SRID and then WKB, both little-endian and always lon-lat; SQLite's BLOB holds the
+//! same bytes. GEOMETRY is two-dimensional, so altitudes have a column of their own.
 
 use geo_traits::to_geo::ToGeoGeometry;
 use sea_orm::{
@@ -12,14 +14,15 @@ use wkb::{
     writer::{WriteOptions, write_geometry},
 };
 
-/// WGS 84. MySQL's axis order for it concerns text and functions such as ST_X, not these bytes.
+/// The SRID of WGS 84. MySQL's axis order for it concerns text and functions such as ST_X, not these bytes.
 const SRID: [u8; 4] = 4326_u32.to_le_bytes();
 
-/// A geometry of the lon-lat plane.
+/// A geometry without altitudes, in longitudes and latitudes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plane(pub geo::Geometry);
 
 impl Plane {
+    /// The bytes of a column.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = SRID.to_vec();
         write_geometry(&mut bytes, &self.0, &WriteOptions::default()).expect("a Vec takes every byte");
@@ -27,7 +30,7 @@ impl Plane {
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, DbErr> {
-        // Which SRID it is, the column says.
+        // The SRID is the column's, so it need not be looked at.
         let (_, wkb) =
             bytes.split_first_chunk::<4>().ok_or_else(|| DbErr::Type("geometry without an SRID".into()))?;
         let geometry = read_wkb(wkb).map_err(|e| DbErr::Type(format!("geometry: {e}")))?;
@@ -74,7 +77,7 @@ impl ValueType for Plane {
     }
 }
 
-/// One altitude a position, in the order of the geometry's positions; `NaN` where there is none.
+/// The altitudes of a geometry, in the order of its positions; `NaN` for a position without one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Altitudes(pub Vec<f64>);
 
@@ -85,6 +88,7 @@ impl From<Altitudes> for Value {
 }
 
 impl Altitudes {
+    /// The bytes of a column: one little-endian double for each position.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|altitude| altitude.to_le_bytes()).collect()
     }
@@ -126,5 +130,43 @@ impl ValueType for Altitudes {
 impl Nullable for Altitudes {
     fn null() -> Value {
         Value::Bytes(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use geo::{Geometry, line_string, point};
+
+    use super::*;
+
+    #[test]
+    fn a_geometry_comes_back_bit_for_bit() {
+        let line = line_string![(x: -0.0, y: 5e-324), (x: 179.999_999_999_999_97, y: -90.0)];
+        for geometry in [Geometry::from(point!(x: 13.4, y: 52.5)), Geometry::from(line)] {
+            let plane = Plane(geometry);
+            let bytes = plane.to_bytes();
+            assert_eq!(bytes[..4], [0xe6, 0x10, 0, 0], "SRID 4326, little-endian");
+            assert_eq!(Plane::from_bytes(&bytes).expect("a geometry"), plane);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_geometry_are_an_error() {
+        let point = Plane(point!(x: 1.0, y: 2.0).into()).to_bytes();
+        for bytes in [&[][..], &[0xe6, 0x10], &point[..4], &point[..20]] {
+            assert!(Plane::from_bytes(bytes).is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn altitudes_come_back_and_must_be_whole_doubles() {
+        let altitudes = Altitudes(vec![0.0, -430.5, f64::NAN]);
+        let bytes = altitudes.to_bytes();
+        let Altitudes(read) = Altitudes::from_bytes(&bytes).expect("altitudes");
+        assert_eq!(
+            read.iter().map(|n| n.to_bits()).collect::<Vec<_>>(),
+            altitudes.0.iter().map(|n| n.to_bits()).collect::<Vec<_>>()
+        );
+        assert!(Altitudes::from_bytes(&bytes[1..]).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The row of a location, and its way to and from the domain.
+//! The row of a location, and the location of the domain that is made of it.
 
 use sea_orm::entity::prelude::*;
 
@@ -35,16 +35,16 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// What [`Model::from_columns`] expects, in its order.
+/// The columns that [`Model::from_columns`] reads, in its order.
 pub const COLUMNS: &str = "location.id, location.owner_id, location.version, location.geometry, \
                            location.altitudes, location.properties, location.updated_by, \
                            location.created_at, location.updated_at, location.area";
 
-/// How many they are.
+/// The number of [`COLUMNS`].
 pub const WIDTH: usize = 10;
 
 impl Model {
-    /// A row of [`COLUMNS`], without looking for their names in each.
+    /// Reads a row of [`COLUMNS`] by position: looking for their names in each row takes time.
     pub fn from_columns(row: &QueryResult) -> Result<Self, DbErr> {
         Ok(Self {
             id: row.try_get_by_index(0)?,
@@ -83,7 +83,7 @@ fn user(column: &'static str, id: i64) -> error::Result<UserId> {
     u64::try_from(id).ok().and_then(UserId::new).ok_or_else(|| stored(column, id))
 }
 
-/// A fault of one location's row, with the location's id for the log.
+/// The error of a row, with the location's id for the log.
 fn of_row(id: i64, error: &error::Error) -> error::Error {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     error::Error::internal(format!("location {id}: {cause}"))

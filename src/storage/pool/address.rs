@@ -1,4 +1,4 @@
-//! Errors of the database in words for operators: which host or file, what it said, what helps.
+//! `DATABASE_URL`, and errors of the database in words for operators: which host or file, the error, what helps.
 //!
 //! The driver's messages name neither the host nor a remedy. The URL may hold a password, so it is never repeated whole.
 
@@ -20,7 +20,7 @@ const SQLITE_READ_ONLY: u32 = 8;
 const SQLITE_CANNOT_OPEN: u32 = 14;
 const SQLITE_NOT_A_DATABASE: u32 = 26;
 
-/// The host and the database, or the file, of a `DATABASE_URL`.
+/// The host and database, or the file, of a `DATABASE_URL`.
 fn place(url: &str) -> String {
     if let Some(file) = url.strip_prefix("sqlite:") {
         return sqlite_file(file).to_owned();
@@ -34,17 +34,21 @@ fn place(url: &str) -> String {
     }
 }
 
-/// The file of a URL without its scheme.
+/// The file of a SQLite URL, given without its scheme.
 pub fn sqlite_file(rest: &str) -> &str {
     rest.trim_start_matches("//").split('?').next().unwrap_or_default()
 }
 
-/// One line: where the database is, what it says, and what helps.
+/// Explains an error of the database in one line: where the database is, the error, and what helps.
 pub fn explain(url: &str, error: &DbErr) -> String {
     let remedy = remedy(url, error).map(|remedy| format!("; {remedy}")).unwrap_or_default();
-    // What a driver says may have more lines than one.
-    let said = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("{}: {said}{remedy}", place(url))
+    let text = match error {
+        DbErr::Custom(text) => text.clone(),
+        error => error.to_string(),
+    };
+    // A driver's error may have several lines.
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("{}: {line}{remedy}", place(url))
 }
 
 fn remedy(url: &str, error: &DbErr) -> Option<&'static str> {

@@ -1,4 +1,4 @@
-//! How connections to MySQL are divided between writers and readers, and how a writer gets one when MySQL grants no more.
+//! Dividing connections to MySQL between writers and readers, and holding readers back while a writer has none.
 //!
 //! An account or a server may grant fewer connections than `DATABASE_CONNECTIONS`. After connections are lost, the
 //! readers, which are more, reconnect first and would keep all of them: nothing could be written until a restart.

@@ -7,10 +7,11 @@ use sea_orm::DbErr;
 
 use crate::storage::error::{is_unreachable, may_come_back};
 
-/// How long a failed change counts without a new attempt. The attempt would not notice some causes, such as a full disk.
+/// The time for which a failed change counts without a new attempt. The attempt would not notice some causes, such as a
+/// full disk.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(1);
 
-/// What the database can be used for at the moment.
+/// The use that can be made of the database at the moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Readiness {
     /// Reads and changes.
@@ -19,7 +20,7 @@ pub enum Readiness {
     ReadsOnly,
     /// Reads only: there is no connection for changes.
     NoWriter,
-    /// Nothing.
+    /// Neither: the database is away.
     Away,
 }
 
@@ -49,7 +50,7 @@ impl WriteHealth {
         *self.0.lock() = Some(Failure { at: Instant::now(), readiness });
     }
 
-    /// What the last change says of the next one. `None` after a failure that is too old to be believed.
+    /// The use of the database according to the last change. `None` after a failure that is too old to be believed.
     pub fn readiness(&self) -> Option<Readiness> {
         match *self.0.lock() {
             None => Some(Readiness::Ready),

@@ -14,7 +14,7 @@ use crate::storage::error::{DbResult, being_migrated};
 
 /// The name of the MySQL lock that is held while migrating. Such names belong to the whole server, hence the database's.
 const LOCK_NAME: &str = "SHA2(CONCAT('georoom.migrate.', DATABASE()), 224)";
-/// How many seconds one attempt waits for that lock.
+/// The seconds for which one attempt waits for that lock.
 const LOCK_TIMEOUT_S: u32 = 3;
 
 impl Store {

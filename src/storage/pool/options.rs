@@ -1,4 +1,4 @@
-//! The options of pools, and what is done with a connection when it is made and when it is given back.
+//! The options of pools, and the work on a connection when it is made and when it is given back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,16 +13,16 @@ use tokio::task::spawn_blocking;
 
 use super::{in_step::StepCheck, session::WriterSession};
 
-/// How long it may take to get a connection. This is longer than any statement may take: a caller whose time runs out
+/// The time in which a connection must be had. This is longer than any statement may take: a caller whose time runs out
 /// while a silent connection is on its way back into the pool has to find out that it is silent. sqlx warns only of
 /// what takes longer: on a busy server connections are waited for.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long SQLite waits for another process. It is shorter, so that the error says what was waited for.
+/// The time for which SQLite waits for another process. It is shorter, so that the error says what was waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 /// A connection that was idle for so long is pinged before it is used. A ping before every use would be another round
 /// trip for each write.
 const TRUSTED_IDLE_TIME: Duration = Duration::from_secs(10);
-/// Prepared statements that each connection to MySQL keeps: more than there are texts (a page of ids has a hundred). A
+/// The number of prepared statements that each connection to MySQL keeps: more than there are texts (a page of ids has a hundred). A
 /// full cache costs each statement a close and a delayed acknowledgement, 40 ms.
 const KEPT_STATEMENTS: usize = 256;
 /// Rows that SQLite reads ahead of whoever looks at them. Each may have a megabyte; sqlx's default is 50.

@@ -1,7 +1,7 @@
 //! Facts about a connection that writes, recorded when it is made.
 //!
-//! Its mark is a named lock of MySQL that it holds as long as it lives. By that its successor recognises it: MySQL's own
-//! number of the connection may be another's after MySQL was started again.
+//! The mark of a connection is a named lock of MySQL that it holds as long as it lives. By that its successor recognises
+//! it: MySQL's own number of the connection may be another's after MySQL was started again.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 

@@ -35,7 +35,7 @@ use crate::{
 
 /// The default of `DATABASE_CONNECTIONS`. SQLite always has so many: it has no server that could run out of them.
 const DEFAULT_CONNECTIONS: u32 = 17;
-/// How often to look again for something that is waited for.
+/// The time between two looks at something that is waited for.
 pub(in crate::storage) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The database. Cheap to clone.
@@ -53,7 +53,7 @@ pub struct Store {
     /// Held on SQLite by a change outside the writer's queue, which needs the writer's connection: such changes go one by
     /// one, so that at most one is in the writer's way, and none waits for another while its time runs.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
-    /// Closed while a writer without a connection takes one from the readers.
+    /// The gate before reads, closed while a writer without a connection takes one from the readers.
     pub(super) gate: Arc<Gate>,
     /// Whether the last change could be committed, for `/readyz`.
     pub(in crate::storage) write_health: Arc<WriteHealth>,
@@ -61,7 +61,7 @@ pub struct Store {
     pub names: Arc<Names>,
     /// Counts of long lists, which are not taken anew for every page.
     pub(in crate::storage) totals: Arc<TotalCache>,
-    /// What it costs to tell people; `None`: nothing.
+    /// The budgets that pay for telling people. `None`: it costs nothing.
     pub(in crate::storage) fan_out: Option<Arc<FanOutBudgets>>,
     /// Whether the tables are there. Until then nobody gets a connection.
     pub(super) is_migrated: Arc<AtomicBool>,
@@ -76,7 +76,7 @@ impl Store {
         Self::connect_with(url, DEFAULT_CONNECTIONS).await
     }
 
-    /// Does the same with at most `connections` (2 or more) to MySQL.
+    /// The same as [`Store::connect`], with at most `connections` (2 or more) to MySQL.
     ///
     /// # Errors
     /// The driver's error about the URL.
@@ -123,7 +123,7 @@ impl Store {
         Self { fan_out: Some(budgets), ..self }
     }
 
-    /// Which database it is.
+    /// The kind of database.
     pub(in crate::storage) fn backend(&self) -> DatabaseBackend {
         self.reads.backend()
     }
@@ -133,7 +133,7 @@ impl Store {
         Dialect::new(self.backend(), self.writer.max_packet())
     }
 
-    /// Is there a connection of its own for large changes? There is none on SQLite, nor where few connections are
+    /// Whether there is a connection of its own for large changes. There is none on SQLite, nor where few connections are
     /// allowed.
     pub(in crate::storage) fn has_large_writer(&self) -> bool {
         !Arc::ptr_eq(&self.writer.pool, &self.large_writer.pool)
@@ -144,7 +144,7 @@ impl Store {
         Self { writer: self.large_writer.clone(), ..self.clone() }
     }
 
-    /// May this error go away by itself? A server may not be up yet, but a file will not appear.
+    /// Whether this error may go away by itself. A server may not be up yet, but a file will not appear.
     pub fn is_away(&self, error: &DbErr) -> bool {
         is_in_use(error) || self.backend() == DatabaseBackend::MySql && may_come_back(error)
     }
@@ -165,7 +165,7 @@ impl Store {
         self.read(async || self.reader()?.ping().await).await
     }
 
-    /// Are the tables there?
+    /// Whether the tables are there.
     pub fn is_ready(&self) -> bool {
         self.is_migrated.load(Ordering::Acquire)
     }

@@ -15,10 +15,10 @@ use crate::storage::error::{
     DbResult, STATEMENT_TIMEOUT, TRIES, in_time, is_broken, is_deadlock, is_out_of_connections, no_answer,
 };
 
-/// A writer takes at most so many connections from readers. If these are not enough, other clients get what comes free,
+/// The most connections that a writer takes from readers. If these are not enough, other clients get what comes free,
 /// and taking more would only leave the readers without any.
 const MAX_TAKEN_CONNECTIONS: u32 = 2;
-/// How long a writer takes connections from readers before it gives up.
+/// The time for which a writer takes connections from readers before it gives up.
 const TAKE_TIMEOUT: Duration = Duration::from_millis(2500);
 
 impl Store {
