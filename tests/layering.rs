@@ -29,7 +29,7 @@ const FRAMEWORKS: &[(&[&str], &[&str])] = &[
     (&["sea_orm", "sqlx", "sea_query", "wkb", "geo_traits"], &["storage"]),
     (&["sea_orm_migration", "migrations"], &["storage"]),
     (&["warp"], &["http"]),
-    (&["socketioxide", "socketioxide_core"], &["gateway"]),
+    (&["socketioxide", "socketioxide_core", "socketioxide_parser_common"], &["gateway"]),
     (&["hyper_util"], &["net"]),
     (&["jsonwebtoken"], &["domain"]),
     (&["prometheus_client", "procfs"], &["metrics"]),
