@@ -306,7 +306,7 @@ impl State {
         is_new
     }
 
-    /// Has the name of a user looked up if it is not known. It returns `true` if that is the case.
+    /// Requests that the name of a user is looked up if it is not known. It returns `true` if that is the case.
     fn request_lookup(&mut self, id: UserId) -> bool {
         let is_unknown = self.users.get(&id).is_some_and(|user| user.name.is_none());
         if is_unknown && self.name_lookups.len() < MAX_NAME_LOOKUPS {

@@ -1,4 +1,4 @@
-//! One client's socket: who it is, the events it sends and the events that wait for it.
+//! The socket of a client: its session, the events that it sends and the events that wait for it.
 
 pub mod events;
 pub mod inbox;
