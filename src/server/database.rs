@@ -31,12 +31,17 @@ pub type Migration = BoxFuture<'static, Result<(), ConnectError>>;
 pub async fn prepare(database: &Database) -> Result<(Store, Option<Migration>), Invalid> {
     let store = connect(database).await?;
     let mut migration = migrate_when_there(store.clone(), database.url.clone()).boxed();
-    let is_there = timeout(CONNECT_TIMEOUT, store.wait_until_reachable()).await.is_ok();
-    let wait = if is_there { MIGRATE_TIMEOUT } else { Duration::ZERO };
-    match timeout(wait, &mut migration).await {
-        Ok(Ok(())) => Ok((store, None)),
-        Ok(Err(error)) => Err(unusable(&database.url, &error)),
-        Err(_) => Ok((store, Some(migration))),
+    let ended = tokio::select! {
+        ended = &mut migration => Some(ended),
+        reached = timeout(CONNECT_TIMEOUT, store.wait_until_reachable()) => {
+            let wait = if reached.is_ok() { MIGRATE_TIMEOUT } else { Duration::ZERO };
+            timeout(wait, &mut migration).await.ok()
+        }
+    };
+    match ended {
+        Some(Ok(())) => Ok((store, None)),
+        Some(Err(error)) => Err(unusable(&database.url, &error)),
+        None => Ok((store, Some(migration))),
     }
 }
 
