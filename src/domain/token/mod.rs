@@ -1,6 +1,10 @@
 //! Tokens: who a caller is, signed with a key this server knows (JWT, RFC 7519).
 //!
 //! The algorithm is fixed by the key and never by the token, which only says whose signature it has.
+//!
+//! Of `jsonwebtoken` only signatures are used, not `decode`: a token may be signed with any of several keys of one
+//! algorithm, a member that is there twice is refused, `sub` may be a number or a string and `exp` a fraction, and each
+//! refusal has a text for the caller.
 
 use std::{borrow::Cow, ops::RangeInclusive, time::Duration};
 
@@ -128,7 +132,7 @@ impl Keys {
                 let why = "bytes or more; white space stands between several";
                 return Err(format!("each secret must have {MIN_SECRET_BYTES} {why}"));
             }
-            let key = DecodingKey::from_secret(secret.as_bytes());
+            let key = DecodingKey::from_secret(secret.as_bytes()).map_err(|_| "is empty")?;
             self.0.push(Key { algorithm: Algorithm::HS256, key });
         }
         if self.0.len() == before { Err("is empty".to_owned()) } else { Ok(()) }
@@ -214,8 +218,8 @@ impl Keys {
         if token.is_admin {
             claims["role"] = "admin".into();
         }
-        jsonwebtoken::encode(&Header::new(key.algorithm), &claims, &EncodingKey::from_secret(key.bytes()))
-            .ok()
+        let signing_key = EncodingKey::from_secret(key.bytes()).ok()?;
+        jsonwebtoken::encode(&Header::new(key.algorithm), &claims, &signing_key).ok()
     }
 }
 
