@@ -77,7 +77,7 @@ impl Announcer {
 pub async fn look_up_names(service: &Service, directory: &Directory) {
     loop {
         let users = directory.take_name_lookups().await;
-        match service.names(&users).await {
+        match service.look_up_names(&users).await {
             Ok(found) => directory.set_names(found),
             Err(error) => {
                 tracing::debug!(%error, "names of users could not be read");

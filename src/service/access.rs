@@ -93,7 +93,7 @@ impl Service {
             .ok_or_else(|| Error::new(Code::InvalidToken, "this server has no keys: it is in open mode"))?;
         let Token { user: id, name, is_admin, expires_at } = keys.verify(token, Timestamp::now())?;
         if let Some(name) = &name
-            && self.store.names.hear(id, name)
+            && self.names.record(id, name)
             && let Some(live) = self.live_rooms()
         {
             live.rename(id);
@@ -112,7 +112,7 @@ impl Service {
                 .check(password, hash, || self.limits.take_password_attempt(found.guest.share, from))
                 .await?;
         }
-        self.write_behind.used(found.guest.share);
+        self.write_behind.record_use(found.guest.share);
         let expires_at = Some(found.guest.expires_at);
         Ok(Identity { caller: Caller::Guest(found.guest), name: None, expires_at })
     }

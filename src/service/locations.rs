@@ -15,6 +15,7 @@ use crate::{
         error::{Code, Error, Result},
         id::LocationId,
         location::{Committed, NewLocation, Update},
+        properties::renamed,
     },
     storage::{Filter, Page},
 };
@@ -48,6 +49,9 @@ impl Service {
     /// `not_found`, `forbidden`, `properties_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn update_location(&self, update: Update) -> Result<Arc<Committed>> {
         update.payer.map_or(Ok(()), |payer| self.charge_change(&update.by, payer, update.id, update.size))?;
+        if update.patch.as_ref().is_some_and(|patch| renamed(patch).is_some()) {
+            self.names.write_of(&[update.by.user()]).await?;
+        }
         self.writer.update(update).await
     }
 
@@ -57,6 +61,7 @@ impl Service {
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn delete_location(&self, by: Caller, payer: Payer, id: LocationId) -> Result<()> {
         self.charge_change(&by, payer, id, 0)?;
+        self.names.write_of(&[by.user()]).await?;
         self.writer.delete(by, Some(payer), id).await?;
         self.wait_until_settled().await;
         Ok(())

@@ -24,7 +24,7 @@ impl Service {
         let _turn = self.reads.list_turn(payer).await?;
         // Again: the lists that were before it in line are paid for now.
         self.limits.check_rows(payer)?;
-        let members = self.store.members(id).await?;
+        let members = self.read_members(id).await?;
         self.limits.record_rows(payer, members.len());
         Ok(members)
     }
@@ -44,10 +44,11 @@ impl Service {
     ) -> Result<Vec<Member>> {
         // Before anything is changed: the answer lists all members.
         self.limits.check_rows(payer)?;
+        self.names.write_of(&[by.user(), user]).await?;
         self.writer.set_member(by, Some(payer), id, (user, role)).await?;
         self.wait_until_settled().await;
         let _turn = self.reads.list_turn(payer).await?;
-        let members = self.store.members(id).await?;
+        let members = self.read_members(id).await?;
         // A backend that adds many members did not ask for the list each time.
         self.limits.record_rows(payer, members.len() / ANSWERED_MEMBERS);
         Ok(members)
@@ -58,8 +59,15 @@ impl Service {
     /// # Errors
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn remove_member(&self, by: Caller, payer: Payer, id: LocationId, user: UserId) -> Result<()> {
+        self.names.write_of(&[by.user(), user]).await?;
         self.writer.remove_member(by, Some(payer), id, user).await?;
         self.wait_until_settled().await;
         Ok(())
+    }
+
+    async fn read_members(&self, id: LocationId) -> Result<Vec<Member>> {
+        let mut members = self.store.members(id).await?;
+        self.names.refresh(&mut members);
+        Ok(members)
     }
 }

@@ -12,6 +12,7 @@ mod live_rooms;
 pub mod locations;
 pub mod members;
 pub mod memory;
+mod names;
 pub mod notifications;
 mod passwords;
 mod readiness;

@@ -42,6 +42,7 @@ impl Service {
             password_hash,
             token_hash: hash(&secret),
         };
+        self.names.write_of(&[by.user()]).await?;
         let share = self.writer.create_share(by, Some(payer), id, share).await?;
         self.wait_until_settled().await;
         Ok((share, secret))

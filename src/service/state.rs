@@ -12,6 +12,7 @@ use super::{
     limits::{self, Limits},
     live_rooms::LiveRooms,
     memory::Memory,
+    names::Names,
     passwords::Passwords,
     readiness::ReadinessCache,
     reads::Reads,
@@ -35,6 +36,7 @@ pub struct Service {
     /// The keys that tokens are signed with; `None`: open mode.
     pub(super) keys: Option<Keys>,
     live: OnceLock<Box<dyn LiveRooms>>,
+    pub(super) names: Arc<Names>,
     pub(super) write_behind: Arc<WriteBehind>,
     pub(super) passwords: Passwords,
     readiness: ReadinessCache,
@@ -73,7 +75,8 @@ impl Service {
         let expiry = NotificationSweeper::start(store.clone(), notifications, &metrics, &tasks);
         let channel = events.channel().clone();
         let writer = Writer::start(store.clone(), channel, retention, expiry, &metrics, &tasks);
-        let write_behind = Arc::new(WriteBehind::new(store.clone(), writer.clone()));
+        let names = Arc::new(Names::new(store.clone(), writer.clone()));
+        let write_behind = Arc::new(WriteBehind::new(names.clone(), writer.clone()));
         let kept = Arc::downgrade(&write_behind);
         tasks.task("ledger").spawn(kept, |kept| write_behind::run(kept.clone()).boxed());
         let service = Self {
@@ -82,6 +85,7 @@ impl Service {
             events,
             keys,
             live: OnceLock::new(),
+            names,
             write_behind,
             passwords: Passwords::default(),
             readiness: ReadinessCache::default(),

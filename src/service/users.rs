@@ -1,10 +1,9 @@
-//! Users: what they are called, and who of them is connected.
+//! The list of the users who are connected. Their names are in `names.rs`.
 
 use super::state::Service;
 use crate::domain::{
     access::Caller,
     error::{Code, Error, Result},
-    id::UserId,
     presence::ActiveUsers,
 };
 
@@ -20,19 +19,5 @@ impl Service {
             }
             _ => Err(Error::new(Code::Forbidden, "only admins see who is connected")),
         }
-    }
-
-    /// What users are called by the last token that said so; of several names of one the first counts.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn names(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>> {
-        self.store.names_of(users).await
-    }
-
-    /// What a user is called by the last token that said so here, if that is not too long ago.
-    pub fn name_said(&self, user: UserId) -> Option<String> {
-        let (mut named, _) = self.store.names.of(&[user]);
-        named.pop().map(|(_, name)| name)
     }
 }

@@ -1,43 +1,53 @@
-//! What is noted in memory and written now and then, because nobody waits for it: how often share links were
-//! used, and what users are called. A crash loses the last few seconds of it.
+//! Changes that are buffered in memory and written every few seconds, because nobody waits for them: the uses of share
+//! links, and the names of users. A crash loses the last few seconds of them.
 
-use std::{collections::HashMap, sync::Weak, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
+use super::names::Names;
 use crate::{
     domain::{error::Result, id::ShareId, time::Timestamp},
-    storage::{ShareUses, Store, Writer},
+    storage::{ShareUses, Writer},
 };
 
-/// How long a note may wait.
-const EVERY: Duration = Duration::from_secs(2);
-/// Names of one statement; SQLite takes 32,766 parameters.
-const TOGETHER: usize = 1_000;
+/// The interval at which buffered changes are written.
+const WRITE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The notes, besides names, which the store has. Written by whoever meets a caller, emptied by [`run`].
+/// The buffered changes.
 #[derive(Debug)]
 pub struct WriteBehind {
-    store: Store,
+    names: Arc<Names>,
     writer: Writer,
+    /// The number of uses of each share link, and the time of the last. Written when a guest is authenticated.
     uses: Mutex<HashMap<ShareId, (u64, Timestamp)>>,
 }
 
 impl WriteBehind {
-    /// Begins without notes.
-    pub fn new(store: Store, writer: Writer) -> Self {
-        Self { store, writer, uses: Mutex::default() }
+    /// Creates an empty buffer.
+    pub fn new(names: Arc<Names>, writer: Writer) -> Self {
+        Self { names, writer, uses: Mutex::default() }
     }
 
-    /// Somebody came by a share link.
-    pub fn used(&self, share: ShareId) {
-        let mut uses = self.uses.lock();
-        let (count, last) = uses.entry(share).or_insert((0, Timestamp::now()));
-        (*count, *last) = (*count + 1, Timestamp::now());
+    /// Records a use of a share link.
+    pub fn record_use(&self, share: ShareId) {
+        self.add([(share, (1, Timestamp::now()))]);
     }
 
-    /// Writes what is noted; what cannot be written stays noted.
+    fn add(&self, uses: impl IntoIterator<Item = (ShareId, (u64, Timestamp))>) {
+        let mut buffered = self.uses.lock();
+        for (share, (count, last_at)) in uses {
+            let (sum, newest) = buffered.entry(share).or_insert((0, last_at));
+            (*sum, *newest) = (*sum + count, last_at.max(*newest));
+        }
+    }
+
+    /// Writes the buffered changes. What cannot be written stays in the buffer.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
@@ -51,28 +61,17 @@ impl WriteBehind {
         if !uses.is_empty()
             && let Err(error) = self.writer.count_uses(counted.collect()).await
         {
-            let mut now = self.uses.lock();
-            for (share, (count, last)) in uses {
-                let (sum, newest) = now.entry(share).or_insert((0, last));
-                (*sum, *newest) = (*sum + count, last.max(*newest));
-            }
+            self.add(uses);
             return Err(error);
         }
-        let names = self.store.names.take_new();
-        for (done, some) in names.chunks(TOGETHER).enumerate() {
-            if let Err(error) = self.writer.name_users(some.to_vec()).await {
-                self.store.names.put_back(names[done * TOGETHER..].iter().map(|(user, _)| *user));
-                return Err(error);
-            }
-        }
-        Ok(())
+        self.names.write().await
     }
 }
 
-/// Writes the notes now and then, as long as anybody takes any.
+/// Writes the buffered changes every few seconds, until the buffer is dropped.
 pub async fn run(write_behind: Weak<WriteBehind>) {
     loop {
-        sleep(EVERY).await;
+        sleep(WRITE_INTERVAL).await;
         let Some(write_behind) = write_behind.upgrade() else { return };
         if let Err(error) = write_behind.write().await {
             tracing::debug!(%error, "buffered changes wait for the database");

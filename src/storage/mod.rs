@@ -20,7 +20,6 @@ mod write;
 pub use error::is_in_use;
 pub use pool::{Readiness, Store, explain};
 pub use read::{
-    accounts::Names,
     filter::Filter,
     history::Past,
     listing::{Listing, Shown},

@@ -28,7 +28,7 @@ use crate::{
     domain::error::{Error, Result},
     storage::{
         error::{DbResult, is_in_use, may_come_back, no_answer},
-        read::{accounts::Names, total_cache::TotalCache},
+        read::total_cache::TotalCache,
         sql::Dialect,
     },
 };
@@ -57,8 +57,6 @@ pub struct Store {
     pub(super) gate: Arc<Gate>,
     /// Whether the last change could be committed, for `/readyz`.
     pub(in crate::storage) write_health: Arc<WriteHealth>,
-    /// What users are called.
-    pub names: Arc<Names>,
     /// Counts of long lists, which are not taken anew for every page.
     pub(in crate::storage) totals: Arc<TotalCache>,
     /// The budgets that pay for telling people. `None`: it costs nothing.
@@ -111,7 +109,6 @@ impl Store {
             turn: Arc::default(),
             gate: Arc::default(),
             write_health: Arc::default(),
-            names: Arc::default(),
             totals: Arc::default(),
             fan_out: None,
             is_migrated: Arc::default(),

@@ -80,16 +80,7 @@ impl Store {
             });
             member.collect()
         };
-        let mut members: Vec<Member> = self.read(read).await?;
-        // What was said last may not be written down yet.
-        let (said, _) = self.names.of(&members.iter().map(|member| member.user).collect::<Vec<_>>());
-        let mut said = said.into_iter().peekable();
-        for member in &mut members {
-            if let Some((_, name)) = said.next_if(|(user, _)| *user == member.user) {
-                member.name = Some(name);
-            }
-        }
-        Ok(members)
+        self.read(read).await
     }
 }
 

@@ -49,7 +49,7 @@ pub async fn store(
     if activities.is_empty() {
         return Ok(Vec::new());
     }
-    let names = read_names(store, tx, activities, members).await?;
+    let names = read_names(tx, activities, members).await?;
     let unstored = address(store, activities, members, &names);
     let count = unstored.iter().map(|of| of.recipients.len()).sum::<usize>();
     if activities.len() > 1 && count > MAX_OF_SEVERAL_ACTS {
@@ -71,7 +71,6 @@ pub async fn store(
 
 /// Reads the names of the users whom notices will name.
 async fn read_names(
-    store: &Store,
     tx: &DatabaseTransaction,
     activities: &[Activity],
     members: &Members,
@@ -84,9 +83,8 @@ async fn read_names(
     };
     let users: BTreeSet<_> =
         activities.iter().filter(concerns_others).flat_map(Activity::named_users).collect();
-    let (mut names, others) = store.names.of(&users.into_iter().collect::<Vec<_>>());
-    names.append(&mut accounts::written(tx, &others).await?);
-    Ok(names.into_iter().collect())
+    let users = Vec::from_iter(users);
+    Ok(accounts::read_names(tx, &users).await?.into_iter().collect())
 }
 
 /// Writes the notices and finds their recipients. A person to whom the caller may tell no more for now is left out:
