@@ -1,5 +1,7 @@
 //! The handlers of `/location`, `/location/{id}` and `/location/{id}/history`.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use headers::{ETag, HeaderMapExt, IfNoneMatch};
 use http::{StatusCode, header};
@@ -22,12 +24,11 @@ const MAX_SHOWN_ID: usize = 40;
 pub async fn create(call: Call, (): (), body: Body) -> Result<impl Reply> {
     let (caller, body) = call.read_body(body).await?;
     let by = caller.clone();
-    let mut new = parse(body, move |body| NewLocation::from_body(body, by.as_ref())).await?;
+    let new = parse(body, move |body| NewLocation::from_body(body, by.as_ref())).await?;
     let payer = call.payer(&caller.unwrap_or_default());
-    new.payer = Some(payer);
     let answers = &call.service.memory.answers;
     answers.check(payer)?;
-    let location = call.service.create_location(new).await?;
+    let location = call.service.create_location(new, payer).await?;
     let text = reply::data_text(StatusCode::CREATED, "location", location.feature());
     let reply = reply::data(StatusCode::CREATED, answers.hold_anyway(payer, text));
     Ok(warp::reply::with_header(reply, header::LOCATION, format!("/location/{}", location.id)))
@@ -46,12 +47,12 @@ pub async fn update_by_path(call: Call, id: String, body: Body) -> Result<impl R
 async fn apply_update(call: Call, id: Option<String>, body: Body) -> Result<impl Reply> {
     let (caller, body) = call.read_body(body).await?;
     let id = id.as_deref().map(parse_id).transpose()?;
-    let mut update = parse(body, move |body| Update::from_body(body, id, caller.as_ref())).await?;
+    let received_at = Instant::now();
+    let update = parse(body, move |body| Update::from_body(body, id, caller.as_ref())).await?;
     let payer = call.payer(&update.by);
-    update.payer = Some(payer);
     let answers = &call.service.memory.answers;
     answers.check(payer)?;
-    let location = call.service.update_location(update).await?;
+    let location = call.service.update_location(update, payer, received_at).await?;
     let text = reply::data_text(StatusCode::CREATED, "updatedLocationResult", location.feature());
     Ok(reply::data(StatusCode::CREATED, answers.hold_anyway(payer, text)))
 }

@@ -1,6 +1,10 @@
 //! The acts on locations: creating, moving, reading, listing and deleting them.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::timeout;
 
@@ -38,21 +42,26 @@ impl Service {
     ///
     /// # Errors
     /// `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn create_location(&self, new: NewLocation) -> Result<Arc<Committed>> {
-        new.payer.map_or(Ok(()), |payer| self.limits.charge_delivery(payer, 0, new.size))?;
-        self.writer.create(new).await
+    pub async fn create_location(&self, new: NewLocation, payer: Payer) -> Result<Arc<Committed>> {
+        self.limits.charge_delivery(payer, 0, new.size)?;
+        self.writer.create(new, Some(payer)).await
     }
 
     /// Moves a location or changes its properties. Once that is committed, its room is told.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `properties_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn update_location(&self, update: Update) -> Result<Arc<Committed>> {
-        update.payer.map_or(Ok(()), |payer| self.charge_change(&update.by, payer, update.id, update.size))?;
+    pub async fn update_location(
+        &self,
+        update: Update,
+        payer: Payer,
+        received_at: Instant,
+    ) -> Result<Arc<Committed>> {
+        self.charge_change(&update.by, payer, update.id, update.size)?;
         if update.patch.as_ref().is_some_and(|patch| renamed(patch).is_some()) {
             self.names.write_of(&[update.by.user()]).await?;
         }
-        self.writer.update(update).await
+        self.writer.update(update, Some(payer), received_at).await
     }
 
     /// Deletes a location. Once this returns, its room is closed.

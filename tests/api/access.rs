@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
@@ -102,7 +102,7 @@ impl Floor {
     async fn create(&self, owner: u64) -> LocationId {
         let body = br#"{"geometry":{"type":"Point","coordinates":[1,2]},"userId":"ignored"}"#;
         let new = NewLocation::from_body(body, Some(&user(owner))).expect("a location");
-        self.writer.create(new).await.expect("made").id
+        self.writer.create(new, None).await.expect("made").id
     }
 
     /// With a viewer and an editor.
@@ -157,8 +157,10 @@ impl Floor {
 
     async fn mv(&self, by: &Caller, id: LocationId) -> Result<u64> {
         let body = br#"{"geometry":{"type":"Point","coordinates":[3,4]},"userId":13}"#;
-        let moved =
-            self.writer.update(Update::from_body(body, Some(id), Some(by)).expect("an update")).await?;
+        let moved = self
+            .writer
+            .update(Update::from_body(body, Some(id), Some(by)).expect("an update"), None, Instant::now())
+            .await?;
         assert_eq!(moved.updated_by, by.user());
         Ok(moved.version)
     }
@@ -672,7 +674,7 @@ async fn rights_that_follow_from_the_row_cost_no_statement() {
     ] {
         let update = Update::from_body(body.as_bytes(), Some(id), Some(&user(OWNER))).expect("an update");
         let before = proxy.counts().0;
-        floor.writer.update(update).await.expect("changed");
+        floor.writer.update(update, None, Instant::now()).await.expect("changed");
         let cost = proxy.counts().0 - before;
         // Statements that are new have to be prepared.
         let preparing = if more == 0 { 0 } else { more };

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, ops::Deref, sync::OnceLock, time::Instant};
 use serde_json::{Map, Value};
 
 use super::{
-    access::{Caller, Payer},
+    access::Caller,
     error::{Code, Error, Result},
     geometry::Geometry,
     id::{LocationId, UserId},
@@ -112,14 +112,14 @@ impl Location {
 pub struct Committed {
     location: Location,
     feature: OnceLock<String>,
-    /// When the body of the PUT had come that made it, if that was just now and here.
-    pub came_at: Option<Instant>,
+    /// The time at which the body of the PUT that made it was complete, if that was just now and here.
+    pub received_at: Option<Instant>,
 }
 
 impl Committed {
-    /// What an update has made.
-    pub fn by(update: &Update, location: Location) -> Self {
-        Self { came_at: Some(update.came_at), ..location.into() }
+    /// The location that a PUT has made, whose body was complete at this time.
+    pub fn received(location: Location, received_at: Instant) -> Self {
+        Self { received_at: Some(received_at), ..location.into() }
     }
 
     /// See [`Location::to_feature`].
@@ -130,7 +130,7 @@ impl Committed {
 
 impl From<Location> for Committed {
     fn from(location: Location) -> Self {
-        Self { location, feature: OnceLock::new(), came_at: None }
+        Self { location, feature: OnceLock::new(), received_at: None }
     }
 }
 
@@ -147,8 +147,6 @@ impl Deref for Committed {
 pub struct NewLocation {
     /// The user who creates it.
     pub owner: UserId,
-    /// The caller whose budgets it draws on; `None`: nobody's.
-    pub payer: Option<Payer>,
     /// Whether it is made with an admin's token.
     pub is_by_admin: bool,
     /// The geometry.
@@ -174,7 +172,7 @@ impl NewLocation {
         })?;
         let properties = Properties::given(members.swap_remove("properties"))?.unwrap_or_default();
         let (properties, is_by_admin) = (Properties::new(properties)?, by.is_some_and(Caller::is_admin));
-        Ok(Self { owner, payer: None, is_by_admin, geometry, properties, size: body.len() })
+        Ok(Self { owner, is_by_admin, geometry, properties, size: body.len() })
     }
 
     /// The location once it is created.
@@ -199,16 +197,12 @@ pub struct Update {
     pub id: LocationId,
     /// The caller.
     pub by: Caller,
-    /// The caller whose budgets it draws on; `None`: nobody's.
-    pub payer: Option<Payer>,
     /// The new geometry; `None` leaves the location where it was.
     pub geometry: Option<Geometry>,
     /// A patch to merge into its properties (RFC 7396).
     pub patch: Option<Map<String, Value>>,
     /// Bytes of the body.
     pub size: usize,
-    /// When the body had come.
-    pub came_at: Instant,
 }
 
 impl Update {
@@ -218,7 +212,6 @@ impl Update {
     /// # Errors
     /// Any code of bodies, geometries and properties; `id_mismatch`, `nothing_to_update`.
     pub fn from_body(body: &[u8], path_id: Option<LocationId>, by: Option<&Caller>) -> Result<Self> {
-        let came_at = Instant::now();
         let mut members = feature(body)?;
         let id = target_location(members.get("id"), path_id)?;
         let by = Caller::or_labelled(by.cloned(), || UserId::from_json(members.get("userId")))?;
@@ -228,7 +221,7 @@ impl Update {
             let detail = "give `geometry`, `properties` or both";
             return Err(Error::new(Code::NothingToUpdate, detail).at(""));
         }
-        Ok(Self { id, by, payer: None, geometry, patch, size: body.len(), came_at })
+        Ok(Self { id, by, geometry, patch, size: body.len() })
     }
 }
 

@@ -49,13 +49,15 @@ impl Rooms {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, path::PathBuf, process, sync::Arc};
+    use std::{env, path::PathBuf, process, sync::Arc, time::Instant};
 
     use super::{super::registry::Entrant, *};
     use crate::{
         config::Config,
         domain::{
+            access::Payer,
             event::Event,
+            id::UserId,
             location::{NewLocation, Update},
         },
         gateway::Gateway,
@@ -107,13 +109,18 @@ mod tests {
     async fn a_room_is_healed_of_what_it_did_not_hear() {
         let (service, _events, _, folder) = service("healed").await;
         let body = br#"{"geometry":{"type":"Point","coordinates":[1,2]}}"#;
-        let id = service.create_location(NewLocation::from_body(body, None).unwrap()).await.unwrap().id;
+        let payer = Payer::User(UserId::DEFAULT);
+        let id =
+            service.create_location(NewLocation::from_body(body, None).unwrap(), payer).await.unwrap().id;
         let rooms = Rooms::new(service.clone(), Arc::default());
         let entrant = Entrant::new(&rooms, id, None);
         rooms.read_missing(&entrant.room, None).await.unwrap();
         assert_eq!(entrant.room.state.lock().head(), Some(1));
         for _ in 0..2 {
-            service.update_location(Update::from_body(body, Some(id), None).unwrap()).await.unwrap();
+            service
+                .update_location(Update::from_body(body, Some(id), None).unwrap(), payer, Instant::now())
+                .await
+                .unwrap();
         }
         rooms.heal(Broken { id, version: Some(3) }).await;
         assert_eq!(entrant.room.state.lock().head(), Some(3));

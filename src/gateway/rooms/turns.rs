@@ -53,7 +53,8 @@ impl Rooms {
     pub fn send_updates(&self, id: LocationId, versions: &[Arc<Committed>]) -> bool {
         let Some(room) = self.room(id) else { return false };
         // The frames are made before the lock is taken, so joins need not wait for that.
-        let updates: Vec<_> = versions.iter().map(|location| (update(location), location.came_at)).collect();
+        let updates: Vec<_> =
+            versions.iter().map(|location| (update(location), location.received_at)).collect();
         let mut state = room.state.lock();
         let had_gap = state.has_gap();
         if state.is_full() {

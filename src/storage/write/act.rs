@@ -3,7 +3,7 @@
 //! The other files of this wing carry them out. An act keeps everything it needs to be carried out again, because a
 //! transaction may be rolled back and repeated.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use sea_orm::DbErr;
 
@@ -19,9 +19,9 @@ use crate::domain::{
 #[derive(Debug)]
 pub enum Act {
     /// Makes a location.
-    Create(NewLocation),
+    Create(Creation),
     /// Moves a location or changes its properties.
-    Update(Update),
+    Update(Revision),
     /// Removes a location.
     Delete(Delete),
     /// Changes who may see or change a location.
@@ -30,6 +30,22 @@ pub enum Act {
     CountUses(Vec<ShareUses>),
     /// Stores what users call themselves, each once.
     NameUsers(Vec<(UserId, String)>),
+}
+
+/// A request to make a location.
+#[derive(Debug)]
+pub struct Creation {
+    pub new: NewLocation,
+    pub payer: Option<Payer>,
+}
+
+/// A request to move a location or change its properties.
+#[derive(Debug)]
+pub struct Revision {
+    pub update: Update,
+    pub payer: Option<Payer>,
+    /// The time at which the body was complete.
+    pub received_at: Instant,
 }
 
 /// A request to remove a location.
@@ -135,8 +151,8 @@ impl Act {
     /// Bytes of the body it came in.
     pub fn size(&self) -> usize {
         match self {
-            Self::Create(new) => new.size,
-            Self::Update(update) => update.size,
+            Self::Create(creation) => creation.new.size,
+            Self::Update(revision) => revision.update.size,
             Self::Delete(_) | Self::Rights(_) | Self::CountUses(_) | Self::NameUsers(_) => 0,
         }
     }
@@ -158,8 +174,8 @@ impl Act {
     /// The caller who pays for telling people of it; `None`: nobody pays.
     pub fn payer(&self) -> Option<Payer> {
         match self {
-            Self::Create(new) => new.payer,
-            Self::Update(update) => update.payer,
+            Self::Create(creation) => creation.payer,
+            Self::Update(revision) => revision.payer,
             Self::Delete(delete) => delete.payer,
             Self::Rights(rights) => rights.payer,
             Self::CountUses(_) | Self::NameUsers(_) => None,
@@ -177,7 +193,7 @@ impl Act {
     /// The location that it changes, and the caller who asks for that; `None`: it changes none that is there.
     pub fn target(&self) -> Option<(LocationId, &Caller)> {
         match self {
-            Self::Update(update) => Some((update.id, &update.by)),
+            Self::Update(Revision { update, .. }) => Some((update.id, &update.by)),
             Self::Delete(delete) => Some((delete.id, &delete.by)),
             Self::Rights(rights) => Some((rights.location, &rights.by)),
             Self::Create(_) | Self::CountUses(_) | Self::NameUsers(_) => None,

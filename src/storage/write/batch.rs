@@ -46,8 +46,8 @@ pub async fn carry_out(
 
 async fn apply(tx: &mut Transaction<'_>, number: usize, act: &mut Act) -> Result<super::act::Done, Failure> {
     match act {
-        Act::Create(new) => locations::create(tx, new).await,
-        Act::Update(update) => locations::update(tx, number, update),
+        Act::Create(act) => locations::create(tx, &act.new).await,
+        Act::Update(act) => locations::update(tx, number, act),
         Act::Delete(delete) => locations::delete(tx, number, delete),
         // Rare, and their futures are large.
         Act::Rights(rights) => Box::pin(rights::apply(tx, number, rights)).await,

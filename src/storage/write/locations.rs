@@ -1,7 +1,7 @@
 //! The acts on locations: create, update, delete.
 
 use super::{
-    act::{Delete, Done, Failure},
+    act::{Delete, Done, Failure, Revision},
     audience::Account,
     transaction::Transaction,
 };
@@ -19,15 +19,16 @@ pub async fn create(tx: &mut Transaction<'_>, new: &NewLocation) -> Result<Done,
 }
 
 /// Makes a location's next version.
-pub fn update(tx: &mut Transaction<'_>, number: usize, update: &Update) -> Result<Done, Failure> {
+pub fn update(tx: &mut Transaction<'_>, number: usize, act: &Revision) -> Result<Done, Failure> {
+    let Revision { update, payer, received_at } = act;
     let row = tx.locations.permit(update.id, &update.by, Action::Move)?;
     let renaming = renaming(&row.location.properties, update);
     let is_seen_in_lists = update.geometry.is_none() || renaming.is_some();
     if is_seen_in_lists {
-        tx.store.check_debt(update.payer)?;
+        tx.store.check_debt(*payer)?;
     }
-    let location = tx.versions.update(row, update)?;
-    let account = Account::new(&update.by, update.payer);
+    let location = tx.versions.update(row, update, *received_at)?;
+    let account = Account::new(&update.by, *payer);
     if let Some((name, kind)) = renaming {
         let activity = account.activity(&update.by, &location, name, kind, tx.now);
         tx.effects.record_activity(number, activity);

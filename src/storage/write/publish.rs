@@ -74,12 +74,12 @@ impl Publisher {
 /// The event that an act itself is.
 fn event(act: &Act, done: &Done) -> Option<Event> {
     match (act, done) {
-        (Act::Create(new), Done::Location(location)) => Some(Event::ListChanged {
+        (Act::Create(act), Done::Location(location)) => Some(Event::ListChanged {
             change: ListChange::Created(location.clone()),
             to: Arc::new([location.owner]),
             and_admins: true,
-            payer: new.payer,
-            is_bounded: !new.is_by_admin,
+            payer: act.payer,
+            is_bounded: !act.new.is_by_admin,
         }),
         (Act::Update(_), Done::Location(location)) => Some(Event::Updated(location.clone())),
         (Act::Delete(delete), _) => Some(Event::Deleted(delete.id)),

@@ -2,7 +2,7 @@
 //!
 //! However many there are, they take few statements: one for all rows of `location`, one for all of `history`.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use geo::Rect;
 use sea_orm::{ActiveValue::Set, ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait};
@@ -92,8 +92,13 @@ impl Versions {
     ///
     /// # Errors
     /// `properties_too_large`, `payload_too_large`, `internal`.
-    pub fn update(&mut self, row: &mut LockedLocation, update: &Update) -> Result<Arc<Committed>> {
-        let location = Arc::new(Committed::by(update, row.location.updated(update, self.now)?));
+    pub fn update(
+        &mut self,
+        row: &mut LockedLocation,
+        update: &Update,
+        received_at: Instant,
+    ) -> Result<Arc<Committed>> {
+        let location = Arc::new(Committed::received(row.location.updated(update, self.now)?, received_at));
         let plane = Plane(location.geometry.plane());
         let has_left = update.geometry.is_some() && !row.area.is_some_and(|area| covers(&area, &plane.0));
         let shape = Shape::encode(&location.geometry, &plane);

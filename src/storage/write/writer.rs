@@ -3,7 +3,7 @@
 //! Large changes have a lane of their own ([`super::lanes`]); each lane has a task ([`super::task`]). Only reading and
 //! removing notifications, and retention, write beside it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    act::{Act, Delete, Done, NewRole, NewShare, Rights, RightsRequest, ShareUses},
+    act::{Act, Creation, Delete, Done, NewRole, NewShare, Revision, Rights, RightsRequest, ShareUses},
     lanes::{Lane, Lanes},
     metrics::CommitMetrics,
     publish::Publisher,
@@ -89,8 +89,8 @@ impl Writer {
     ///
     /// # Errors
     /// `payload_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
-    pub async fn create(&self, new: NewLocation) -> Result<Arc<Committed>> {
-        location(self.send(Act::Create(new)).await?)
+    pub async fn create(&self, new: NewLocation, payer: Option<Payer>) -> Result<Arc<Committed>> {
+        location(self.send(Act::Create(Creation { new, payer })).await?)
     }
 
     /// Commits an update; returns the version that it made.
@@ -98,8 +98,13 @@ impl Writer {
     /// # Errors
     /// `not_found`, `forbidden`, `properties_too_large`, `payload_too_large`, `rate_limited`, `storage_unavailable`,
     /// `internal`.
-    pub async fn update(&self, update: Update) -> Result<Arc<Committed>> {
-        location(self.send(Act::Update(update)).await?)
+    pub async fn update(
+        &self,
+        update: Update,
+        payer: Option<Payer>,
+        received_at: Instant,
+    ) -> Result<Arc<Committed>> {
+        location(self.send(Act::Update(Revision { update, payer, received_at })).await?)
     }
 
     /// Commits a removal.
