@@ -6,7 +6,10 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction};
 use tokio::{sync::mpsc, time::sleep};
 use tracing::debug;
 
-use super::sweeper::{self, SWEEP_PAUSE, Subject};
+use super::{
+    sweeper::{self, SWEEP_PAUSE, Subject},
+    writers,
+};
 use crate::{
     config::History,
     domain::{id::LocationId, time::Timestamp},
@@ -87,6 +90,7 @@ impl Subject for HistoryRows {
     }
 
     async fn begin_sweep(&mut self) -> DbResult<u64> {
+        writers::remove_old_rows(&self.store).await?;
         Ok(0)
     }
 

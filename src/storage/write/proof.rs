@@ -12,14 +12,9 @@ use crate::{
     domain::time::Timestamp,
     storage::{
         error::DbResult,
-        pool::Store,
-        sql::{Cell, Dialect, Rows, for_update, numbers, optional_number, statement},
+        sql::{Cell, Dialect, Rows, for_update, optional_number, statement},
     },
 };
-
-/// A row that was not written for so long belongs to a writer that has ended. A writer whose row is removed all the
-/// same makes a new one with its next transaction.
-const MAX_AGE_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// A lane's row.
 #[derive(Debug)]
@@ -68,29 +63,11 @@ impl Proof {
     }
 
     /// Reads whether the transaction was committed. Waits for a COMMIT that is still under way, whose connection
-    /// [`Store::begin`] has ended.
+    /// [`crate::storage::pool::Store::begin`] has ended.
     pub async fn is_committed(self, tx: &DatabaseTransaction) -> DbResult<bool> {
         let sql = format!("SELECT commits FROM writer WHERE id = ? {}", for_update(tx));
         Ok(optional_number(tx, statement(tx, &sql, [self.id])).await? == Some(self.number))
     }
-}
-
-/// Removes the rows of writers that ended long ago.
-pub async fn remove_old_rows(store: &Store) -> DbResult<()> {
-    let oldest = (Timestamp::now().as_millis() - MAX_AGE_MS) as u64;
-    // Read first: a DELETE that looks for them would wait for the rows of all writers.
-    let read = || async {
-        let db = store.reader()?;
-        numbers(&db, statement(&db, "SELECT id FROM writer WHERE committed_at < ?", [oldest])).await
-    };
-    for id in store.read_raw(read).await? {
-        let remove = store.write_outside_queue(move |tx| {
-            let sql = "DELETE FROM writer WHERE id = ? AND committed_at < ?";
-            Box::pin(async move { tx.execute_raw(statement(tx, sql, [id, oldest])).await })
-        });
-        remove.await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{
     act::{Act, Done, Outcome},
@@ -21,7 +21,7 @@ use super::{
     lanes::{Lane, Lanes, Passage},
     locked::Locking,
     metrics::CommitMetrics,
-    proof::{self, Proof, ProofRow},
+    proof::{Proof, ProofRow},
     publish::Publisher,
     queue::{MAX_BATCH, Slot, Weight, take_batch},
     transaction::CommitError,
@@ -71,8 +71,6 @@ pub struct LaneTask {
     unsettled: Option<Unsettled>,
     /// Changes of the next batch at most: fewer after a batch for which the database was too slow.
     max_batch: usize,
-    /// Whether the rows of writers that ended long ago have been removed.
-    has_removed_old_rows: bool,
 }
 
 /// Acts whose COMMIT was sent and never confirmed. Their callers have been refused; their passages keep later changes
@@ -102,7 +100,16 @@ struct Committed {
 /// Why acts were not committed, as far as that is known.
 enum NotCommitted {
     RolledBack(DbErr),
-    Unknown { outcomes: Outcomes, created: Vec<Passage>, proof: Proof, error: DbErr },
+    /// It is not known, and these are the acts' outcomes if they were committed.
+    Unknown(Box<Unknown>),
+}
+
+/// A COMMIT that was sent and not confirmed.
+struct Unknown {
+    outcomes: Outcomes,
+    created: Vec<Passage>,
+    proof: Proof,
+    error: DbErr,
 }
 
 /// The database cannot be reached: nothing else need be tried now.
@@ -128,7 +135,6 @@ impl LaneTask {
             waiting: VecDeque::new(),
             unsettled: None,
             max_batch: MAX_BATCH,
-            has_removed_old_rows: false,
         }
     }
 
@@ -138,9 +144,8 @@ impl LaneTask {
             let mut batch = Batch::default();
             take_batch(&mut self.waiting, self.max_batch, Change::weight)
                 .for_each(|change| batch.push(change));
-            match self.commit(batch).await {
-                Ok(()) => self.remove_old_rows().await,
-                Err(Away) => self.refuse_all(queue),
+            if let Err(Away) = self.commit(batch).await {
+                self.refuse_all(queue);
             }
         }
     }
@@ -199,10 +204,10 @@ impl LaneTask {
                     is_away_now = is_away(&error);
                     self.fail(part, error);
                 }
-                Err(NotCommitted::Unknown { outcomes, created, proof, error }) => {
+                Err(NotCommitted::Unknown(unknown)) => {
                     is_away_now = true;
-                    self.store.write_health.record_failed(&error);
-                    self.unsettled = Some(part.leave_unsettled(outcomes, created, proof, error));
+                    self.store.write_health.record_failed(&unknown.error);
+                    self.unsettled = Some(part.leave_unsettled(*unknown));
                 }
             }
         }
@@ -252,12 +257,15 @@ impl LaneTask {
                 {
                     *locking = Locking::Skip;
                 }
-                Err(NotCommitted::Unknown { mut outcomes, created, proof, error }) => {
-                    match self.is_committed(proof, &mut outcomes).await {
-                        Ok(true) => return Ok(Committed { outcomes, _created: created }),
+                Err(NotCommitted::Unknown(mut unknown)) => {
+                    match self.is_committed(unknown.proof, &mut unknown.outcomes).await {
+                        Ok(true) => {
+                            let Unknown { outcomes, created, .. } = *unknown;
+                            return Ok(Committed { outcomes, _created: created });
+                        }
                         Ok(false) if tries < TRIES => {}
-                        Ok(false) => return Err(NotCommitted::RolledBack(error)),
-                        Err(_) => return Err(NotCommitted::Unknown { outcomes, created, proof, error }),
+                        Ok(false) => return Err(NotCommitted::RolledBack(unknown.error)),
+                        Err(_) => return Err(NotCommitted::Unknown(unknown)),
                     }
                 }
                 settled => return settled,
@@ -276,7 +284,7 @@ impl LaneTask {
             Ok(()) => Ok(Committed { outcomes, _created: created }),
             Err(CommitError::RolledBack(error)) => Err(NotCommitted::RolledBack(error)),
             Err(CommitError::Unconfirmed(proof, error)) => {
-                Err(NotCommitted::Unknown { outcomes, created, proof, error })
+                Err(NotCommitted::Unknown(Box::new(Unknown { outcomes, created, proof, error })))
             }
         }
     }
@@ -325,16 +333,6 @@ impl LaneTask {
         let _ = self.store.on_writer(tx.rollback()).await;
         Ok(is_committed)
     }
-
-    /// Removes the rows of writers that ended long ago, once: each new writer adds a row, so that bounds the table.
-    async fn remove_old_rows(&mut self) {
-        if std::mem::replace(&mut self.has_removed_old_rows, true) {
-            return;
-        }
-        if let Err(error) = proof::remove_old_rows(&self.store).await {
-            debug!(%error, "rows of writers that have ended stay until the next start");
-        }
-    }
 }
 
 impl Change {
@@ -371,13 +369,8 @@ impl Batch {
 
     /// Refuses its callers because it is not known whether their acts were committed. Uses of share links are not
     /// refused, or they would be counted again: rather not at all than twice.
-    fn leave_unsettled(
-        self,
-        outcomes: Outcomes,
-        created: Vec<Passage>,
-        proof: Proof,
-        error: DbErr,
-    ) -> Unsettled {
+    fn leave_unsettled(self, unknown: Unknown) -> Unsettled {
+        let Unknown { outcomes, created, proof, error } = unknown;
         let Self { acts, mut replies, stays } = self;
         if let [Act::CountUses(_)] = acts.as_slice() {
             replies.drain(..).for_each(|reply| _ = reply.send(Ok(Done::Recorded)));
