@@ -32,4 +32,3 @@ pub async fn remove_old_rows(store: &Store) -> DbResult<()> {
     }
     Ok(())
 }
-

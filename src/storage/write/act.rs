@@ -1,4 +1,4 @@
-//! Acts: the changes that the writer commits, as values, and what each of them comes to.
+//! Acts: the changes that the writer commits, and their results, as values.
 //!
 //! The other files of this wing carry them out. An act keeps everything it needs to be carried out again, because a
 //! transaction may be rolled back and repeated.
@@ -66,7 +66,7 @@ pub struct Rights {
     pub request: RightsRequest,
 }
 
-/// What is to be changed of a location's members or share links.
+/// A change of a location's members or share links that is asked for.
 #[derive(Debug)]
 pub enum RightsRequest {
     SetMember(NewRole),
@@ -89,7 +89,7 @@ pub struct NewRole {
 pub struct NewShare {
     /// The name its maker gives it.
     pub label: Option<String>,
-    /// When it ends.
+    /// The time at which it ends.
     pub expires_at: Timestamp,
     /// The hash of its password; `None`: it asks for none.
     pub password_hash: Option<String>,
@@ -97,7 +97,7 @@ pub struct NewShare {
     pub token_hash: [u8; 32],
 }
 
-/// How often a share link was used since that was last counted, and when last.
+/// Uses of a share link that were not counted yet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ShareUses {
     /// The share link.
@@ -108,7 +108,7 @@ pub struct ShareUses {
     pub last_at: Timestamp,
 }
 
-/// What an act that was carried out has come to.
+/// The result of an act that was carried out.
 #[derive(Clone, Debug)]
 pub enum Done {
     /// The location as the act has left it, or as it stood before it was removed.
@@ -119,14 +119,14 @@ pub enum Done {
         /// The number of such changes of the location so far, this one included.
         grants: u64,
     },
-    /// Nothing that anybody need know.
+    /// There is nothing that the caller need know.
     Recorded,
 }
 
-/// What an act has come to, or why it was refused.
+/// The result of an act, or its refusal.
 pub type Outcome = Result<Done>;
 
-/// Why an act could not be carried out.
+/// The reason why an act could not be carried out.
 #[derive(Debug)]
 pub enum Failure {
     /// The act is refused; the others of its transaction go on.
@@ -157,7 +157,7 @@ impl Act {
         }
     }
 
-    /// Whether it may take long to commit: its body is large, or many people may have to be told of it.
+    /// Returns whether it may take long to commit: its body is large, or many people may have to be told of it.
     pub fn is_large(&self) -> bool {
         match self {
             Self::Create(_) | Self::Update(_) | Self::Delete(_) => self.size() > LARGE_BODY,
@@ -165,8 +165,8 @@ impl Act {
         }
     }
 
-    /// Whether it has a transaction of its own. A change of rights decides who is told of other changes; notes of
-    /// users and shares concern rows that other servers write too, and must hold up no position.
+    /// Returns whether it has a transaction of its own. A change of rights decides who is told of other changes. Names
+    /// and uses of shares concern rows that other servers write too, and must hold up no position.
     pub fn is_alone(&self) -> bool {
         matches!(self, Self::Rights(_) | Self::CountUses(_) | Self::NameUsers(_))
     }
@@ -202,7 +202,7 @@ impl Act {
 }
 
 impl Rights {
-    /// What its caller must be allowed to do: to manage the location, or to be in it to remove oneself.
+    /// The action that its caller must be allowed: to manage the location, or only to be in it to remove oneself.
     pub fn action(&self) -> Action {
         match self.request {
             RightsRequest::RemoveMember(user) if self.by.account() == Some(user) => Action::Meet,

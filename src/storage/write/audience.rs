@@ -1,4 +1,4 @@
-//! Who is told of the acts of a transaction besides the rooms: users whose lists change, and recipients of notices.
+//! The audience of a transaction besides the rooms: users whose lists change, and recipients of notices.
 //!
 //! Most acts are moves, which concern only the room. For all others together the members are read once, before those
 //! of removed locations are removed.
@@ -61,7 +61,7 @@ impl Account {
     }
 }
 
-/// What people are told of a change of rights.
+/// The things that people are told of a change of rights.
 #[derive(Debug, Default)]
 pub struct RightsEffect {
     /// `None`: nobody is notified.
@@ -87,11 +87,11 @@ struct ListEffect {
 enum Viewers {
     /// Everybody who sees the location: its owner, members and admins.
     All { location: LocationId, owner: UserId },
-    /// One user, who gains or loses sight of it.
+    /// A single user, who gains or loses sight of it.
     One(UserId),
 }
 
-/// What the acts of a transaction cause besides new versions, by the numbers of the acts.
+/// Everything that the acts of a transaction cause besides new versions, by the numbers of the acts.
 #[derive(Debug, Default)]
 pub struct Effects {
     lists: Vec<ListEffect>,

@@ -14,7 +14,7 @@ use crate::{
     storage::{error::DbResult, pool::Store},
 };
 
-/// What the acts of a transaction have come to, if it is committed.
+/// The results of the acts of a transaction, if it is committed.
 #[derive(Debug)]
 pub struct Outcomes {
     /// The outcome of each act.

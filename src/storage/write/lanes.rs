@@ -1,4 +1,4 @@
-//! Which of two lanes commits a change: large changes have their own, so that a small one waits only for small ones.
+//! The two lanes of changes: large changes have their own, so that a small one waits only for small ones.
 //!
 //! All changes of one location that wait at the same time take the same lane. Otherwise a small one, and with it all
 //! others in its transaction, would wait for the row that a large one has locked; and the two lanes could publish
@@ -24,10 +24,10 @@ pub struct Lanes(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Written when a change comes and when it is settled; held for one look-up. Has only locations with changes under
-    /// way, so the queue bounds it.
+    /// The lock is held for one look-up, when a change comes and when it is settled. Only locations with changes under
+    /// way have an entry, so the queue bounds the map.
     pending: Mutex<HashMap<LocationId, Pending>>,
-    /// Notified when the last small change of a location is settled for which a large one waits.
+    /// It is notified when the last small change of a location is settled for which a large one waits.
     cleared: Notify,
 }
 

@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// What to do about rows that somebody else has locked.
+/// The way of dealing with rows that somebody else has locked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Locking {
     /// Wait for them, until the database gives up.
@@ -42,7 +42,7 @@ pub struct LockedLocation {
     pub location: Arc<Committed>,
     /// The box by which the index finds it.
     pub area: Option<Rect>,
-    /// Where its newest version is among those to be written, if there is one.
+    /// The position of its newest version among those to be written, if there is one.
     pub newest: Option<usize>,
     /// Whether its geometry has left the box that the index has.
     pub has_left_area: bool,
@@ -68,7 +68,7 @@ impl LockedLocations {
         Ok(locked)
     }
 
-    /// When the locations were locked.
+    /// Returns the time at which the locations were locked.
     pub fn now(&self) -> Timestamp {
         self.now
     }

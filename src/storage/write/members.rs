@@ -35,7 +35,7 @@ const TAKEN_BACK_MS: i64 = 60_000;
 /// nobody has asked for what was sent of it. Phones take seconds to read.
 const FRESH_MS: i64 = 10_000;
 
-/// What a user has become, and what people are told; `None`: the user was that already.
+/// The user's new role, and the effect; `None`: the user had this role already.
 type Changed = (RightsChange, Option<RightsEffect>);
 
 /// Makes a user a member of a location, or gives a member another role.
@@ -108,7 +108,7 @@ pub async fn remove(
     Ok((RightsChange::Member(user, None), Some(effect)))
 }
 
-/// Why a former member no longer sees the location.
+/// Decides why a former member no longer sees the location.
 fn removal_reason(beginning: Beginning, lasted_ms: i64) -> RemovalReason {
     match beginning.is_by_the_same && lasted_ms < FRESH_MS {
         true => RemovalReason::TakenBack,

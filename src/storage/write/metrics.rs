@@ -1,4 +1,4 @@
-//! What the writer counts.
+//! Metrics of the writer.
 
 use super::act::{Act, Done, Outcome};
 use crate::metrics::{Counter, Histogram, Metrics, Seconds};
@@ -9,7 +9,7 @@ pub struct CommitMetrics {
     puts: Counter,
     commits: Counter,
     rows: Histogram,
-    /// How long transactions took whose COMMIT was confirmed.
+    /// The duration of transactions whose COMMIT was confirmed.
     pub duration: Seconds,
 }
 

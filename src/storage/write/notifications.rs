@@ -131,7 +131,7 @@ async fn insert(tx: &DatabaseTransaction, notice: &Notice, actor: Option<u64>) -
     Ok(tx.execute_raw(with_values(tx, sql, values)).await?.last_insert_id())
 }
 
-/// What is known of the beginning of a membership that is being ended.
+/// The beginning of a membership that is being ended, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Beginning {
     /// The same caller has begun it.

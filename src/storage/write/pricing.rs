@@ -1,4 +1,4 @@
-//! What an act costs its caller: by how many people are told of it, and by each person.
+//! The price of an act: its caller pays by how many people are told of it, and for each person.
 
 use crate::{
     domain::{access::Payer, error::Result, event::Event, id::UserId},

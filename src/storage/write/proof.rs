@@ -1,12 +1,12 @@
 //! The row by which a writer knows what it has committed.
 //!
-//! When the answer to a COMMIT is lost, the transaction may have been committed or not. Each lane of each process
-//! therefore has a row of its own in the table `writer`, and each of its transactions sets the row to a new number,
-//! together with what it changes. So the row tells afterwards: it has the number exactly if the transaction was
-//! committed, also on another primary or in a restored backup, because the row and the changes are there or missing
-//! together. Nobody else changes the row, so nobody waits for it.
+//! A COMMIT whose answer is lost may have been carried out or not. Each lane of each process therefore has a row of its
+//! own in the table `writer`, and each of its transactions sets the row to a new number, together with what it changes.
+//! So the row has the number exactly if the transaction was committed. That holds on another primary and in a restored
+//! backup, too, because row and changes are there or missing together. Nobody else changes the row, so nobody waits
+//! for it. Rows of writers that have ended are removed by retention.
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction};
+use sea_orm::{DatabaseBackend, DatabaseTransaction};
 
 use crate::{
     domain::time::Timestamp,
@@ -19,13 +19,13 @@ use crate::{
 /// A lane's row.
 #[derive(Debug)]
 pub struct ProofRow {
-    /// Chosen at random, because processes know nothing of each other.
+    /// It is chosen at random, because processes know nothing of each other.
     id: u64,
     /// The number of the last transaction that was begun.
     number: u64,
 }
 
-/// What a committed transaction leaves in the row.
+/// The number that a committed transaction leaves in the row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Proof {
     id: u64,

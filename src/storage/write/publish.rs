@@ -1,4 +1,4 @@
-//! Handing on what was committed: to the rooms as events, to retention, to the counters, and to who pays for it.
+//! Publishing committed acts: to the rooms as events, to retention, to the counters, and to the payers' budgets.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::{
 /// Hands on what one of the writer's tasks has committed.
 pub struct Publisher {
     pub store: Store,
-    /// To the rooms. While it is full, the task waits.
+    /// The channel to the rooms. While it is full, the task waits.
     pub events: mpsc::Sender<Event>,
     pub history: HistorySweeper,
     pub notifications: NotificationSweeper,

@@ -13,12 +13,12 @@ use parking_lot::Mutex;
 
 use crate::domain::access::Payer;
 
-/// What all callers together may have waiting.
+/// The changes that all callers together may have waiting.
 pub const QUEUE: Load = Load { changes: 4_096, bytes: 64 * 1024 * 1024 };
-/// What one user may have waiting.
+/// The changes that one user may have waiting.
 const USER_SHARE: Load = Load { changes: 512, bytes: 4 * 1024 * 1024 };
-/// What one address may have waiting. Only in open mode addresses change anything, and then one may stand for a
-/// backend that writes for everybody.
+/// The changes that one address may have waiting. Only in open mode addresses change anything, and then one may stand
+/// for a backend that writes for everybody.
 const ADDRESS_SHARE: Load = Load { changes: QUEUE.changes / 2, bytes: QUEUE.bytes / 2 };
 /// Changes of one transaction: bounds how many rows it locks.
 pub const MAX_BATCH: usize = 512;
@@ -27,7 +27,7 @@ const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// New locations of one transaction: each takes a round trip of its own, and all together must not take longer
 /// than [`crate::storage::error::STATEMENT_TIMEOUT`], over a slow network either.
 const MAX_BATCH_CREATED: usize = 64;
-/// When a caller who has too much waiting may try again. Nobody knows when there will be room.
+/// The time after which a caller who has too much waiting may try again. Nobody knows when there will be room.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A number of changes, and the bytes of their bodies.
@@ -51,7 +51,7 @@ impl Load {
     }
 }
 
-/// Why there is no slot for a change.
+/// The reason why there is no slot for a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Full {
     /// The caller's share of the queue is full.
@@ -64,8 +64,8 @@ pub enum Full {
 #[derive(Clone, Debug, Default)]
 pub struct Slots(Arc<Mutex<Taken>>);
 
-/// Written when a change is sent and when it is settled; held for one look-up. Callers who have nothing waiting have
-/// no entry, so it is bounded by [`QUEUE`].
+/// The lock is held for one look-up, when a change is sent and when it is settled. Callers who have nothing waiting
+/// have no entry, so [`QUEUE`] bounds the map.
 #[derive(Debug, Default)]
 struct Taken {
     all: Load,
@@ -101,7 +101,7 @@ impl Slots {
         Ok(Slot { slots: self.clone(), payer, bytes })
     }
 
-    /// What is waiting or being committed, of all callers.
+    /// Returns the changes of all callers that wait or are being committed.
     pub fn held(&self) -> Load {
         self.0.lock().all
     }
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use crate::domain::id::UserId;
 
-    /// Whose it is, which of theirs, and its bytes.
+    /// The user, the number of the change among theirs, and its bytes.
     type Change = (u64, usize, usize);
 
     fn payer(user: u64) -> Option<Payer> {

@@ -1,6 +1,6 @@
 //! The acts that change who may see or change a location: its members and share links.
 //!
-//! What is common to them is here: who may do it, the count of such changes, and what people are told. Each act itself
+//! Their common part is here: who may do it, the count of such changes, and what people are told. Each act itself
 //! is in [`super::members`] or [`super::shares`].
 
 use sea_orm::ConnectionTrait;

@@ -22,10 +22,10 @@ use crate::{
 
 /// Share links that a location may have, apart from those that have ended.
 const MAX_SHARES: u64 = 1_000;
-/// How long a share link that has ended is remembered, so that whoever comes with it is told so.
+/// The time for which a share link that has ended is remembered, so that whoever comes with it is told so.
 const REMEMBERED_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// What has become of a share link, and what people are told.
+/// The change of a share link, and its effect.
 type Changed = (RightsChange, Option<RightsEffect>);
 
 /// Makes a share link, and forgets those of the location that ended long ago.

@@ -1,6 +1,6 @@
 //! A writer's task: it commits what waits in one lane and publishes it, in the order in which it was committed.
 //!
-//! While one batch commits the next gathers, so a lone change waits for nobody and many share the cost of a commit.
+//! The next batch gathers while one commits, so a lone change waits for nobody and many share the cost of a commit.
 //! Versions are counted under the rows' locks, in the transaction that changes them. Until a change is published its
 //! passage keeps later changes of the same location in this lane, behind it, so nobody is told of version 7 before
 //! version 6. The same holds while it is not known whether a COMMIT was carried out.
@@ -38,7 +38,7 @@ use crate::{
     supervise::Task,
 };
 
-/// How often a database that is away is asked whether a COMMIT was carried out.
+/// The interval at which a database that is away is asked whether a COMMIT was carried out.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// An act that waits, and the caller who waits for its outcome.
@@ -49,7 +49,7 @@ pub struct Change {
     pub stay: Stay,
 }
 
-/// What a change holds until it is published or refused.
+/// The slot and the passage that a change holds until it is published or refused.
 #[derive(Debug)]
 pub struct Stay {
     pub _slot: Slot,
@@ -77,7 +77,7 @@ pub struct LaneTask {
 /// of the same locations behind them.
 struct Unsettled {
     acts: Vec<Act>,
-    /// What has come of them if they were committed.
+    /// The results of the acts, if they were committed.
     outcomes: Outcomes,
     proof: Proof,
     _passages: Vec<Passage>,
@@ -97,7 +97,7 @@ struct Committed {
     _created: Vec<Passage>,
 }
 
-/// Why acts were not committed, as far as that is known.
+/// The reason why acts were not committed, as far as it is known.
 enum NotCommitted {
     RolledBack(DbErr),
     /// It is not known, and these are the acts' outcomes if they were committed.

@@ -1,6 +1,6 @@
-//! One transaction: it locks what its acts concern, collects what they write, and is committed with a proof.
+//! A transaction: it locks what its acts concern, collects what they write, and is committed with a proof.
 //!
-//! How the acts use it is in the files of the acts; [`super::batch`] calls them one after the other.
+//! The files of the acts use it; [`super::batch`] calls them one after the other.
 
 use std::panic::AssertUnwindSafe;
 
@@ -27,7 +27,7 @@ use crate::{
 pub struct Transaction<'a> {
     pub store: &'a Store,
     pub tx: DatabaseTransaction,
-    /// When its acts happen.
+    /// The time at which its acts happen.
     pub now: Timestamp,
     pub dialect: Dialect,
     pub locations: LockedLocations,
@@ -40,14 +40,14 @@ pub struct Transaction<'a> {
 /// A transaction in which everything is written.
 pub struct Written {
     tx: DatabaseTransaction,
-    /// What proves that it was committed; `None`: it changes nothing.
+    /// The proof that it was committed; `None`: it changes nothing.
     proof: Option<Proof>,
 }
 
-/// Why a transaction was not committed, as far as that is known.
+/// The reason why a transaction was not committed, as far as it is known.
 #[derive(Debug)]
 pub enum CommitError {
-    /// It was rolled back.
+    /// The transaction was rolled back.
     RolledBack(DbErr),
     /// COMMIT was sent and not confirmed. The proof says whether it was carried out.
     Unconfirmed(Proof, DbErr),
