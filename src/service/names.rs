@@ -7,7 +7,6 @@ use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use parking_lot::Mutex;
 
-use super::state::Service;
 use crate::{
     domain::{error::Result, id::UserId},
     storage::{Member, Store, Writer},
@@ -125,21 +124,6 @@ impl Cache {
     fn take_unwritten(&mut self, is_chosen: impl Fn(&UserId) -> bool) -> Vec<(UserId, String)> {
         let chosen: Vec<_> = self.unwritten.extract_if(is_chosen).collect();
         chosen.into_iter().filter_map(|user| Some((user, self.names.get(&user)?.clone()))).collect()
-    }
-}
-
-impl Service {
-    /// Looks up the names of users. Users without a name are left out.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn look_up_names(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>> {
-        self.names.look_up(users).await
-    }
-
-    /// The name of a user as a token has said it here, if that is not too long ago.
-    pub fn cached_name(&self, user: UserId) -> Option<String> {
-        self.names.get(user)
     }
 }
 
