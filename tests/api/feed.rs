@@ -16,6 +16,7 @@ use crate::{
         Db, TestDatabase, TestServer,
         clients::{Clients, KINDS, PATIENCE},
         exposition::Exposition,
+        machine,
         people::{Person, delete, expel, patch, settle},
         point,
         polling::Polling,
@@ -384,6 +385,8 @@ async fn lose_the_first(proxy: &Proxy, first: impl Future, second: impl Future) 
 /// What is found out later to have been committed is told to those who may still see it.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_lost_commit_lists_are_as_rights_are_by_then() {
+    // The second change has to come while it is not known what became of the first.
+    let _share = machine::whole().await;
     let database = TestDatabase::create(Db::MySql).await;
     let proxy = Proxy::start(&database, None).await;
     let server = TestServer::start_on(database, &[KEY, ("DATABASE_URL", &proxy.url)]).await;
