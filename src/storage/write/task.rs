@@ -221,8 +221,11 @@ impl LaneTask {
         self.metrics.duration.observe(tried.elapsed());
         self.max_batch = (self.max_batch * 2).min(MAX_BATCH);
         let Committed { outcomes, _created } = committed;
-        let each = self.publisher.publish(&part.acts, outcomes).await;
-        for (reply, outcome) in part.replies.into_iter().zip(each) {
+        let Batch { acts, replies, stays } = part;
+        let each = self.publisher.publish(&acts, outcomes).await;
+        // A caller's next change need not stay behind one that it has the answer to.
+        drop(stays);
+        for (reply, outcome) in replies.into_iter().zip(each) {
             // Its caller may have gone away.
             let _ = reply.send(outcome);
         }
