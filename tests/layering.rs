@@ -254,7 +254,6 @@ fn frameworks_stay_in_their_rooms() {
 }
 
 #[test]
-#[ignore = "the house is being rearranged"]
 fn no_files_import_each_other_in_a_circle() {
     let sources = sources();
     let circular = circular(&imports(&sources));
@@ -266,7 +265,6 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
-#[ignore = "the house is being rearranged"]
 fn files_say_what_they_are_and_can_be_read_at_a_sitting() {
     let mut files = Vec::new();
     list_files(&src(), &mut files);

@@ -3,7 +3,7 @@
 //! The writer asks under the locks of the rows it changes and charges after COMMIT, because only then it is known how
 //! many people are told. So however many renames of one caller wait, few are made that are not paid for.
 
-use super::CallerLimit;
+use super::limit::CallerLimit;
 use crate::domain::{access::Payer, error::Result, id::UserId};
 
 /// People told for the price of one request.

@@ -2,7 +2,7 @@
 
 use std::{hash::Hash, time::Duration};
 
-use super::Budgets;
+use super::budget::Budgets;
 use crate::{
     domain::{
         access::Payer,

@@ -8,24 +8,25 @@ use std::{
     sync::Arc,
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
-use super::notifications;
 use crate::{
     domain::{
         access::{Caller, Payer},
         event::{Event, ListChange},
         id::{LocationId, UserId},
         location::Location,
-        notification::{Activity, ActivityKind},
+        notification::{Activity, ActivityKind, AddressedNotice},
         time::Timestamp,
     },
     storage::{
         error::DbResult,
-        pool::Store,
         sql::{number_list, with_values},
     },
 };
+
+/// Members read, and notifications written, in one transaction of several acts: as many as a single act may need.
+pub const MAX_OF_SEVERAL_ACTS: usize = 10_001;
 
 /// Members of some locations.
 pub type Members = HashMap<LocationId, Vec<UserId>>;
@@ -130,18 +131,29 @@ impl Effects {
         lists.chain(activities.filter(|of| of.is_for_members()).map(|of| of.location)).collect()
     }
 
-    /// Stores the notices, and returns all events in the order of the acts: changes of lists before notices.
+    /// The acts that people may have to be notified of.
+    pub fn activities(&self) -> &[(usize, Activity)] {
+        &self.activities
+    }
+
+    /// Reads the members who may have to be told.
     ///
     /// # Errors
-    /// As the database; that too many people have to be told, which a single act is never refused for.
-    pub async fn store(self, store: &Store, tx: &DatabaseTransaction) -> DbResult<Vec<(usize, Event)>> {
-        let members = read_members(tx, &self.locations()).await?;
-        let (numbers, activities): (Vec<_>, Vec<_>) = self.activities.into_iter().unzip();
-        let mut events = list_events(self.lists, &members);
-        let notices = notifications::store(store, tx, &activities, &members).await?;
-        events.extend(notices.into_iter().map(|(at, notice)| (numbers[at], Event::Notified(notice))));
+    /// As the database; [`too_many`].
+    pub async fn read_members(&self, tx: &DatabaseTransaction) -> DbResult<Members> {
+        read_members(tx, &self.locations()).await
+    }
+
+    /// All events in the order of the acts: changes of lists before the stored notices.
+    pub fn into_events(
+        self,
+        members: &Members,
+        notices: Vec<(usize, AddressedNotice)>,
+    ) -> Vec<(usize, Event)> {
+        let mut events = list_events(self.lists, members);
+        events.extend(notices.into_iter().map(|(number, notice)| (number, Event::Notified(notice))));
         events.sort_by_key(|(number, _)| *number);
-        Ok(events)
+        events
     }
 }
 
@@ -210,10 +222,10 @@ fn drop_unentitled(
 /// # Errors
 /// As the database; that there are too many of several locations, which fewer locations are not refused for.
 async fn read_members(tx: &DatabaseTransaction, of: &BTreeSet<LocationId>) -> DbResult<Members> {
-    let most = notifications::MAX_OF_SEVERAL_ACTS;
+    let most = MAX_OF_SEVERAL_ACTS;
     let members = read_some_members(tx, of, Some(most + 1)).await?;
     if of.len() > 1 && members.values().map(Vec::len).sum::<usize>() > most {
-        return Err(notifications::too_many());
+        return Err(too_many());
     }
     Ok(members)
 }
@@ -248,6 +260,11 @@ async fn read_owners(
     let sql = format!("SELECT id, owner_id FROM location WHERE id IN ({placeholders})");
     let rows = tx.query_all_raw(with_values(tx, &sql, values)).await?;
     rows.iter().map(|row| row.try_get_many_by_index()).collect()
+}
+
+/// The error that makes the writer try fewer acts together. A single act is never refused for it.
+pub fn too_many() -> DbErr {
+    DbErr::Custom("too many people are to be told in one transaction".into())
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, Value};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, Value};
 
-use super::audience::{Account, Members};
+use super::audience::{Account, MAX_OF_SEVERAL_ACTS, Members, too_many};
 use crate::{
     domain::{
         id::{LocationId, UserId},
@@ -22,28 +22,26 @@ use crate::{
     },
 };
 
-/// Members read, and notifications written, in one transaction of several acts: as many as a single act may need.
-pub const MAX_OF_SEVERAL_ACTS: usize = 10_001;
 /// Notifications of one statement; SQLite takes 32,766 parameters.
 const ROWS_OF_A_STATEMENT: usize = 5_000;
 
 /// A notice that is to be stored.
 struct Unstored {
-    /// The number of the activity it tells of.
+    /// The number of the act it tells of.
     number: usize,
     notice: Notice,
     actor: Option<u64>,
     recipients: Vec<UserId>,
 }
 
-/// Stores the notices of some activities; returns each with the number of its activity.
+/// Stores the notices of some activities, which have the numbers of their acts; returns each with that number.
 ///
 /// # Errors
 /// As the database; that too many people have to be told, which a single activity is never refused for.
 pub async fn store(
     store: &Store,
     tx: &DatabaseTransaction,
-    activities: &[Activity],
+    activities: &[(usize, Activity)],
     members: &Members,
 ) -> DbResult<Vec<(usize, AddressedNotice)>> {
     if activities.is_empty() {
@@ -72,7 +70,7 @@ pub async fn store(
 /// Reads the names of the users whom notices will name.
 async fn read_names(
     tx: &DatabaseTransaction,
-    activities: &[Activity],
+    activities: &[(usize, Activity)],
     members: &Members,
 ) -> DbResult<HashMap<UserId, String>> {
     // Most acts are on locations that nobody else has to do with.
@@ -81,8 +79,12 @@ async fn read_names(
             || !activity.is_for_members()
             || members_of(members, activity).iter().any(|user| *user != activity.by)
     };
-    let users: BTreeSet<_> =
-        activities.iter().filter(concerns_others).flat_map(Activity::named_users).collect();
+    let users: BTreeSet<_> = activities
+        .iter()
+        .map(|(_, activity)| activity)
+        .filter(concerns_others)
+        .flat_map(Activity::named_users)
+        .collect();
     let users = Vec::from_iter(users);
     Ok(accounts::read_names(tx, &users).await?.into_iter().collect())
 }
@@ -91,20 +93,20 @@ async fn read_names(
 /// the act is carried out all the same, and their lists show it.
 fn address(
     store: &Store,
-    activities: &[Activity],
+    activities: &[(usize, Activity)],
     members: &Members,
     names: &HashMap<UserId, String>,
 ) -> Vec<Unstored> {
     let name = |user: UserId| names.get(&user).map(String::as_str);
     let mut unstored = Vec::new();
-    for (number, activity) in activities.iter().enumerate() {
+    for (number, activity) in activities {
         let actor = activity.pair_payer.map(|_| activity.by.get());
         for (notice, mut recipients) in activity.notices(members_of(members, activity), name) {
             recipients.retain(|user| {
                 activity.is_prepaid_for(*user) || store.take_for_person(activity.pair_payer, *user).is_ok()
             });
             if !recipients.is_empty() {
-                unstored.push(Unstored { number, notice, actor, recipients });
+                unstored.push(Unstored { number: *number, notice, actor, recipients });
             }
         }
     }
@@ -245,9 +247,4 @@ impl<'a> RecipientRows<'a> {
     async fn send(self) -> DbResult<()> {
         Rows::send([self.rows], self.tx).await
     }
-}
-
-/// The error that makes the writer try fewer acts together.
-pub fn too_many() -> DbErr {
-    DbErr::Custom("too many people are to be told in one transaction".into())
 }

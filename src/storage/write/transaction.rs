@@ -11,6 +11,7 @@ use super::{
     act::Act,
     audience::Effects,
     locked::{LockedLocations, Locking},
+    notifications,
     proof::{Proof, ProofRow},
     versions::Versions,
 };
@@ -70,14 +71,28 @@ impl<'a> Transaction<'a> {
         let Self { store, tx, now, dialect, locations, versions, effects, has_written } = self;
         // First: the members of removed locations are still there, and where too many have to be told, less is
         // rolled back.
-        let events =
-            if effects.is_empty() { Vec::new() } else { Box::pin(effects.store(store, &tx)).await? };
+        let events = if effects.is_empty() {
+            Vec::new()
+        } else {
+            Box::pin(write_effects(store, &tx, effects)).await?
+        };
         let proof = (has_written || !versions.is_empty()).then(|| row.next_proof());
         if let Some(proof) = proof {
             versions.write(&tx, locations.iter(), proof.rows(dialect, now)).await?;
         }
         Ok((Written { tx, proof }, events))
     }
+}
+
+/// Stores the notices; returns the events of everything that acts cause besides new versions.
+async fn write_effects(
+    store: &Store,
+    tx: &DatabaseTransaction,
+    effects: Effects,
+) -> DbResult<Vec<(usize, Event)>> {
+    let members = effects.read_members(tx).await?;
+    let notices = notifications::store(store, tx, effects.activities(), &members).await?;
+    Ok(effects.into_events(&members, notices))
 }
 
 impl Written {
