@@ -1,6 +1,6 @@
 //! Settings, read once from flags and environment and checked before anything starts.
 //!
-//! [`SETTINGS`] is the table of them. Each group has a file here that checks its values, and [`Source`] knows how a kind
+//! [`SETTINGS`] is the table of them. Each group has a file here that checks its values, and `Source` knows how a kind
 //! of value is read. Secrets never come by flag and are never printed, not even in the error about them.
 
 mod auth;

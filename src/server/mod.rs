@@ -1,6 +1,6 @@
 //! The server as one object: bound first, then served until it is told to stop. What `main` starts, tests start.
 //!
-//! [`database`] connects and migrates, [`greeting`] is what a person reads after the start.
+//! `database.rs` connects and migrates, `greeting.rs` has what a person reads after the start.
 
 mod database;
 mod greeting;

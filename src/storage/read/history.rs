@@ -146,7 +146,7 @@ impl Store {
     }
 
     /// Reads a run of versions of a location without a gap, up to its newest version. With `from`, the run begins there,
-    /// or as near to it as is kept and `limit` versions and [`MAX_RUN_BYTES`] allow; otherwise it is the newest alone.
+    /// or as near to it as is kept and `limit` versions and `MAX_RUN_BYTES` allow; otherwise it is the newest alone.
     /// `None`: there is no such location.
     ///
     /// # Errors
