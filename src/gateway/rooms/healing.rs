@@ -49,7 +49,15 @@ impl Rooms {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, path::PathBuf, process, sync::Arc, time::Instant};
+    use std::{
+        env,
+        path::PathBuf,
+        process,
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use tokio::time::{sleep, timeout};
 
     use super::{super::registry::Entrant, *};
     use crate::{
@@ -97,7 +105,13 @@ mod tests {
         );
         service.publish(Event::Panic).await;
         service.wait_until_settled().await;
-        assert_eq!(panics_of(&service, "forwarder"), "1");
+        // To print a panic with its backtrace may take longer than that on a busy machine.
+        let counted = async {
+            while panics_of(&service, "forwarder") != "1" {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), counted).await.expect("the panic is counted");
         assert_eq!(service.tasks.failure(), None);
         service.tasks.stop();
         gateway.flush().await;
