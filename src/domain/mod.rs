@@ -18,3 +18,7 @@ pub mod properties;
 pub mod share;
 pub mod time;
 pub mod token;
+
+#[cfg(test)]
+#[path = "../../tests/cases/mod.rs"]
+mod cases;

@@ -5,7 +5,11 @@
 // A scenario is one function, and a table has as many lines as it has cases.
 #![allow(clippy::too_many_lines)]
 
+#[path = "../cases/mod.rs"]
+mod cases;
 mod support;
+
+use georoom::domain::error;
 
 mod access;
 mod attacks;

@@ -10,7 +10,7 @@ on_one_database!(
 
 async fn what_only_looks_bad_is_accepted(db: Db) {
     let server = TestServer::start(db).await;
-    let good = format!(r#"{{"geometry":{GOOD}}}"#);
+    let good = format!(r#"{{"geometry":{POINT}}}"#);
     let json = Some("application/json");
     let mut accepted: Vec<(&str, Option<&str>, Vec<u8>)> = Vec::new();
     for content_type in [
@@ -40,28 +40,28 @@ async fn what_only_looks_bad_is_accepted(db: Db) {
             "60 collections in one another",
             format!(
                 r#"{{"geometry":{}}}"#,
-                nested(r#"{"type":"GeometryCollection","geometries":["#, GOOD, "]}", 60)
+                nested(r#"{"type":"GeometryCollection","geometries":["#, POINT, "]}", 60)
             ),
         ),
-        ("a Feature", format!(r#"{{"type":"Feature","geometry":{GOOD},"properties":{{}}}}"#)),
-        ("null properties", format!(r#"{{"geometry":{GOOD},"properties":null}}"#)),
-        ("an id that is the sender's", format!(r#"{{"id":"f1","geometry":{GOOD}}}"#)),
-        ("a byte order mark", format!("\u{feff}{{\"geometry\":{GOOD}}}")),
-        ("foreign members", format!(r#"{{"geometry":{GOOD},"bbox":[0,0,1,1],"more":1,"":null}}"#)),
+        ("a Feature", format!(r#"{{"type":"Feature","geometry":{POINT},"properties":{{}}}}"#)),
+        ("null properties", format!(r#"{{"geometry":{POINT},"properties":null}}"#)),
+        ("an id that is the sender's", format!(r#"{{"id":"f1","geometry":{POINT}}}"#)),
+        ("a byte order mark", format!("\u{feff}{{\"geometry\":{POINT}}}")),
+        ("foreign members", format!(r#"{{"geometry":{POINT},"bbox":[0,0,1,1],"more":1,"":null}}"#)),
         ("names of GeoJSON among the properties", in_properties(r#"{"coordinates":[],"features":1}"#)),
         (
             "foreign members in the geometry",
             r#"{"geometry":{"type":"Point","coordinates":[1,2],"bbox":0}}"#.into(),
         ),
-        ("user 0", format!(r#"{{"userId":0,"geometry":{GOOD}}}"#)),
-        ("user 0 with a sign", format!(r#"{{"userId":-0,"geometry":{GOOD}}}"#)),
-        ("a user with a fraction of nothing", format!(r#"{{"userId":7.0,"geometry":{GOOD}}}"#)),
-        ("a user in text", format!(r#"{{"userId":"7","geometry":{GOOD}}}"#)),
-        ("the largest user", format!(r#"{{"userId":9007199254740991,"geometry":{GOOD}}}"#)),
-        ("names that differ in case", format!(r#"{{"geometry":{GOOD},"properties":{{"a":1,"A":2}}}}"#)),
+        ("user 0", format!(r#"{{"userId":0,"geometry":{POINT}}}"#)),
+        ("user 0 with a sign", format!(r#"{{"userId":-0,"geometry":{POINT}}}"#)),
+        ("a user with a fraction of nothing", format!(r#"{{"userId":7.0,"geometry":{POINT}}}"#)),
+        ("a user in text", format!(r#"{{"userId":"7","geometry":{POINT}}}"#)),
+        ("the largest user", format!(r#"{{"userId":9007199254740991,"geometry":{POINT}}}"#)),
+        ("names that differ in case", format!(r#"{{"geometry":{POINT},"properties":{{"a":1,"A":2}}}}"#)),
         (
             "the same name in two objects",
-            format!(r#"{{"geometry":{GOOD},"properties":{{"a":{{"a":{{"a":1}}}}}}}}"#),
+            format!(r#"{{"geometry":{POINT},"properties":{{"a":{{"a":{{"a":1}}}}}}}}"#),
         ),
         ("a pair of surrogates", in_properties(r#""\ud83d\ude8c""#)),
         ("an escaped NUL", in_properties(r#""a\u0000b""#)),
@@ -110,7 +110,7 @@ async fn an_id_is_taken_in_every_form_that_means_it(db: Db) {
     let id = server.create_at(1.0, 2.0).await;
     let mut version = 1;
     let mut put = async |path: String, id: String| {
-        let body = format!(r#"{{"id":{id},"userId":"8","geometry":{GOOD}}}"#);
+        let body = format!(r#"{{"id":{id},"userId":"8","geometry":{POINT}}}"#);
         let answer = server.http.put(format!("{}{path}", server.api)).body(body);
         let (status, moved) = answer_of(answer).await;
         assert_eq!(status, StatusCode::CREATED, "{path} {id}: {moved}");
@@ -127,7 +127,7 @@ async fn an_id_is_taken_in_every_form_that_means_it(db: Db) {
     }
     // But never another location's.
     for other in [format!("{}.0", id + 1), format!("\"{}\"", id + 1)] {
-        let body = format!(r#"{{"id":{other},"geometry":{GOOD}}}"#);
+        let body = format!(r#"{{"id":{other},"geometry":{POINT}}}"#);
         let sent = server.http.put(format!("{}/location/{id}", server.api)).body(body).send();
         let problem = Problem::of(sent.await.expect("an answer")).await;
         Problem::check(problem, StatusCode::UNPROCESSABLE_ENTITY, Code::IdMismatch, &other);

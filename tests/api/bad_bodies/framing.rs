@@ -14,7 +14,7 @@ async fn chunked_bodies_are_bodies(db: Db) {
         let body = Body::wrap_stream(stream::iter(chunks.into_iter().map(Ok::<_, std::io::Error>)));
         server.http.post(format!("{}/location", server.api)).body(body).send()
     };
-    let good = format!(r#"{{"geometry":{GOOD},"properties":{{"name":"⛰ é 🚌"}}}}"#).into_bytes();
+    let good = format!(r#"{{"geometry":{POINT},"properties":{{"name":"⛰ é 🚌"}}}}"#).into_bytes();
     let created = async |response: Response| {
         let (status, made) = answer(response).await;
         assert_eq!(status, StatusCode::CREATED, "{made}");
@@ -69,7 +69,7 @@ async fn a_wrong_content_length_harms_nobody(db: Db) {
     let server = TestServer::start(db).await;
     let id = target(&server).await;
     let before = state(&server, id).await;
-    let body = format!(r#"{{"id":{id},"geometry":{GOOD}}}"#);
+    let body = format!(r#"{{"id":{id},"geometry":{POINT}}}"#);
     let request = |method: &str, length: &str| {
         format!(
             "{method} /location HTTP/1.1\r\nHost: georoom\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"

@@ -3,9 +3,7 @@
 
 mod accepted;
 mod framing;
-mod geometries;
 mod requests;
-mod syntax;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -23,6 +21,11 @@ use tokio::{
 };
 
 use crate::{
+    cases::{
+        POINT, Refusals,
+        bodies::{self, in_properties, nested},
+        geometries,
+    },
     on_one_database,
     support::{
         Db, TestServer, answer,
@@ -39,19 +42,8 @@ const MIB: usize = 1024 * 1024;
 /// Of all properties of a location together.
 const PROPERTIES: usize = 64 * 1024;
 
-const GOOD: &str = r#"{"type":"Point","coordinates":[13.4,52.5]}"#;
-
 /// Longer than anything here takes on a busy machine; reached only by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A value, or something like one, among the properties of a body that is good otherwise.
-fn in_properties(value: &str) -> String {
-    format!(r#"{{"geometry":{GOOD},"properties":{{"a":{value}}}}}"#)
-}
-
-fn nested(open: &str, inner: &str, close: &str, depth: usize) -> String {
-    format!("{}{inner}{}", open.repeat(depth), close.repeat(depth))
-}
 
 /// The same JSON with white space behind it.
 fn padded(json: &str, length: usize) -> Vec<u8> {
@@ -116,7 +108,14 @@ struct Row {
 struct Table {
     id: u64,
     rows: Vec<Row>,
+    /// Goes into the rows that are added next.
+    says: &'static str,
 }
+
+/// The requests that take the body of a location.
+const POST: (Method, &str) = (Method::POST, "/location");
+const PUT: (Method, &str) = (Method::PUT, "/location");
+const PUT_BY_PATH: (Method, &str) = (Method::PUT, "/location/{id}");
 
 impl Table {
     fn row(
@@ -143,63 +142,50 @@ impl Table {
         self.rows.last_mut().expect("just pushed")
     }
 
-    /// A body that is no JSON, whatever it is sent to.
+    /// A body that is JSON and refused; the location's id stands in it as `$id`.
+    fn refused(&mut self, name: &str, (method, path): (Method, &str), body: &str, code: Code, pointer: &str) {
+        let (body, says) = (body.replace("$id", &self.id.to_string()), self.says);
+        self.row(name, method, path, body, (422, code, Some(pointer))).says = says;
+    }
+}
+
+/// Each body goes to the paths that refuse it.
+impl Refusals for Table {
     fn not_json(&mut self, name: &str, body: impl AsRef<[u8]>) {
-        for (method, path) in
-            [(Method::POST, "/location"), (Method::PUT, "/location"), (Method::PUT, "/location/{id}")]
-        {
+        for (method, path) in [POST, PUT, PUT_BY_PATH] {
             self.row(name, method, path, body.as_ref(), (400, Code::InvalidJson, None));
         }
     }
 
-    /// A body that is JSON and refused by `POST` and by `PUT` with the id in the path.
-    fn body(&mut self, name: &str, body: impl AsRef<str>, code: Code, pointer: &str) {
-        for (method, path) in [(Method::POST, "/location"), (Method::PUT, "/location/{id}")] {
-            self.row(name, method, path, body.as_ref(), (422, code, Some(pointer)));
-        }
+    fn post(&mut self, name: &str, body: &str, code: Code, pointer: &str) {
+        self.refused(name, POST, body, code, pointer);
     }
 
-    /// A body that `PUT /location` refuses; the location's id stands in it as `$id`.
+    fn put_by_path(&mut self, name: &str, body: &str, code: Code, pointer: &str) {
+        self.refused(name, PUT_BY_PATH, body, code, pointer);
+    }
+
     fn put(&mut self, name: &str, body: &str, code: Code, pointer: &str) {
-        let body = body.replace("$id", &self.id.to_string());
-        self.row(name, Method::PUT, "/location", body, (422, code, Some(pointer)));
+        self.refused(name, PUT, body, code, pointer);
     }
 
-    /// Members that are refused in all three bodies.
-    fn members(&mut self, name: &str, members: &str, code: Code, pointer: &str) {
-        self.body(name, format!("{{{members}}}"), code, pointer);
-        self.put(name, &format!(r#"{{"id":$id,{members}}}"#), code, pointer);
-    }
-
-    /// A geometry; its faults are pointed at from the body's root.
-    fn geometry(&mut self, name: &str, geometry: impl AsRef<str>, code: Code, pointer: &str) {
-        let members = format!(r#""geometry":{}"#, geometry.as_ref());
-        self.members(name, &members, code, &format!("/geometry{pointer}"));
-    }
-
-    /// The same for one that has coordinates.
-    fn coordinates(&mut self, kind: &str, coordinates: &str, code: Code, pointer: &str) {
-        let name = format!("{kind} {coordinates:.60}");
-        let geometry = format!(r#"{{"type":"{kind}","coordinates":{coordinates}}}"#);
-        self.geometry(&name, geometry, code, &format!("/coordinates{pointer}"));
-    }
-
-    /// What the detail of the rows since `from` must say.
-    fn says(&mut self, from: usize, words: &'static str) {
-        self.rows[from..].iter_mut().for_each(|row| row.says = words);
+    fn expect_detail(&mut self, words: &'static str) {
+        self.says = words;
     }
 }
 
 fn table(id: u64) -> Vec<Row> {
-    let mut table = Table { id, rows: Vec::new() };
-    table.syntax();
-    table.top_level();
-    table.member_types();
-    table.geometry_objects();
-    table.positions();
-    table.lines_and_rings();
-    table.ranges();
-    table.duplicates();
+    let mut table = Table { id, rows: Vec::new(), says: "" };
+    bodies::syntax(&mut table);
+    bodies::top_level(&mut table);
+    bodies::member_types(&mut table);
+    bodies::nothing_to_update(&mut table);
+    bodies::duplicates(&mut table);
+    geometries::geometry_objects(&mut table);
+    geometries::positions(&mut table);
+    geometries::lines_and_rings(&mut table);
+    geometries::ranges(&mut table);
+    geometries::too_many_positions(&mut table);
     table.sizes();
     table.content_types();
     table.updates();

@@ -4,37 +4,20 @@ use super::*;
 
 impl Table {
     pub(super) fn sizes(&mut self) {
-        let points = |n: usize| vec!["[1,2]"; n].join(",");
-        let too_many = Code::TooManyPositions;
-        self.coordinates("MultiPoint", &format!("[{}]", points(50_001)), too_many, "/50000");
-        self.coordinates("LineString", &format!("[{}]", points(60_000)), too_many, "/50000");
-        let (a, b) = (points(30_000), points(20_001));
-        self.coordinates("MultiLineString", &format!("[[{a}],[{b}]]"), too_many, "/1/20000");
-        self.geometry(
-            "too many positions together",
-            format!(
-                r#"{{"type":"GeometryCollection","geometries":[{{"type":"MultiPoint","coordinates":[{a}]}},{{"type":"LineString","coordinates":[{b}]}}]}}"#
-            ),
-            too_many,
-            "/geometries/1/coordinates/20000",
-        );
-
         let too_large = (413, Code::PayloadTooLarge, None);
-        for (method, path) in
-            [(Method::POST, "/location"), (Method::PUT, "/location"), (Method::PUT, "/location/{id}")]
-        {
+        for (method, path) in [POST, PUT, PUT_BY_PATH] {
             let id = self.id;
-            let body = format!(r#"{{"id":{id},"geometry":{GOOD}}}"#);
+            let body = format!(r#"{{"id":{id},"geometry":{POINT}}}"#);
             self.row("a byte over 1 MiB", method.clone(), path, padded(&body, MIB + 1), too_large);
             self.row("3 MiB", method.clone(), path, padded(&body, 3 * MIB), too_large);
             self.row("1 MiB of nothing and a byte", method, path, vec![b' '; MIB + 1], too_large);
         }
 
         let properties = properties_of(PROPERTIES + 1);
-        let members = format!(r#""geometry":{GOOD},"properties":{properties}"#);
+        let members = format!(r#""geometry":{POINT},"properties":{properties}"#);
         self.members("properties a byte over 64 KiB", &members, Code::PropertiesTooLarge, "/properties");
         let many: Vec<String> = (0..9_000).map(|n| format!(r#""k{n}":{n}"#)).collect();
-        let members = format!(r#""geometry":{GOOD},"properties":{{{}}}"#, many.join(","));
+        let members = format!(r#""geometry":{POINT},"properties":{{{}}}"#, many.join(","));
         self.members("many properties", &members, Code::PropertiesTooLarge, "/properties");
         // The location has 40 KiB of its own.
         let members = format!(r#""id":$id,"properties":{{"more":"{}"}}"#, "x".repeat(30 * 1024));
@@ -44,7 +27,7 @@ impl Table {
             Code::PropertiesTooLarge,
             "/properties",
         );
-        let members = format!(r#"{members},"geometry":{GOOD}"#);
+        let members = format!(r#"{members},"geometry":{POINT}"#);
         self.put("too much, and a move", &format!("{{{members}}}"), Code::PropertiesTooLarge, "/properties");
     }
 
@@ -63,20 +46,16 @@ impl Table {
             b"*/*",
             b"text/caf\xe9",
         ] {
-            for (method, path) in
-                [(Method::POST, "/location"), (Method::PUT, "/location"), (Method::PUT, "/location/{id}")]
-            {
-                let body = format!(r#"{{"id":{},"geometry":{GOOD}}}"#, self.id);
+            for (method, path) in [POST, PUT, PUT_BY_PATH] {
+                let body = format!(r#"{{"id":{},"geometry":{POINT}}}"#, self.id);
                 let name = format!("Content-Type: {}", kind.escape_ascii());
                 let row = self.row(&name, method, path, body, (415, Code::UnsupportedMediaType, None));
                 row.content_type = Some(kind);
             }
         }
         for coding in ["gzip", "br", "deflate, gzip", "identity, zstd", "x"] {
-            for (method, path) in
-                [(Method::POST, "/location"), (Method::PUT, "/location"), (Method::PUT, "/location/{id}")]
-            {
-                let body = format!(r#"{{"id":{},"geometry":{GOOD}}}"#, self.id);
+            for (method, path) in [POST, PUT, PUT_BY_PATH] {
+                let body = format!(r#"{{"id":{},"geometry":{POINT}}}"#, self.id);
                 let name = format!("Content-Encoding: {coding}");
                 let row = self.row(&name, method, path, body, (415, Code::UnsupportedMediaType, None));
                 (row.content_encoding, row.says) = (Some(coding), "Content-Encoding");
@@ -85,18 +64,13 @@ impl Table {
     }
 
     pub(super) fn updates(&mut self) {
-        let nothing = Code::NothingToUpdate;
-        self.put("an id and nothing else", r#"{"id":$id}"#, nothing, "");
-        self.put("null properties and nothing else", r#"{"id":$id,"properties":null}"#, nothing, "");
-        self.put("a Feature of nothing", r#"{"type":"Feature","id":$id,"userId":7}"#, nothing, "");
-        self.put("members nobody knows", r#"{"id":$id,"lat":1,"lon":2}"#, nothing, "");
         let id = self.id;
-        let other = format!(r#"{{"id":{},"geometry":{GOOD}}}"#, id + 1);
-        let good = format!(r#"{{"geometry":{GOOD}}}"#);
+        let other = format!(r#"{{"id":{},"geometry":{POINT}}}"#, id + 1);
+        let good = format!(r#"{{"geometry":{POINT}}}"#);
         self.row("another id", Method::PUT, "/location/{id}", &*other, (422, Code::IdMismatch, Some("/id")));
         let unknown = (404, Code::NotFound, None);
         self.row("an id that is none's", Method::PUT, "/location", &*other, unknown);
-        let largest = format!(r#"{{"id":9007199254740991,"geometry":{GOOD}}}"#);
+        let largest = format!(r#"{{"id":9007199254740991,"geometry":{POINT}}}"#);
         self.row("the largest id", Method::PUT, "/location", largest, unknown);
         for path in [
             "/location/{id}9",
@@ -120,7 +94,7 @@ impl Table {
 
     /// What is wrong with the rest of the request, the body being good.
     pub(super) fn requests(&mut self) {
-        let good = format!(r#"{{"geometry":{GOOD}}}"#);
+        let good = format!(r#"{{"geometry":{POINT}}}"#);
         let no_method = (405, Code::MethodNotAllowed, None);
         for (method, path) in [
             (Method::PATCH, "/location"),
