@@ -12,7 +12,7 @@ use crate::{
         Db, TestServer,
         clients::{Clients, KINDS},
         problem::Problem,
-        tokens::{LOCKED, Pass, in_ms, knock, refusal},
+        tokens::{LOCKED, Pass, in_ms, knock, refusal, time_for},
     },
 };
 
@@ -244,15 +244,19 @@ async fn a_share_link_that_ends_takes_its_guests_out(db: Db) {
     let (room, path) = (id.to_string(), format!("/location/{id}"));
     let mut resident = owner.connect(&clients, &server.gateway).await;
     resident.join(id).await;
-    let ends = in_ms(4_000);
-    let guest = Pass::of(&owner.share(&server, id, json!({"expiresAt": ends})).await);
     let stays = owner.guest(&server, id).await;
-    let mut leaving = Vec::new();
-    for kind in KINDS {
-        let mut client = guest.connect_as(&clients, kind, &server.gateway).await;
-        client.join(id).await;
-        leaving.push(client);
-    }
+    let all_in = async |guest: &Pass| {
+        let mut members = Vec::new();
+        for kind in KINDS {
+            let mut client = guest.connect_as(&clients, kind, &server.gateway).await;
+            client.join(id).await;
+            members.push(client);
+        }
+        members
+    };
+    let ends = in_ms(time_for(all_in(&stays)).await.as_millis() as i64);
+    let guest = Pass::of(&owner.share(&server, id, json!({"expiresAt": ends})).await);
+    let mut leaving = all_in(&guest).await;
     let mut other = stays.connect(&clients, &server.gateway).await;
     other.join(id).await;
     for client in &mut leaving {

@@ -6,13 +6,11 @@ mod streams;
 use std::{
     collections::VecDeque,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::Duration,
 };
 
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::{
     on_both_databases, on_one_database,
@@ -24,6 +22,7 @@ use crate::{
         polling::Polling,
         process::Process,
         proxy::Proxy,
+        stream::amid_a_stream,
         truth::Random,
     },
 };

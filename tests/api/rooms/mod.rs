@@ -6,7 +6,7 @@ mod streams;
 
 use std::{
     collections::HashSet,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use futures_util::future::join_all;
@@ -20,6 +20,7 @@ use crate::{
         clients::{Client, Clients, KINDS, VERSIONS},
         point,
         process::Process,
+        stream::{amid_a_stream, amid_a_witnessed_stream},
     },
 };
 

@@ -12,24 +12,6 @@ on_both_databases!(
 
 on_one_database!(a_client_that_vanishes_leaves_its_rooms_and_can_come_back,);
 
-/// Four writers move a location until `act` is done; returns what that returns and the last version.
-async fn amid_a_stream<T>(server: &TestServer, id: u64, act: impl AsyncFnOnce() -> T) -> (T, u64) {
-    let done = AtomicBool::new(false);
-    let write = async |writer: u32| {
-        while !done.load(Ordering::Relaxed) {
-            server.move_to(id, f64::from(writer), 0.5).await;
-        }
-    };
-    let act = async {
-        let result = act().await;
-        done.store(true, Ordering::Relaxed);
-        result
-    };
-    let (result, ..) = tokio::join!(act, write(1), write(2), write(3), write(4));
-    let (_, row) = server.get(&format!("/location/{id}")).await;
-    (result, row["properties"]["version"].as_u64().expect("a version"))
-}
-
 async fn joining_amid_a_stream_leaves_no_hole_and_no_repeat(db: Db) {
     let server = TestServer::start(db).await;
     let clients = Clients::start();
@@ -38,7 +20,7 @@ async fn joining_amid_a_stream_leaves_no_hole_and_no_repeat(db: Db) {
     for _ in 0..60 {
         waiting.push(clients.connect(&server.gateway).await);
     }
-    let join_one_by_one = async || {
+    let join_one_by_one = async {
         let mut members: Vec<(Client, u64)> = Vec::new();
         for (n, mut client) in waiting.into_iter().enumerate() {
             // Nothing comes before the ack, and right after it the current state.
@@ -52,7 +34,7 @@ async fn joining_amid_a_stream_leaves_no_hole_and_no_repeat(db: Db) {
         }
         members
     };
-    let (members, head) = amid_a_stream(&server, id, join_one_by_one).await;
+    let (members, head) = amid_a_witnessed_stream(&server, &clients, id, join_one_by_one).await;
     assert!(head > 30, "the stream stood still at {head}");
     for (mut client, version) in members {
         client.follow(id, version, head).await;
@@ -67,11 +49,14 @@ async fn the_first_to_join_a_quiet_room_amid_a_stream_misses_nothing(db: Db) {
     let clients = Clients::start();
     let id = server.create_at(0.5, 0.5).await;
     let mut client = clients.connect(&server.gateway).await;
-    let come_and_go = async || {
+    // Nobody is waited for while nobody is in the room.
+    let seen = [AtomicU64::new(u64::MAX)];
+    let come_and_go = async {
         let mut last = 0;
         for _ in 0..60 {
             let mut version = client.join(id).await["version"].as_u64().expect("a version");
             assert!(version >= last, "{version} after {last}");
+            seen[0].store(version, Ordering::Relaxed);
             client.follow(id, version, version + 3).await;
             version += 3;
             let left = client.emit_for_ack("leave_room", json!({"locationId": id}));
@@ -84,10 +69,11 @@ async fn the_first_to_join_a_quiet_room_amid_a_stream_misses_nothing(db: Db) {
                 version += 1;
                 assert_eq!(saw["args"][0]["version"], version, "{saw}");
             };
+            seen[0].store(u64::MAX, Ordering::Relaxed);
         }
         client
     };
-    let (mut client, head) = amid_a_stream(&server, id, come_and_go).await;
+    let (mut client, head) = amid_a_stream(&server, id, &seen, come_and_go).await;
     assert!(head > 180);
     assert_eq!(client.drain().await, Vec::<Value>::new());
     server.stop().await;
@@ -128,7 +114,7 @@ async fn who_has_an_answer_and_joins_finds_what_was_answered(db: Db) {
     }
     let mut resident = clients.connect(&server.gateway).await;
     let mut writer = clients.connect(&server.gateway).await;
-    let write_and_join = async || {
+    let write_and_join = async {
         for _ in 0..10 {
             let id = server.create_at(0.5, 0.5).await;
             resident.join(id).await;
@@ -146,7 +132,7 @@ async fn who_has_an_answer_and_joins_finds_what_was_answered(db: Db) {
             resident.event("room_closed").await;
         }
     };
-    amid_a_stream(&server, busy, write_and_join).await;
+    amid_a_witnessed_stream(&server, &clients, busy, write_and_join).await;
     server.stop().await;
 }
 

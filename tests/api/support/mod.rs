@@ -20,6 +20,7 @@ pub mod process;
 pub mod promises;
 pub mod proxy;
 pub mod site;
+pub mod stream;
 pub mod tokens;
 pub mod truth;
 pub mod websocket;

@@ -1,5 +1,7 @@
 //! What callers come with: tokens as somebody signs them who has the secret, and share links.
 
+use std::time::{Duration, Instant};
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use georoom::domain::{
     id::UserId,
@@ -275,4 +277,12 @@ pub async fn refusal(client: &mut Client) -> String {
 pub fn code(failure: &Value) -> &str {
     assert_eq!(failure["status"], "error", "{failure}");
     failure["code"].as_str().expect("a code")
+}
+
+/// A time in which something can be made ready and go on for a while, on this machine as busy as it is: `prepare` makes
+/// it ready once and is timed.
+pub async fn time_for<T>(prepare: impl Future<Output = T>) -> Duration {
+    let began = Instant::now();
+    prepare.await;
+    Duration::from_secs(4).max(3 * began.elapsed())
 }

@@ -36,7 +36,7 @@ use crate::{
         polling::Polling,
         process::{Log, Process},
         proxy::Proxy,
-        tokens::{KEY, Pass, in_ms, mint, mint_for, refusal, token},
+        tokens::{KEY, Pass, in_ms, mint, mint_for, refusal, time_for, token},
         truth::Random,
         websocket::{Position, Seen, WebSocket},
     },

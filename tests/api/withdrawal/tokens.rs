@@ -17,15 +17,15 @@ fn brief(user: u64, is_admin: bool, ms: i64) -> String {
 }
 
 async fn a_token_that_ends_ends_its_socket(db: Db) {
-    const TAKEN_MS: i64 = 4_000;
     let _share = machine::half().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;
     admit(&server, id, MEMBER).await;
     let load = Load::start(&server, id, 50);
-    let ends = Instant::now() + Duration::from_millis(TAKEN_MS as u64);
-    let by = Pass::Token(brief(MEMBER, false, TAKEN_MS));
+    let lasting = time_for(Reader::all(&clients, &server.gateway, &Pass::user(MEMBER))).await;
+    let ends = Instant::now() + lasting;
+    let by = Pass::Token(brief(MEMBER, false, lasting.as_millis() as i64));
     let mut readers = Reader::all(&clients, &server.gateway, &by).await;
     for reader in &mut readers {
         reader.emit("join_room", &json!({"locationId": id})).await;
@@ -82,14 +82,14 @@ async fn next_ack(reader: &mut Reader) -> Seen {
 }
 
 async fn a_fresh_token_keeps_the_socket_and_its_rooms(db: Db) {
-    const TAKEN_MS: i64 = 4_000;
     let _share = machine::half().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;
     admit(&server, id, MEMBER).await;
-    let ends = Instant::now() + Duration::from_millis(TAKEN_MS as u64);
-    let by = Pass::Token(brief(MEMBER, false, TAKEN_MS));
+    let lasting = time_for(Reader::all(&clients, &server.gateway, &Pass::user(MEMBER))).await;
+    let ends = Instant::now() + lasting;
+    let by = Pass::Token(brief(MEMBER, false, lasting.as_millis() as i64));
     let mut audience = Audience::new();
     let mut readers = Reader::all(&clients, &server.gateway, &by).await;
     let fresh = token(MEMBER);
