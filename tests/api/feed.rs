@@ -392,9 +392,11 @@ async fn after_a_lost_commit_lists_are_as_rights_are_by_then() {
     let proxy = Proxy::start(&database, None).await;
     let server = TestServer::start_on(database, &[KEY, ("DATABASE_URL", &proxy.url)]).await;
     let other = Process::start(&[("DATABASE_URL", &server.database.url), KEY]).await;
+    // The first server asks what became of its COMMIT only after that.
     let delete_through_other = async |pass: &Pass, path: &str| {
         let request = pass.on(server.http.delete(format!("{}{path}", other.api)));
-        assert_eq!(request.send().await.expect("an answer").status(), StatusCode::NO_CONTENT);
+        let answer = proxy.hold_during(request.send()).await;
+        assert_eq!(answer.expect("an answer").status(), StatusCode::NO_CONTENT);
     };
     let clients = Clients::start();
     let mut owner = Person::new(&server, &clients, KINDS[0], (OWNER, None, false)).await;

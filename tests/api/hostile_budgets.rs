@@ -300,7 +300,8 @@ async fn a_refusal_reads_no_members(db: Db) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_all_members_read_again_and_again_is_refused() {
-    let server = locked(Db::Sqlite, &[]).await;
+    // A quarter of the default, which a busy machine could not read fast enough to spend.
+    let server = locked(Db::Sqlite, &[("LIMIT_USER_ROWS", "5000")]).await;
     let clients = Clients::start();
     let owner = Pass::user(OWNER);
     let (id, small) = (owner.create(&server).await, Pass::user(FRIEND).create(&server).await);
@@ -314,7 +315,7 @@ async fn who_has_all_members_read_again_and_again_is_refused() {
         listed.extend(join_all((0..8).map(|n| list(round * 8 + n))).await);
     }
     let (served, refused) = (count(&listed, StatusCode::OK), count(&listed, StatusCode::TOO_MANY_REQUESTS));
-    assert!(served >= 20 && refused > 0 && served + refused == listed.len(), "{served} and {refused}");
+    assert!(served >= 5 && refused > 0 && served + refused == listed.len(), "{served} and {refused}");
     // Nothing is changed where the answer would have to list them all.
     assert_eq!(set_role(&owner, &server, id, VICTIM, "viewer").await.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(Pass::user(VICTIM).get(&server, &format!("/location/{id}")).await.0 == StatusCode::NOT_FOUND);

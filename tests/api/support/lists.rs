@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashSet};
 
 use geo::Point;
-use reqwest::StatusCode;
+use reqwest::{Response, StatusCode};
 use serde::Deserialize;
+use tokio::time::{Duration, sleep};
 
 use super::{
     TestServer,
@@ -40,13 +41,26 @@ struct Page {
 }
 
 impl TestServer {
+    /// A page of a list. A busy machine may not find it within five seconds, and then says when to try again.
+    async fn page(&self, url: &str) -> Response {
+        for _ in 0..5 {
+            let response = self.http.get(url).send().await.expect("an answer");
+            if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+                assert_eq!(response.status(), StatusCode::OK, "{url}");
+                return response;
+            }
+            let after = response.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
+            sleep(Duration::from_secs(after)).await;
+        }
+        panic!("{url}: five times 503")
+    }
+
     /// Everything a filter finds, page by page until one is not full.
     pub async fn find(&self, filter: &str, per_page: usize) -> Vec<Found> {
         let mut all = Vec::new();
         for number in 1.. {
             let url = format!("{}/location?{filter}&page={number}&perPage={per_page}", self.api);
-            let response = self.http.get(&url).send().await.expect("an answer");
-            assert_eq!(response.status(), StatusCode::OK, "{url}");
+            let response = self.page(&url).await;
             let page: Page = serde_json::from_slice(&response.bytes().await.expect("a body")).expect(&url);
             assert_eq!((page.page, page.per_page, page.total), (number, per_page, None), "{url}");
             let full = page.features.len() == per_page;

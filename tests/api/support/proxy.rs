@@ -54,6 +54,8 @@ struct Traffic {
     slower: AtomicU64,
     /// How much longer every request takes, in milliseconds.
     farther: AtomicU64,
+    /// No request goes on.
+    is_held: watch::Sender<bool>,
     losses: watch::Sender<u64>,
     /// How often all connections were ended, and how the last time.
     ends: watch::Sender<(u64, End)>,
@@ -114,6 +116,7 @@ impl Proxy {
             one_in: AtomicU64::new(0),
             slower: AtomicU64::new(0),
             farther: AtomicU64::new(0),
+            is_held: watch::Sender::new(false),
             losses: watch::Sender::new(0),
             ends: watch::Sender::new((0, End::Cut)),
         });
@@ -172,6 +175,14 @@ impl Proxy {
         self.traffic.farther.store(by.as_millis() as u64, Ordering::SeqCst);
     }
 
+    /// Keeps every request that comes from now on, until `act` is done.
+    pub async fn hold_during<T>(&self, act: impl Future<Output = T>) -> T {
+        self.traffic.is_held.send_replace(true);
+        let result = act.await;
+        self.traffic.is_held.send_replace(false);
+        result
+    }
+
     /// How often something was lost.
     pub fn losses(&self) -> watch::Receiver<u64> {
         self.traffic.losses.subscribe()
@@ -205,6 +216,7 @@ async fn carry(near: TcpStream, far: TcpStream, traffic: Arc<Traffic>) {
             read = from_near.read(&mut requests) => {
                 let Ok(read @ 1..) = read else { return };
                 sleep(Duration::from_millis(traffic.farther.load(Ordering::SeqCst))).await;
+                let _ = traffic.is_held.subscribe().wait_for(|is_held| !is_held).await;
                 match forward(&requests[..read], &mut packets, &mut to_far, &traffic).await {
                     Ok(None) => {}
                     Ok(Some(loss)) => {
