@@ -24,7 +24,9 @@ async fn a_server_out_of_descriptors_goes_on_once_there_are_some(db: Db) {
     // A descriptor is lacking also where the server connects to MySQL.
     noise::expect(&[
         "a connection could not be accepted",
+        "history could not be removed; trying again",
         "long statements will be slow: TCP_NODELAY cannot be set",
+        "notifications could not be removed; trying again",
     ]);
     let database = TestDatabase::create(db).await;
     let mut server = Process::start(&[("DATABASE_URL", &database.url), QUIET]).await;
