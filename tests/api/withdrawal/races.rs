@@ -156,7 +156,6 @@ async fn behind_a_proxy() -> (Proxy, TestServer, Log) {
 /// Who was known when the database went is known.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_database_a_live_room_knows_its_members() {
-    let _share = machine::half().await;
     let (proxy, server, _log) = behind_a_proxy().await;
     let clients = Clients::start();
     let (id, removed) = (create(&server, 0).await, MEMBER + 1);
@@ -181,20 +180,22 @@ async fn without_the_database_a_live_room_knows_its_members() {
     for reader in [&mut stranger, &mut former] {
         assert_eq!(reader.refused(id).await, "not_found");
     }
-    let path = format!("/location/{id}");
-    for (by, status, code) in [
+    let path = &format!("/location/{id}");
+    let answers = [
         (Pass::user(MEMBER), StatusCode::OK, Value::Null),
         (Pass::user(OWNER), StatusCode::OK, Value::Null),
         (Pass::user(STRANGER), StatusCode::NOT_FOUND, json!("not_found")),
         (Pass::user(removed), StatusCode::NOT_FOUND, json!("not_found")),
         (guest.clone(), StatusCode::SERVICE_UNAVAILABLE, json!("storage_unavailable")),
-    ] {
-        let (got, body) = by.get(&server, &path).await;
+    ]
+    .map(async |(by, status, code)| {
+        let (got, body) = by.get(&server, path).await;
         assert_eq!((got, &body["code"]), (status, &code), "{body}");
-    }
-    for kind in KINDS {
+    });
+    let refusals = KINDS.map(async |kind| {
         assert_eq!(refusal(&mut guest.open(&clients, kind, &server.gateway)).await, "storage_unavailable");
-    }
+    });
+    tokio::join!(join_all(answers), join_all(refusals));
 
     let proxy = Proxy::start(&server.database, Some(addr)).await;
     for reader in [&mut resident, &mut member, &mut owner, &mut visitor] {
