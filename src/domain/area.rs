@@ -82,7 +82,6 @@ impl Bbox {
         }))
     }
 
-    /// The boxes to look for in the index.
     pub fn rects(&self) -> &[Rect] {
         &self.0
     }

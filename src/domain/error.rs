@@ -18,7 +18,6 @@ macro_rules! codes {
             /// Every code, in the order of the table.
             pub const ALL: &'static [Code] = &[$(Code::$variant,)+];
 
-            /// The name on the wire.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Code::$variant => $name,)+
@@ -150,9 +149,7 @@ impl Code {
 /// A refusal or a fault: the code, what to tell the caller, where in the body, and the hidden cause.
 #[derive(Debug)]
 pub struct Error {
-    /// The stable code.
     pub code: Code,
-    /// A sentence for the caller.
     pub detail: Cow<'static, str>,
     /// JSON Pointer (RFC 6901) to the smallest thing at fault in the body.
     pub pointer: Option<String>,
@@ -167,7 +164,6 @@ impl Error {
         Self { code, detail: detail.into(), pointer: None, retry_after: None, cause: None }
     }
 
-    /// Adds a pointer to the thing at fault.
     pub fn at(mut self, pointer: impl Into<String>) -> Self {
         self.pointer = Some(pointer.into());
         self
@@ -195,7 +191,6 @@ impl Error {
         Self { retry_after: Some(retry_after), ..Self::new(Code::RateLimited, detail) }
     }
 
-    /// The database is away or busy.
     pub fn database_away() -> Self {
         Self::new(Code::StorageUnavailable, "the database cannot be reached; try again")
     }
@@ -211,7 +206,6 @@ impl Error {
         }
     }
 
-    /// There is no such location.
     pub fn no_location(id: impl fmt::Display) -> Self {
         Self::new(Code::NotFound, format!("there is no location {id}"))
     }
@@ -230,7 +224,7 @@ impl StdError for Error {
 }
 
 /// The result of a constructor of the domain.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[cfg(test)]
 mod tests {

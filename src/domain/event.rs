@@ -20,16 +20,13 @@ pub enum Event {
     Deleted(LocationId),
     /// The rights of a member or a guest to a location have changed.
     RightsChanged {
-        /// The location.
         id: LocationId,
-        /// The member or share, and its new rights.
         change: RightsChange,
         /// The number of such changes of the location so far, this one included.
         grants: u64,
     },
     /// The lists of locations that some users see have changed.
     ListChanged {
-        /// The change.
         change: ListChange,
         /// The users whose lists have changed, admins aside.
         to: Arc<[UserId]>,
@@ -63,7 +60,6 @@ pub enum ListChange {
 /// The reason why a location is no longer in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovalReason {
-    /// The location was deleted.
     Deleted,
     /// The right to see it was given and taken away within moments, by the same caller: the recipients asked for
     /// nothing that the list has told them of it.

@@ -25,7 +25,6 @@ impl LocationId {
         (1..=MAX_SAFE_INTEGER).contains(&id).then_some(Self(id))
     }
 
-    /// The bare number.
     pub fn get(self) -> u64 {
         self.0
     }
@@ -59,7 +58,7 @@ impl fmt::Display for LocationId {
 impl FromStr for LocationId {
     type Err = ();
 
-    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+    fn from_str(text: &str) -> Result<Self, ()> {
         parse_canonical(text).and_then(Self::new).ok_or(())
     }
 }
@@ -71,7 +70,7 @@ pub fn parse_canonical(text: &str) -> Option<u64> {
 }
 
 impl<'de> Deserialize<'de> for LocationId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::of_value(&Plain::deserialize(deserializer)?.0).ok_or_else(|| {
             serde::de::Error::custom("a location's id is an integer from 1 to 2^53-1, or its decimal string")
         })
@@ -91,7 +90,6 @@ impl UserId {
         (id <= MAX_SAFE_INTEGER).then_some(Self(id))
     }
 
-    /// The bare number.
     pub fn get(self) -> u64 {
         self.0
     }
@@ -138,7 +136,7 @@ impl FromStr for UserId {
 }
 
 impl<'de> Deserialize<'de> for UserId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::of_value(&Plain::deserialize(deserializer)?.0)
             .ok_or_else(|| serde::de::Error::custom("a userId is an integer from 0 to 2^53-1"))
     }

@@ -3,7 +3,7 @@
 //! An activity makes at most two notices: one for the member it is about, and one for the owner and the others. How
 //! notices are stored, and which of their recipients have read them, is in storage.
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     access::{Payer, Role},
@@ -19,34 +19,26 @@ const MAX_NAME_CHARS: usize = 100;
 /// The kind of a change of a location that others may be told of.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ActivityKind {
-    /// A user was made a member with a role.
     MemberAdded(UserId, Role),
-    /// A member was given another role.
     RoleChanged(UserId, Role),
     /// A membership that began at this time was ended, by somebody else or by the member.
     MemberRemoved(UserId, Timestamp),
     /// The location was given another name; `None`: its name was removed.
     LocationRenamed(Option<String>),
-    /// The location was deleted.
     LocationDeleted,
-    /// A share link was created, which expires at this time.
+    /// The time is that at which the link expires.
     ShareCreated(Timestamp),
 }
 
 /// A change of a location that others may be told of, with everything that its notices say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Activity {
-    /// The user who did it.
     pub by: UserId,
-    /// The location it was done to.
     pub location: LocationId,
-    /// The owner of the location.
     pub owner: UserId,
     /// The name of the location before.
     pub name: Option<String>,
-    /// The kind of the change.
     pub kind: ActivityKind,
-    /// The time of the change.
     pub at: Timestamp,
     /// The caller whose budget for each recipient the notices draw on; `None`: there is no such limit.
     pub pair_payer: Option<Payer>,
@@ -59,7 +51,6 @@ pub struct Activity {
 pub struct Notice {
     /// The kind of the change, for programs: see [`ActivityKind::as_str`].
     pub kind: &'static str,
-    /// The user who did it.
     pub by: UserId,
     /// The location it happened to, which may be gone.
     pub location: LocationId,
@@ -67,42 +58,18 @@ pub struct Notice {
     pub message: String,
     /// The same as a JSON object, for clients that show it in another language.
     pub fields: String,
-    /// The time of the change.
     pub at: Timestamp,
 }
 
 /// A stored notice and its recipients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AddressedNotice {
-    /// The notice.
     pub notice: Notice,
     /// Each recipient, and the id of their notification.
     pub recipients: Vec<(UserId, u64)>,
 }
 
-/// A notice's `fields` on the wire.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Fields {
-    user_id: UserId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    location_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    new_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    member_id: Option<UserId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    member_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Timestamp>,
-}
-
 impl Activity {
-    /// The user whose membership it is about.
     fn member(&self) -> Option<UserId> {
         use ActivityKind::{MemberAdded, MemberRemoved, RoleChanged};
         match self.kind {
@@ -111,7 +78,6 @@ impl Activity {
         }
     }
 
-    /// Whether it concerns all members of the location.
     pub fn is_for_members(&self) -> bool {
         self.member().is_none()
     }
@@ -122,7 +88,6 @@ impl Activity {
         matches!(self.kind, MemberAdded(member, _) | RoleChanged(member, _) if member == recipient)
     }
 
-    /// The users whom its notices name.
     pub fn named_users(&self) -> impl Iterator<Item = UserId> {
         [Some(self.by), self.member()].into_iter().flatten()
     }
@@ -145,71 +110,56 @@ impl Activity {
         groups.map(|(to_member, recipients)| (self.notice(to_member, &name), recipients)).collect()
     }
 
+    /// Writes the notice; `to_member`: to the member it is about.
     fn notice<'a>(&self, to_member: bool, name: impl Fn(UserId) -> Option<&'a str>) -> Notice {
-        let short_name = |user: UserId| name(user).map(to_short_line).filter(|name| !name.is_empty());
-        let location_name = self.name.as_deref().map(to_short_line);
-        let new_name = match &self.kind {
-            ActivityKind::LocationRenamed(name) => name.as_deref().map(to_short_line),
-            _ => None,
-        };
-        let (role, expires_at) = match self.kind {
-            ActivityKind::MemberAdded(_, role) | ActivityKind::RoleChanged(_, role) => {
-                (Some(role.as_str()), None)
-            }
-            ActivityKind::ShareCreated(at) => (None, Some(at)),
-            _ => (None, None),
-        };
-        let fields = Fields {
-            user_id: self.by,
-            user_name: short_name(self.by),
-            location_name,
-            new_name,
-            member_id: self.member(),
-            member_name: self.member().and_then(short_name),
-            role,
-            expires_at,
-        };
-        Notice {
-            kind: self.kind.as_str(),
-            by: self.by,
-            location: self.location,
-            message: self.message(&fields, to_member),
-            fields: serde_json::to_string(&fields).expect("fields are strings and numbers"),
-            at: self.at,
-        }
-    }
-
-    /// Says it in English; `to_member`: to the member it is about.
-    fn message(&self, fields: &Fields, to_member: bool) -> String {
         use ActivityKind::{
             LocationDeleted, LocationRenamed, MemberAdded, MemberRemoved, RoleChanged, ShareCreated,
         };
+        let short_name = |user: UserId| name(user).map(to_short_line).filter(|name| !name.is_empty());
         let named = |id: UserId, name: &Option<String>| name.clone().unwrap_or_else(|| format!("User {id}"));
-        let id = self.location;
-        let place = fields
-            .location_name
-            .as_ref()
-            .map_or_else(|| format!("location {id}"), |name| format!("“{name}”"));
-        let by = named(self.by, &fields.user_name);
-        let member = |id| if to_member { "you".to_owned() } else { named(id, &fields.member_name) };
+        let (user_name, member_name) = (short_name(self.by), self.member().and_then(short_name));
+        let (id, location_name) = (self.location, self.name.as_deref().map(to_short_line));
+        let place =
+            location_name.as_ref().map_or_else(|| format!("location {id}"), |name| format!("“{name}”"));
+        let by = named(self.by, &user_name);
+        let member = |id| if to_member { "you".to_owned() } else { named(id, &member_name) };
         let a = |role| if role == Role::Editor { "an editor" } else { "a viewer" };
-        match self.kind {
-            MemberAdded(user, role) => format!("{by} added {} to {place} as {}", member(user), a(role)),
-            RoleChanged(user, role) => format!("{by} made {} {} of {place}", member(user), a(role)),
-            MemberRemoved(user, _) if user == self.by => format!("{by} left {place}"),
-            MemberRemoved(user, _) => format!("{by} removed {} from {place}", member(user)),
-            LocationRenamed(_) => match &fields.new_name {
-                Some(name) => format!("{by} renamed {place} to “{name}”"),
-                None => format!("{by} took away the name of {place}, now location {id}"),
-            },
+        let (mut new_name, mut new_role, mut expires_at) = (None, None, None);
+        let message = match &self.kind {
+            MemberAdded(user, role) => {
+                new_role = Some(role.as_str());
+                format!("{by} added {} to {place} as {}", member(*user), a(*role))
+            }
+            RoleChanged(user, role) => {
+                new_role = Some(role.as_str());
+                format!("{by} made {} {} of {place}", member(*user), a(*role))
+            }
+            MemberRemoved(user, _) if *user == self.by => format!("{by} left {place}"),
+            MemberRemoved(user, _) => format!("{by} removed {} from {place}", member(*user)),
+            LocationRenamed(name) => {
+                new_name = name.as_deref().map(to_short_line);
+                match &new_name {
+                    Some(name) => format!("{by} renamed {place} to “{name}”"),
+                    None => format!("{by} took away the name of {place}, now location {id}"),
+                }
+            }
             LocationDeleted => format!("{by} deleted {place}"),
-            ShareCreated(_) => format!("{by} made a share link to {place}"),
-        }
+            ShareCreated(at) => {
+                expires_at = Some(at);
+                format!("{by} made a share link to {place}")
+            }
+        };
+        let mut fields = json!({
+            "userId": self.by, "userName": user_name, "locationName": location_name, "newName": new_name,
+            "memberId": self.member(), "memberName": member_name, "role": new_role, "expiresAt": expires_at,
+        });
+        fields.as_object_mut().into_iter().for_each(|fields| fields.retain(|_, field| !field.is_null()));
+        let (kind, fields) = (self.kind.as_str(), fields.to_string());
+        Notice { kind, by: self.by, location: id, message, fields, at: self.at }
     }
 }
 
 impl ActivityKind {
-    /// The name on the wire.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::MemberAdded(..) => "member_added",
@@ -235,7 +185,7 @@ fn to_short_line(name: &str) -> String {
 /// # Errors
 /// `invalid_json`, `duplicate_member`, `invalid_body`.
 pub fn read_from_body(body: &[u8]) -> Result<()> {
-    match json::object(body)?.get("read").and_then(serde_json::Value::as_bool) {
+    match json::object(body)?.get("read").and_then(Value::as_bool) {
         Some(true) => Ok(()),
         _ => Err(Error::new(Code::InvalidBody, "read must be true").at("/read")),
     }
@@ -243,8 +193,6 @@ pub fn read_from_body(body: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     fn user(id: u64) -> UserId {

@@ -39,7 +39,6 @@ impl Properties {
         }
     }
 
-    /// The properties of a new location.
     ///
     /// # Errors
     /// `properties_too_large`.

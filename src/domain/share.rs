@@ -9,7 +9,6 @@ use super::{
     time::Timestamp,
 };
 
-/// The longest life of a link.
 const MAX_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 /// Characters of a label.
 const MAX_LABEL: usize = 255;
@@ -21,7 +20,6 @@ pub const MAX_PASSWORD: usize = 1_024;
 pub struct NewShare {
     /// A label for those who manage links.
     pub label: Option<String>,
-    /// The time at which the link expires.
     pub expires_at: Timestamp,
     /// The password that is asked for besides the link.
     pub password: Option<String>,
@@ -52,7 +50,7 @@ impl NewShare {
 }
 
 /// Reads the time at which a link ends, or returns what is wrong with it.
-fn expires_at(value: Option<&Value>, now: Timestamp) -> std::result::Result<Timestamp, &'static str> {
+fn expires_at(value: Option<&Value>, now: Timestamp) -> Result<Timestamp, &'static str> {
     let form = "expiresAt must be text with a date, a time and an offset from UTC (RFC 3339), \
                 such as 2026-11-21T12:00:00Z or 2026-11-21T21:00:00+09:00";
     let Some(value) = value else {

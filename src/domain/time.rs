@@ -12,13 +12,11 @@ use serde::{Serialize, Serializer};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The clock of this machine.
     pub fn now() -> Self {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self(since_1970.map_or(0, |elapsed| elapsed.as_millis() as i64))
     }
 
-    /// Takes the number that the database keeps.
     pub fn from_millis(ms: i64) -> Self {
         Self(ms)
     }

@@ -10,7 +10,6 @@ use super::{
     time::Timestamp,
 };
 
-/// The caller of a request or an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Caller {
     /// A caller in open mode, who may do everything; the id is only a label.
@@ -19,7 +18,6 @@ pub enum Caller {
     User {
         /// The token's `sub`.
         id: UserId,
-        /// The token's `role` is `admin`.
         is_admin: bool,
     },
     /// The holder of a share link.
@@ -38,13 +36,10 @@ pub enum Payer {
 /// The right that a share link gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guest {
-    /// The share link's id.
     pub share: ShareId,
-    /// The one location it is of.
     pub location: LocationId,
     /// The location's version when the link was made: none before it may be seen.
     pub from: u64,
-    /// The time at which the right ends.
     pub expires_at: Timestamp,
 }
 
@@ -62,7 +57,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// The name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Guest => "guest",
@@ -89,7 +83,6 @@ impl Role {
     }
 }
 
-/// An action on a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// See it and its history, and join its room.
@@ -221,7 +214,6 @@ pub enum RightsChange {
 /// The owner, members and share links of one location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Access {
-    /// The owner.
     pub owner: UserId,
     /// Viewers and editors.
     pub members: HashMap<UserId, Role>,
@@ -232,7 +224,6 @@ pub struct Access {
 }
 
 impl Access {
-    /// Applies a change.
     pub fn apply(&mut self, change: RightsChange) {
         match change {
             RightsChange::Member(user, Some(role)) => drop(self.members.insert(user, role)),
@@ -242,7 +233,6 @@ impl Access {
         }
     }
 
-    /// The caller's role at the location.
     pub fn role(&self, caller: &Caller, id: LocationId, now: Timestamp) -> Option<Role> {
         match caller {
             Caller::Guest(guest) if !self.shares.contains_key(&guest.share) => None,

@@ -4,7 +4,7 @@
 //! (a box, a point) is in `area.rs` and `distance.rs`; bytes for the database are `storage`'s.
 
 use geojson::{GeometryValue, Position};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     error::{Code, Error, Result},
@@ -49,7 +49,6 @@ impl Geometry {
         Self(value)
     }
 
-    /// The geometry without altitudes.
     pub fn plane(&self) -> geo::Geometry {
         geo::Geometry::try_from(&self.0).expect("every GeoJSON geometry is a geometry of the plane")
     }
@@ -64,7 +63,6 @@ impl Geometry {
         altitudes.iter().any(|altitude| !altitude.is_nan()).then_some(altitudes)
     }
 
-    /// The GeoJSON text.
     pub fn to_json(&self) -> String {
         serde_json::to_string(&self.0).expect("a geometry has no map with keys other than strings")
     }
@@ -91,17 +89,6 @@ fn for_each_position(value: &mut GeometryValue, visit: &mut impl FnMut(&mut Posi
     }
 }
 
-fn geometry_type<'a>(members: &'a Map<String, Value>, at: &Path<'_>) -> Result<&'a str> {
-    match members.get("type") {
-        Some(Value::String(kind)) => Ok(kind),
-        Some(_) => {
-            let detail = "a geometry's `type` must be a string";
-            Err(Error::new(Code::InvalidGeometry, detail).at(&Path::Member(at, "type")))
-        }
-        None => Err(Error::new(Code::InvalidGeometry, "the geometry has no `type`").at(at)),
-    }
-}
-
 /// Counts positions while it walks, so that one geometry has one limit.
 struct Parser {
     positions: usize,
@@ -113,38 +100,18 @@ impl Parser {
             let detail = "a geometry must be an object with `type` and `coordinates`";
             return Err(Error::new(Code::InvalidGeometry, detail).at(at));
         };
-        let kind = geometry_type(members, at)?;
-        let parsed = match kind {
-            "Point" => {
-                let (value, at) = required(members, "coordinates", at)?;
-                GeometryValue::Point { coordinates: self.position(value, &at)? }
+        let kind = match members.get("type") {
+            Some(Value::String(kind)) => kind,
+            Some(_) => {
+                let detail = "a geometry's `type` must be a string";
+                return Err(Error::new(Code::InvalidGeometry, detail).at(&Path::Member(at, "type")));
             }
-            "MultiPoint" => {
-                let (value, at) = required(members, "coordinates", at)?;
-                GeometryValue::MultiPoint { coordinates: self.each(value, &at, Self::position)? }
-            }
-            "LineString" => {
-                let (value, at) = required(members, "coordinates", at)?;
-                GeometryValue::LineString { coordinates: self.line(value, &at)? }
-            }
-            "MultiLineString" => {
-                let (value, at) = required(members, "coordinates", at)?;
-                GeometryValue::MultiLineString { coordinates: self.each(value, &at, Self::line)? }
-            }
-            "Polygon" => {
-                let (value, at) = required(members, "coordinates", at)?;
-                GeometryValue::Polygon { coordinates: self.each(value, &at, Self::ring)? }
-            }
-            "MultiPolygon" => {
-                let (value, at) = required(members, "coordinates", at)?;
-                let coordinates =
-                    self.each(value, &at, |parser, polygon, at| parser.each(polygon, at, Self::ring))?;
-                GeometryValue::MultiPolygon { coordinates }
-            }
-            "GeometryCollection" => {
-                let (value, at) = required(members, "geometries", at)?;
-                let geometries = self.each(value, &at, Self::geometry)?;
-                GeometryValue::new_geometry_collection(geometries)
+            None => return Err(Error::new(Code::InvalidGeometry, "the geometry has no `type`").at(at)),
+        };
+        let (name, other) = match kind.as_str() {
+            "GeometryCollection" => ("geometries", "coordinates"),
+            "Point" | "MultiPoint" | "LineString" | "MultiLineString" | "Polygon" | "MultiPolygon" => {
+                ("coordinates", "geometries")
             }
             other => {
                 let detail = format!(
@@ -155,8 +122,25 @@ impl Parser {
                 return Err(Error::new(Code::UnknownGeometryType, detail).at(&Path::Member(at, "type")));
             }
         };
+        let Some(value) = members.get(name) else {
+            return Err(Error::new(Code::InvalidGeometry, format!("the geometry has no `{name}`")).at(at));
+        };
+        let within = &Path::Member(at, name);
+        let polygon = |parser: &mut Self, value: &Value, at: &Path<'_>| parser.each(value, at, Self::ring);
+        let parsed = match kind.as_str() {
+            "Point" => GeometryValue::Point { coordinates: self.position(value, within)? },
+            "MultiPoint" => {
+                GeometryValue::MultiPoint { coordinates: self.each(value, within, Self::position)? }
+            }
+            "LineString" => GeometryValue::LineString { coordinates: self.line(value, within)? },
+            "MultiLineString" => {
+                GeometryValue::MultiLineString { coordinates: self.each(value, within, Self::line)? }
+            }
+            "Polygon" => GeometryValue::Polygon { coordinates: self.each(value, within, Self::ring)? },
+            "MultiPolygon" => GeometryValue::MultiPolygon { coordinates: self.each(value, within, polygon)? },
+            _ => GeometryValue::new_geometry_collection(self.each(value, within, Self::geometry)?),
+        };
         // Last, so that each error above points at the smallest thing at fault.
-        let other = if kind == "GeometryCollection" { "coordinates" } else { "geometries" };
         match NOT_IN_A_GEOMETRY.into_iter().chain([other]).find(|name| members.contains_key(*name)) {
             Some(name) => {
                 let detail = format!("a {kind} has no `{name}` (RFC 7946 §7.1)");
@@ -263,17 +247,6 @@ pub fn scrolled_hint(lon: f64) -> String {
         let on_map = (on_map * 1e7).round() / 1e7;
         format!("; was the map scrolled around the world? The same meridian is {on_map}")
     })
-}
-
-fn required<'a>(
-    members: &'a Map<String, Value>,
-    name: &'a str,
-    at: &'a Path<'a>,
-) -> Result<(&'a Value, Path<'a>)> {
-    match members.get(name) {
-        Some(value) => Ok((value, Path::Member(at, name))),
-        None => Err(Error::new(Code::InvalidGeometry, format!("the geometry has no `{name}`")).at(at)),
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Bytes to a JSON object, once, noticing what `serde_json::Value` alone would swallow: a member that
-//! is there twice. Which of the two geometries did the phone mean? Better to ask than to guess.
+//! is there twice.
 //!
 //! The parser also accepts what senders write in different ways: a byte order mark, and integers such as `7.0`.
 
@@ -10,16 +10,6 @@ use serde_json::{Map, Value, map::Entry};
 
 use super::error::{Code, Error, Result};
 
-/// Appends one reference token to a JSON Pointer, escaped as RFC 6901 §3 says.
-fn pointer(base: &str, token: impl fmt::Display) -> String {
-    let token = token.to_string();
-    if token.contains(['~', '/']) {
-        format!("{base}/{}", token.replace('~', "~0").replace('/', "~1"))
-    } else {
-        format!("{base}/{token}")
-    }
-}
-
 /// The largest integer that every sender can write exactly: JavaScript's `Number.MAX_SAFE_INTEGER`.
 pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
@@ -27,8 +17,7 @@ pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads a number whose value is a non-negative integer: Lua, Godot and others have one type of number and write `7` as
-/// `7.0`.
-/// `None` above 2^53-1, where such a number may stand for several integers.
+/// `7.0`. `None` above 2^53-1, where such a number may stand for several integers.
 pub fn integer(value: &Value) -> Option<u64> {
     let number = value.as_u64().or_else(|| {
         let number = value.as_f64()?;
@@ -69,7 +58,7 @@ pub fn object(body: &[u8]) -> Result<Map<String, Value>> {
 pub struct Plain(pub Value);
 
 impl<'de> Deserialize<'de> for Plain {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Tree { path: Path::Root, duplicate: &mut None }.deserialize(deserializer).map(Self)
     }
 }
@@ -77,27 +66,21 @@ impl<'de> Deserialize<'de> for Plain {
 /// The place of a value in a body. It becomes a JSON Pointer only when the value is at fault.
 #[derive(Debug)]
 pub enum Path<'a> {
-    /// The body itself.
     Root,
-    /// A member of an object.
     Member(&'a Path<'a>, &'a str),
-    /// An item of an array.
     Item(&'a Path<'a>, usize),
 }
 
-impl Path<'_> {
-    fn to_pointer(&self) -> String {
-        match self {
-            Path::Root => String::new(),
-            Path::Member(parent, name) => pointer(&parent.to_pointer(), name),
-            Path::Item(parent, index) => pointer(&parent.to_pointer(), index),
-        }
-    }
-}
-
+/// Writes a JSON Pointer, each token escaped as RFC 6901 §3 says.
 impl From<&Path<'_>> for String {
     fn from(path: &Path<'_>) -> Self {
-        path.to_pointer()
+        match *path {
+            Path::Root => Self::new(),
+            Path::Member(parent, name) => {
+                Self::from(parent) + "/" + &name.replace('~', "~0").replace('/', "~1")
+            }
+            Path::Item(parent, index) => format!("{}/{index}", Self::from(parent)),
+        }
     }
 }
 
@@ -110,7 +93,7 @@ struct Tree<'a> {
 impl<'de> DeserializeSeed<'de> for Tree<'_> {
     type Value = Value;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
@@ -122,35 +105,31 @@ impl<'de> Visitor<'de> for Tree<'_> {
         f.write_str("a JSON value")
     }
 
-    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+    fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
         Ok(value.into())
     }
 
-    fn visit_u64<E>(self, value: u64) -> std::result::Result<Value, E> {
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
         Ok(value.into())
     }
 
-    fn visit_i64<E>(self, value: i64) -> std::result::Result<Value, E> {
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
         Ok(value.into())
     }
 
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> std::result::Result<Value, E> {
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         serde_json::Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
     }
 
-    fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
         Ok(value.into())
     }
 
-    fn visit_string<E>(self, value: String) -> std::result::Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut array = Vec::new();
         while let Some(value) = items.next_element_seed(Tree {
             path: Path::Item(&self.path, array.len()),
@@ -161,13 +140,13 @@ impl<'de> Visitor<'de> for Tree<'_> {
         Ok(Value::Array(array))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> std::result::Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             let member = object.entry(name);
             let path = Path::Member(&self.path, member.key());
             if matches!(member, Entry::Occupied(_)) {
-                self.duplicate.get_or_insert_with(|| path.to_pointer());
+                self.duplicate.get_or_insert_with(|| String::from(&path));
             }
             let value = members.next_value_seed(Tree { path, duplicate: self.duplicate })?;
             *member.or_insert(Value::Null) = value;

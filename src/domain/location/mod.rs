@@ -30,13 +30,10 @@ pub struct Location {
     pub owner: UserId,
     /// 1 at creation, one more at every committed PUT.
     pub version: u64,
-    /// The geometry.
     pub geometry: Geometry,
     /// The caller's own.
     pub properties: Properties,
-    /// The user who committed this version.
     pub updated_by: UserId,
-    /// The time of its creation.
     pub created_at: Timestamp,
     /// The time at which this version was committed.
     pub updated_at: Timestamp,
@@ -122,7 +119,6 @@ impl Committed {
         Self { received_at: Some(received_at), ..location.into() }
     }
 
-    /// See [`Location::to_feature`].
     pub fn feature(&self) -> &str {
         self.feature.get_or_init(|| self.location.to_feature())
     }
@@ -149,7 +145,6 @@ pub struct NewLocation {
     pub owner: UserId,
     /// Whether it is made with an admin's token.
     pub is_by_admin: bool,
-    /// The geometry.
     pub geometry: Geometry,
     /// The caller's own.
     pub properties: Properties,
@@ -175,7 +170,6 @@ impl NewLocation {
         Ok(Self { owner, is_by_admin, geometry, properties, size: body.len() })
     }
 
-    /// The location once it is created.
     pub fn to_location(&self, id: LocationId, now: Timestamp) -> Location {
         Location {
             id,
@@ -193,9 +187,7 @@ impl NewLocation {
 /// A body of `PUT /location`: at least one of geometry and properties.
 #[derive(Debug)]
 pub struct Update {
-    /// The location.
     pub id: LocationId,
-    /// The caller.
     pub by: Caller,
     /// The new geometry; `None` leaves the location where it was.
     pub geometry: Option<Geometry>,

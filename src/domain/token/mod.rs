@@ -27,7 +27,6 @@ use super::{
 /// The largest difference between the clocks of the signer and of this server.
 pub const LEEWAY: Duration = Duration::from_secs(30);
 
-/// The longest token that is looked at.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// The `Authorization` header has this before the token. Some clients send it in other places by mistake.
 const SCHEME: &str = "Bearer ";
@@ -42,9 +41,7 @@ const LAST_MS: i64 = 253_402_300_799_999;
 pub struct Token {
     /// The user, from `sub`.
     pub user: UserId,
-    /// The user's name.
     pub name: Option<String>,
-    /// Whether `role` is `admin`.
     pub is_admin: bool,
     /// The time at which it expires, from `exp`. It is accepted for [`LEEWAY`] longer.
     pub expires_at: Timestamp,
@@ -77,7 +74,7 @@ impl Key {
         crypto::verify(signature, message.as_bytes(), &self.key, self.algorithm)
     }
 
-    fn public(block: &Pem) -> std::result::Result<Self, String> {
+    fn public(block: &Pem) -> Result<Self, String> {
         let text = pem::encode(block);
         let text = text.as_bytes();
         let readings = [
@@ -116,7 +113,6 @@ impl Key {
 }
 
 impl Keys {
-    /// Whether there is no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -125,7 +121,7 @@ impl Keys {
     ///
     /// # Errors
     /// What is wrong with them, without repeating them.
-    pub fn add_secrets(&mut self, secrets: &str) -> std::result::Result<(), String> {
+    pub fn add_secrets(&mut self, secrets: &str) -> Result<(), String> {
         let before = self.0.len();
         for secret in secrets.split_whitespace() {
             if secret.len() < MIN_SECRET_BYTES {
@@ -142,7 +138,7 @@ impl Keys {
     ///
     /// # Errors
     /// What is wrong with them, without repeating them.
-    pub fn add_public_keys(&mut self, text: &str) -> std::result::Result<(), String> {
+    pub fn add_public_keys(&mut self, text: &str) -> Result<(), String> {
         if text.contains("PRIVATE KEY-----") {
             return Err("has a private key, which only who signs tokens may have; \
                         make its public key with: openssl pkey -in private.pem -pubout"
