@@ -13,21 +13,17 @@ pub const MAX_ROWS: usize = 1_000;
 /// The most characters of a name.
 pub const MAX_NAME: usize = 255;
 
-/// A user's name.
 pub type Name = Arc<str>;
 
 /// A user who is connected, or was a moment ago.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveUser {
-    /// The user.
     pub user_id: UserId,
-    /// The user's name, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_name: Option<Name>,
     /// The present time while the user is connected, later the time when the last socket closed.
     pub last_seen: Timestamp,
-    /// The number of the user's sockets.
     pub sockets: usize,
 }
 
@@ -36,7 +32,6 @@ pub struct ActiveUser {
 pub struct ActiveUsers {
     /// The first [`MAX_ROWS`] users: those who are connected, then those who left last.
     pub users: Vec<ActiveUser>,
-    /// The number of all such users.
     pub total: usize,
 }
 
@@ -59,9 +54,7 @@ impl ActiveUsers {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Person {
-    /// The user.
     pub user_id: UserId,
-    /// The user's name, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_name: Option<Name>,
 }
@@ -70,7 +63,6 @@ pub struct Person {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Occupants {
-    /// The location.
     #[serde(rename = "roomName", serialize_with = "as_text")]
     pub room: LocationId,
     /// The first [`MAX_ROWS`] users by their ids.
@@ -83,24 +75,15 @@ pub struct Occupants {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PresenceChange {
-    /// The location.
     #[serde(rename = "roomName", serialize_with = "as_text")]
     pub room: LocationId,
-    /// The user who has entered or left.
     #[serde(flatten)]
-    pub who: Option<Movement>,
+    pub who: Option<Person>,
+    /// `None` without a user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<PresenceState>,
     /// The number of sockets now in the room, those of guests included.
     pub sockets: usize,
-}
-
-/// A user has entered or left a room.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Movement {
-    /// The user.
-    #[serde(flatten)]
-    pub person: Person,
-    /// Whether the user has entered or left.
-    pub state: PresenceState,
 }
 
 /// Whether a user has entered or left a room.
@@ -132,13 +115,13 @@ mod tests {
     fn a_change_is_told_with_whoever_it_is_of_or_without_anybody() {
         let room = LocationId::new(7).unwrap();
         let person = Person { user_id: UserId::new(3).unwrap(), user_name: Some("Ada".into()) };
-        let moved = Movement { person, state: PresenceState::Join };
-        let told = |who| serde_json::to_string(&PresenceChange { room, who, sockets: 2 }).unwrap();
+        let told =
+            |who, state| serde_json::to_string(&PresenceChange { room, who, state, sockets: 2 }).unwrap();
         assert_eq!(
-            told(Some(moved)),
+            told(Some(person), Some(PresenceState::Join)),
             r#"{"roomName":"7","userId":3,"userName":"Ada","state":"join","sockets":2}"#
         );
-        assert_eq!(told(None), r#"{"roomName":"7","sockets":2}"#);
+        assert_eq!(told(None, None), r#"{"roomName":"7","sockets":2}"#);
     }
 
     #[test]

@@ -14,14 +14,12 @@ use tokio::{
 };
 
 use super::{people::directory::Directory, rooms::Rooms};
-use crate::{service::Service, supervise::Task};
+use crate::supervise::Task;
 
 /// The pause between two rounds.
 const ROUND_INTERVAL: Duration = Duration::from_millis(100);
 /// The pause between two lists of all users, and between two looks at what only time changes.
 const LIST_INTERVAL: Duration = Duration::from_secs(1);
-/// The pause after names could not be looked up.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Announces changes until it is stopped.
 pub struct Announcer {
@@ -52,8 +50,8 @@ impl Announcer {
             };
             let change = async {
                 tokio::select! {
-                    () = rooms.wait_for_due() => {}
-                    () = directory.wait_for_change() => {}
+                    () = rooms.due_added.notified() => {}
+                    () = directory.changed.notified() => {}
                 }
             };
             let _ = timeout(next_round, change).await;
@@ -70,21 +68,5 @@ impl Announcer {
                 yield_now().await;
             }
         }
-    }
-}
-
-/// Looks up the names of users whose tokens do not say one, all that wait together.
-pub async fn look_up_names(service: &Service, directory: &Directory) {
-    loop {
-        let users = directory.take_name_lookups().await;
-        match service.look_up_names(&users).await {
-            Ok(found) => directory.set_names(found),
-            Err(error) => {
-                tracing::debug!(%error, "names of users could not be read");
-                directory.retry_name_lookups(&users);
-                sleep(RETRY_DELAY).await;
-            }
-        }
-        sleep(ROUND_INTERVAL).await;
     }
 }

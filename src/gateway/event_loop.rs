@@ -9,11 +9,8 @@ use tokio::{
 };
 
 use super::{
-    people::{
-        directory::Directory,
-        list_events::{self, Charge},
-    },
-    rooms::{Broken, Rooms},
+    people::{directory::Directory, list_events},
+    rooms::Rooms,
     socket::outbox::{self, Blocked},
 };
 use crate::{
@@ -48,8 +45,8 @@ pub struct EventLoop {
 enum Stuck {
     /// The room has begun to lack versions.
     HasGap(LocationId),
-    /// An event for the room panicked.
-    Broken(Broken),
+    /// An event for the room panicked. It may not have been told of this version.
+    Broken(LocationId, Option<u64>),
 }
 
 impl EventLoop {
@@ -94,7 +91,7 @@ impl EventLoop {
                 Some(_) = reads.join_next() => {}
                 // Other tasks of this thread have their turn in between.
                 () = yield_now(), if self.rooms.has_unfinished() => {}
-                () = self.rooms.wait_for_unfinished() => {}
+                () = self.rooms.turn_needed.notified() => {}
             }
         }
         while self.rooms.has_unfinished() {
@@ -110,7 +107,7 @@ impl EventLoop {
         async move {
             let _ = match stuck {
                 Stuck::HasGap(id) => task.catch_async(rooms.backfill(id)).await,
-                Stuck::Broken(broken) => task.catch_async(rooms.heal(broken)).await,
+                Stuck::Broken(id, version) => task.catch_async(rooms.heal(id, version)).await,
             };
         }
     }
@@ -131,7 +128,7 @@ impl EventLoop {
             };
             let handled = self.task.catch(|| self.handle_one(event));
             if let (None, Some(id)) = (handled, room) {
-                mend(Stuck::Broken(Broken { id, version: None }));
+                mend(Stuck::Broken(id, None));
             }
         }
         self.send_updates(&mut updated, &mut mend);
@@ -144,10 +141,7 @@ impl EventLoop {
             match self.task.catch(|| self.rooms.send_updates(id, versions)) {
                 Some(true) => mend(Stuck::HasGap(id)),
                 Some(false) => {}
-                None => {
-                    let version = versions.last().map(|last| last.version);
-                    mend(Stuck::Broken(Broken { id, version }));
-                }
+                None => mend(Stuck::Broken(id, versions.last().map(|last| last.version))),
             }
         }
         updated.clear();
@@ -161,8 +155,7 @@ impl EventLoop {
             Event::RightsChanged { id, change, grants } => rooms.change_rights(id, change, grants),
             Event::ListChanged { change, to, and_admins, payer, is_bounded } => {
                 let recipients = directory.recipients(&to, and_admins);
-                let charge = Charge { payer, is_bounded };
-                list_events::send_list_change(&service.limits, &change, &recipients, charge);
+                list_events::send_list_change(&service.limits, &change, &recipients, payer, is_bounded);
             }
             Event::Notified(told) => list_events::send_notification(directory, &told),
             Event::Mark(number) => service.record_settled(number),

@@ -183,9 +183,8 @@ fn start_chores(service: &Arc<Service>, rooms: &Arc<Rooms>, directory: &Arc<Dire
     let announcer = Announcer { rooms: rooms.clone(), directory: directory.clone(), task: task.clone() };
     let announcer = task.spawn(announcer, |announcer| announcer.run().boxed());
     let names = (service.clone(), directory.clone());
-    let names = tasks
-        .task("names")
-        .spawn(names, |(service, directory)| announcer::look_up_names(service, directory).boxed());
+    let names =
+        tasks.task("names").spawn(names, |(service, directory)| directory.look_up_names(service).boxed());
     [sweep.abort_handle(), announcer.abort_handle(), names.abort_handle()]
 }
 

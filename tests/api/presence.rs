@@ -192,7 +192,7 @@ async fn a_name_that_could_not_be_looked_up_is_looked_up_later() {
     let database = server.halt().await;
     let proxy = Proxy::start(&database, None).await;
     let settings =
-        [("DATABASE_URL", proxy.url.as_str()), KEY, ("RUST_LOG", "info,georoom::gateway::announcer=debug")];
+        [("DATABASE_URL", proxy.url.as_str()), KEY, ("RUST_LOG", "info,georoom::gateway::people=debug")];
     let (server, mut log) = Process::serve_on(database, &settings).await;
     while server.get("/readyz").await.0 != StatusCode::OK {}
     let clients = Clients::start();

@@ -14,11 +14,9 @@ use crate::{
     gateway::{
         rooms::Leaving,
         socket::{
-            events::{Authenticate, Chat, ClientEvent, Join, JoinRoom, LeaveRoom, Presence},
-            outbox::SocketHandle,
-            outbox::{Outbox, body},
+            events::{Authenticate, Chat, ClientEvent, Join, JoinRoom, OneRoom},
+            outbox::{Kind, Outbox, SocketHandle, Subscriber, body},
             reply::Reply,
-            subscriber::Subscriber,
         },
     },
     service::access::Identity,
@@ -56,7 +54,7 @@ impl Client {
                 let rooms = &self.clients.rooms;
                 rooms.join(subscriber.clone(), self.payer, location_id, since, reply).await
             }
-            ClientEvent::LeaveRoom(LeaveRoom { location_id }) => {
+            ClientEvent::LeaveRoom(OneRoom { location_id }) => {
                 self.leave_room(&subscriber.handle, location_id);
                 reply.ack(&location_id.to_string());
                 Ok(())
@@ -68,7 +66,7 @@ impl Client {
                 self.register(&subscriber.handle);
                 Ok(())
             }
-            ClientEvent::Presence(Presence { location_id }) => {
+            ClientEvent::Presence(OneRoom { location_id }) => {
                 let rooms = &self.clients.rooms;
                 let caller = self.session.caller();
                 reply.ack(&Box::pin(rooms.list_occupants(self.payer, &caller, location_id)).await?);
@@ -107,8 +105,8 @@ impl Client {
     pub(super) fn register(&self, socket: &SocketHandle) {
         let Some(identity) = self.session.identity() else { return };
         let (Caller::Anyone(user) | Caller::User { id: user, .. }) = identity.caller else { return };
-        let name = self.clients.directory.names(&[user]).pop().flatten();
-        socket.send_event("registered", body(&Self::registered(user, name, socket)));
+        let name = self.clients.directory.person(user).user_name;
+        socket.send(Kind::Event("registered"), body(&Self::registered(user, name, socket)));
     }
 
     fn registered<'a>(user_id: UserId, user_name: Option<Name>, socket: &'a SocketHandle) -> Registered<'a> {

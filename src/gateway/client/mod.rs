@@ -18,11 +18,9 @@ use super::{
     socket::{
         events::{ClientEvent, Received},
         inbox::Inbox,
-        outbox::SocketHandle,
-        outbox::{Blocked, Outbox},
+        outbox::{Blocked, Outbox, SocketHandle, Subscriber},
         reply::{Reply, failure},
         session::Session,
-        subscriber::Subscriber,
     },
     wire::connection::{Connection, CountedSocket},
 };
@@ -122,7 +120,7 @@ impl Client {
 
     /// Returns the connection.
     pub fn connection(&self) -> &Arc<Connection> {
-        self.outbox.connection()
+        &self.outbox.connection
     }
 
     fn subscriber(&self, socket: SocketRef) -> Subscriber {

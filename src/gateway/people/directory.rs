@@ -1,33 +1,28 @@
 //! The users connected to this node: their sockets, their names, and which sockets are admins'.
 //!
-//! An event for a user goes to all of their sockets, wherever those are, so the directory is no room. Guests of share
-//! links are not in it. In open mode everybody may do everything, so every socket is an admin's, and a user's as soon
-//! as the client has said which. Announcing who is here is in `gateway/announcer.rs`.
+//! Guests of share links are not in it. In open mode every socket is an admin's, and a user's as soon as the client has
+//! said which. Announcing who is here is in `gateway/announcer.rs`.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, HashMap, HashSet},
-    fmt,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use socketioxide::socket::Sid;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
+use tracing::debug;
 
 use crate::{
     domain::{
         access::Caller,
         id::UserId,
-        presence::{ActiveUser, ActiveUsers, MAX_ROWS, Name},
+        presence::{ActiveUser, ActiveUsers, MAX_ROWS, Name, Person},
         time::Timestamp,
     },
-    gateway::socket::{
-        outbox::SocketHandle,
-        outbox::{Item, body},
-        subscriber::Subscriber,
-    },
-    service::access::Identity,
+    gateway::socket::outbox::{Item, Kind, SocketHandle, Subscriber, body},
+    service::{Service, access::Identity},
 };
 
 /// A user that has gone stays on the list for this long.
@@ -42,6 +37,10 @@ const MAX_ROUND_BYTES: usize = 4 * 1024 * 1024;
 /// Limits the users whose name is to be looked up. Further users have none until a token says it, or they connect
 /// again.
 const MAX_NAME_LOOKUPS: usize = 10_000;
+/// The pause between two look-ups.
+const LOOKUP_INTERVAL: Duration = Duration::from_millis(100);
+/// The pause after names could not be looked up.
+const LOOKUP_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// All users that are connected here, or were a moment ago.
 #[derive(Default)]
@@ -50,7 +49,7 @@ pub struct Directory {
     /// This lock is taken before a session's, with no room's, and never held while anything is sent.
     state: Mutex<State>,
     /// A signal that the list of users has changed.
-    changed: Notify,
+    pub changed: Notify,
     /// A signal that a name is to be looked up.
     lookup_needed: Notify,
 }
@@ -90,8 +89,8 @@ pub struct Recipient {
 }
 
 impl Directory {
-    /// Adds a socket, or takes over that it now belongs to a user or has other rights. Nothing happens once its session
-    /// has ended. `name_said` returns the name that tokens have last said of a user.
+    /// Adds a socket, or takes over that it now belongs to a user or has other rights, unless its session has ended.
+    /// `name_said` returns the name that tokens have last said of a user.
     pub fn place(&self, subscriber: &Subscriber, name_said: impl FnOnce(UserId) -> Option<String>) {
         let Subscriber { handle, session } = subscriber;
         let state = &mut *self.state.lock();
@@ -141,7 +140,7 @@ impl Directory {
         self.changed.notify_one();
     }
 
-    /// Takes a new name that a token has said. `name_said` returns the name that tokens have last said of a user.
+    /// Takes a new name that a token has said. `name_said`: see [`Directory::place`].
     pub fn rename(&self, user: UserId, name_said: impl FnOnce(UserId) -> Option<String>) {
         let state = &mut *self.state.lock();
         if state.users.contains_key(&user) && state.rename(user, name_said(user)) {
@@ -149,10 +148,10 @@ impl Directory {
         }
     }
 
-    /// Returns the names of users, as far as they are known here.
-    pub fn names(&self, users: &[UserId]) -> Vec<Option<Name>> {
-        let state = self.state.lock();
-        users.iter().map(|user| state.users.get(user)?.name.clone()).collect()
+    /// Returns a user with its name, if that is known here.
+    pub fn person(&self, user_id: UserId) -> Person {
+        let user_name = self.state.lock().users.get(&user_id).and_then(|user| user.name.clone());
+        Person { user_id, user_name }
     }
 
     /// Lists all users that are here, or were a moment ago.
@@ -171,11 +170,6 @@ impl Directory {
         ActiveUsers { users: rows.into_iter().map(|(id, user)| user.row(*id, now)).collect(), total }
     }
 
-    /// Waits until the list of users has changed.
-    pub async fn wait_for_change(&self) {
-        self.changed.notified().await;
-    }
-
     /// Sends the list to admins that were sent an older one. An admin that does not keep up gets it later. It returns
     /// `true` if anybody was sent one.
     pub fn send_list(&self) -> bool {
@@ -185,7 +179,7 @@ impl Directory {
             let owed = owed.map(|admin| (admin.list_version, admin.recipient.handle.clone()));
             (state.list_version, owed.collect::<Vec<_>>())
         };
-        owed.retain(|(_, handle)| handle.outbox.connection().has_room());
+        owed.retain(|(_, handle)| handle.outbox.connection.has_room());
         if owed.is_empty() {
             return false;
         }
@@ -200,7 +194,7 @@ impl Directory {
                 // The socket is no longer an admin's.
                 None => continue,
             }
-            handle.send_list_event(Item::Users, "user_list", body.clone());
+            handle.send(Kind::ListEvent(Item::Users), body.clone());
         }
         true
     }
@@ -224,40 +218,39 @@ impl Directory {
         !state.gone.is_empty() || state.admins.values().any(is_owed)
     }
 
-    /// Waits until names are to be looked up, and takes those users.
-    pub async fn take_name_lookups(&self) -> Vec<UserId> {
-        self.lookup_needed.notified().await;
-        std::mem::take(&mut self.state.lock().name_lookups).into_iter().collect()
-    }
-
-    /// Returns users whose names could not be looked up now.
-    pub fn retry_name_lookups(&self, users: &[UserId]) {
-        let state = &mut *self.state.lock();
-        if users.iter().filter(|user| state.request_lookup(**user)).count() > 0 {
-            self.lookup_needed.notify_one();
+    /// Looks up the names of users whose tokens do not say one, for ever. A name that a token has said in the meantime
+    /// stays.
+    pub async fn look_up_names(&self, service: &Service) {
+        loop {
+            self.lookup_needed.notified().await;
+            let users = Vec::from_iter(std::mem::take(&mut self.state.lock().name_lookups));
+            let pause = match service.look_up_names(&users).await {
+                Ok(found) => {
+                    let state = &mut *self.state.lock();
+                    for (id, name) in found {
+                        if state.users.get(&id).is_some_and(|user| user.name.is_none()) {
+                            state.rename(id, Some(name));
+                        }
+                    }
+                    self.changed.notify_one();
+                    LOOKUP_INTERVAL
+                }
+                Err(error) => {
+                    debug!(%error, "names of users could not be read");
+                    let state = &mut *self.state.lock();
+                    if users.iter().filter(|user| state.request_lookup(**user)).count() > 0 {
+                        self.lookup_needed.notify_one();
+                    }
+                    LOOKUP_RETRY_DELAY
+                }
+            };
+            sleep(pause).await;
         }
     }
 
-    /// Takes names that were looked up. A name that a token has said in the meantime stays.
-    pub fn set_names(&self, found: Vec<(UserId, String)>) {
-        let state = &mut *self.state.lock();
-        for (id, name) in found {
-            if state.users.get(&id).is_some_and(|user| user.name.is_none()) {
-                state.rename(id, Some(name));
-            }
-        }
-        self.changed.notify_one();
-    }
-
-    /// Returns the sockets of those of these users that are here, each with the value that comes with the user.
-    pub fn sockets_of<T: Copy>(&self, users: &[(UserId, T)]) -> Vec<(T, Vec<SocketHandle>)> {
-        let state = self.state.lock();
-        let sockets =
-            users.iter().filter_map(|(user, value)| Some((*value, &state.users.get(user)?.sockets)));
-        sockets
-            .filter(|(_, sockets)| !sockets.is_empty())
-            .map(|(value, sockets)| (value, sockets.clone()))
-            .collect()
+    /// Returns the sockets of a user.
+    pub fn sockets_of(&self, user: UserId) -> Vec<SocketHandle> {
+        self.state.lock().users.get(&user).map(|user| user.sockets.clone()).unwrap_or_default()
     }
 
     /// Returns the sockets, each once, that see what some users see: the users' own that are not admins', and with
@@ -327,12 +320,6 @@ impl User {
     fn row(&self, id: UserId, now: Timestamp) -> ActiveUser {
         let last_seen = if self.sockets.is_empty() { self.last_seen.1 } else { now };
         ActiveUser { user_id: id, user_name: self.name.clone(), last_seen, sockets: self.sockets.len() }
-    }
-}
-
-impl fmt::Debug for Directory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Directory").finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,6 @@
 //! Events for users wherever they are: changes of their lists of locations, and notifications.
 //!
-//! The recipients come with what happened; here their sockets are found, and each event is written once for all of
-//! them.
+//! Each event is written once for all of its recipients.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,12 +18,10 @@ use crate::{
         notification::AddressedNotice,
         time::Timestamp,
     },
-    gateway::socket::outbox::{Item, Outbox, body},
+    gateway::socket::outbox::{Item, Kind, Outbox, body},
     service::limits::{Limits, PAID_SOCKETS},
 };
 
-const LOCATIONS: &str = "locations";
-const NOTIFICATION: &str = "notification";
 /// Limits the bytes of a Feature in a list's event.
 const MAX_FEATURE_BYTES: usize = 16 * 1024;
 
@@ -39,36 +36,31 @@ struct Notification<'a> {
     fields: &'a RawValue,
 }
 
-/// The payer of a change of lists.
-#[derive(Clone, Copy)]
-pub struct Charge {
-    /// `None`: nobody pays.
-    pub payer: Option<Payer>,
-    /// The payer may send each other user only a limited number of whole Features.
-    pub is_bounded: bool,
-}
-
 /// Sends a change of lists to the sockets that see it. A Feature that is too large for a list is left out: the event
-/// then names the location's id and version, and a client that wants more asks for it.
-pub fn send_list_change(limits: &Limits, change: &ListChange, recipients: &[Recipient], charge: Charge) {
+/// then names the location's id and version, and a client that wants more asks for it. `payer` is `None` if nobody
+/// pays. With `is_bounded` the payer may send each other user only a limited number of whole Features.
+pub fn send_list_change(
+    limits: &Limits,
+    change: &ListChange,
+    recipients: &[Recipient],
+    payer: Option<Payer>,
+    is_bounded: bool,
+) {
     if recipients.is_empty() {
         return;
     }
     let bytes = match change {
-        ListChange::Created(location) => {
-            let item = Item::Created(location.id, location.version);
-            send_location(limits, location, item, recipients, charge)
-        }
-        ListChange::Updated(location) => {
-            let item = Item::Updated(location.id, location.version);
-            send_location(limits, location, item, recipients, charge)
+        ListChange::Created(location) | ListChange::Updated(location) => {
+            let new = if let ListChange::Created(_) = change { Item::Created } else { Item::Updated };
+            let item = new(location.id, location.version);
+            send_location(limits, location, item, recipients, payer, is_bounded)
         }
         ListChange::Deleted(id, reason) => {
             send_removal(recipients, *id, *reason);
             0
         }
     };
-    if let Some(payer) = charge.payer {
+    if let Some(payer) = payer {
         limits.record_delivery(payer, paid_sockets(recipients), bytes);
     }
 }
@@ -79,7 +71,8 @@ fn send_location(
     location: &Committed,
     item: Item,
     recipients: &[Recipient],
-    Charge { payer, is_bounded }: Charge,
+    payer: Option<Payer>,
+    is_bounded: bool,
 ) -> usize {
     let feature = location.feature();
     let whole = (feature.len() <= MAX_FEATURE_BYTES)
@@ -100,7 +93,7 @@ fn send_location(
             Some(whole) if is_shown() => whole,
             _ => &named,
         };
-        handle.send_list_event(item, LOCATIONS, text.clone());
+        handle.send(Kind::ListEvent(item), text.clone());
     }
     whole.map_or(0, |whole| whole.get().len())
 }
@@ -110,7 +103,7 @@ fn send_location(
 fn send_removal(recipients: &[Recipient], id: LocationId, reason: RemovalReason) {
     let Some(text) = Item::Deleted(id).named() else { return };
     let unread = recipients.iter().filter_map(|Recipient { handle, .. }| {
-        let mark = handle.send_removal(id, LOCATIONS, text.clone(), reason)?;
+        let mark = handle.send_removal(id, text.clone(), reason)?;
         Some((handle.outbox.clone(), mark))
     });
     Outbox::withdraw(unread.collect());
@@ -131,7 +124,8 @@ fn paid_sockets(recipients: &[Recipient]) -> usize {
 /// Sends a notification, which was stored, to the connected sockets of its recipients.
 pub fn send_notification(directory: &Directory, addressed: &AddressedNotice) {
     let notice = &addressed.notice;
-    let recipients = directory.sockets_of(&addressed.recipients);
+    let sockets = addressed.recipients.iter().map(|(user, id)| (*id, directory.sockets_of(*user)));
+    let recipients: Vec<_> = sockets.filter(|(_, sockets)| !sockets.is_empty()).collect();
     if recipients.is_empty() {
         return;
     }
@@ -148,13 +142,12 @@ pub fn send_notification(directory: &Directory, addressed: &AddressedNotice) {
         let text = [r#"{"id":"#, itoa::Buffer::new().format::<u64>(id), ",", &rest.get()[1..]].concat();
         let Some(text) = json(text) else { return };
         for handle in sockets {
-            handle.send_event(NOTIFICATION, text.clone());
+            handle.send(Kind::Event("notification"), text.clone());
         }
     }
 }
 
-/// Takes text that was made of JSON. If it were not JSON, the event loop would go on all the same, because rooms need
-/// it too.
+/// Takes text that was made of JSON. If it were not JSON, the event loop would go on all the same for the rooms.
 fn json(text: String) -> Option<Arc<RawValue>> {
     let checked = RawValue::from_string(text);
     checked.inspect_err(|error| error!(%error, "an event that is not JSON was left out")).ok().map(Arc::from)

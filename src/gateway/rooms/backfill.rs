@@ -1,7 +1,6 @@
 //! Reading versions from the database: those that a room lacks, and those that somebody who joins needs.
 //!
-//! A room reads once at a time, for all who wait. Joins read here too, because what one of them reads fills the room's
-//! gap for all.
+//! A room reads once at a time, for all who wait.
 
 use std::{
     sync::{Arc, atomic::Ordering},

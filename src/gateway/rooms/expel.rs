@@ -1,17 +1,15 @@
-//! Keeping to rights: reading those of a room's location, and taking out members whose right has ended.
-//!
-//! The rights that a room knows are in `rights.rs`.
+//! Keeping to rights (`rights.rs`): reading those of a room's location, and taking out members whose right has ended.
 
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
-use serde::Serialize;
+use serde_json::json;
 use tracing::info;
 
 use super::{
     presence::Leaving,
     registry::{Entrant, Member, Rooms, SharedRoom},
-    rights::{NotRead, Rights},
+    rights::Rights,
 };
 use crate::{
     domain::{
@@ -20,16 +18,8 @@ use crate::{
         id::LocationId,
         time::Timestamp,
     },
-    gateway::socket::outbox::{Outbox, body},
+    gateway::socket::outbox::{Kind, Outbox, body},
 };
-
-/// The body of `room_closed`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RoomClosed<'a> {
-    room_name: &'a str,
-    reason: &'static str,
-}
 
 impl Rooms {
     /// Takes a change of rights. Members that may no longer be in the room are taken out, then told.
@@ -62,21 +52,6 @@ impl Rooms {
     pub async fn ensure_rights(&self, id: LocationId) -> Result<()> {
         let is_known = self.room(id).is_none_or(|room| room.rights.lock().are_known());
         if is_known { Ok(()) } else { self.refresh_rights(id).await }
-    }
-
-    /// Returns the role of a caller, as far as it is known without asking the database.
-    ///
-    /// # Errors
-    /// [`NotRead`].
-    pub(super) fn known_role(
-        &self,
-        caller: &Caller,
-        id: LocationId,
-    ) -> std::result::Result<Option<Role>, NotRead> {
-        match self.room(id) {
-            Some(room) => room.rights.lock().role(caller, id),
-            None => Rights::default().role(caller, id),
-        }
     }
 
     /// Reads the role of a caller from one row.
@@ -150,9 +125,8 @@ impl Rooms {
     }
 }
 
-/// Tells members that were taken out of a room, each given with a mark behind the last position it was sent. They are
-/// sent nothing more of the room. It returns the outboxes of those that have not read all of it, for
-/// [`Outbox::withdraw`].
+/// Tells members that were taken out of a room, each given with a mark behind the last position it was sent. It returns
+/// the outboxes of those that have not read all of it, for [`Outbox::withdraw`].
 #[must_use]
 pub(super) fn send_closed(
     id: LocationId,
@@ -167,7 +141,7 @@ pub(super) fn send_closed(
         session.leave(id);
         // The mark is of this room alone: the socket may see what else is unread.
         let mark = subscriber.handle.outbox.drop_room_events(id).unwrap_or_default().max(mark);
-        subscriber.handle.send_event("room_closed", body(&RoomClosed { room_name, reason }));
+        subscriber.handle.send(Kind::Event("room_closed"), body(&json!({"roomName": room_name, "reason": reason})));
         (!connection.has_read_to(mark)).then(|| (subscriber.handle.outbox.clone(), mark))
     });
     unread.collect()

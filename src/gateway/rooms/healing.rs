@@ -1,22 +1,87 @@
-//! Mending a room after a panic over it: it is read again, or given up; the other rooms go on.
+//! Recovery of rooms. The sweep compares all of them with the database now and then, so that a room recovers also from
+//! an update or a change of rights that never reached it. After a panic over a room it is read again, or given up.
 //!
-//! A file of its own, because none of this happens as long as there is no fault. Panics are caught where the work is
-//! done (`turns.rs`, `sweep.rs`, `gateway/event_loop.rs`, `gateway/announcer.rs`).
+//! Panics are caught where the work is done (here, `turns.rs`, `gateway/event_loop.rs`, `gateway/announcer.rs`).
 
-use tracing::{debug, warn};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
 
 use super::registry::{Member, Rooms};
-use crate::{domain::id::LocationId, gateway::wire::end_reason::EndReason};
+use crate::{domain::id::LocationId, gateway::wire::end_reason::EndReason, service::history::Head};
 
-/// A room for which the handling of an event panicked.
-#[derive(Debug)]
-pub struct Broken {
-    pub id: LocationId,
-    /// The version that it may not have been told of.
-    pub version: Option<u64>,
-}
+/// The time between two sweeps. A lost version is noticed after at most two of them.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(1_500);
+/// Limits the rooms of one read.
+const MAX_ROOMS_PER_READ: usize = 1_024;
+
+/// The newest version of each live room's location; `None`: the location does not exist.
+type Heads = HashMap<LocationId, Option<u64>>;
 
 impl Rooms {
+    /// Sweeps for ever. A version that the database has in one sweep and a room lacks in the next one was lost; what is
+    /// still on its way is not read in vain.
+    pub async fn sweep(&self) {
+        let mut before = Heads::new();
+        loop {
+            sleep(SWEEP_INTERVAL).await;
+            let heads = self.read_heads().await;
+            for (id, seen) in std::mem::take(&mut before) {
+                self.sweep.catch(|| match seen {
+                    None if heads.get(&id) == Some(&None) => self.close_deleted(id),
+                    Some(version) if self.record_committed(id, version) => {
+                        info!(room = %id, version, "a room missed a commit; the sweep found it");
+                        self.behind.lock().insert(id);
+                    }
+                    _ => {}
+                });
+            }
+            before = heads;
+        }
+    }
+
+    /// Reads the heads of all live rooms, and the rights of those that have not been told of a change.
+    async fn read_heads(&self) -> Heads {
+        let live: Vec<_> = self.rooms.lock().values().cloned().collect();
+        for room in &live {
+            self.sweep.catch(|| room.state.lock().forget_unneeded(Instant::now()));
+        }
+        let live: Vec<_> = live.iter().map(|room| room.id).collect();
+        let mut heads = Heads::new();
+        for ids in live.chunks(MAX_ROOMS_PER_READ) {
+            // Without the database there is nothing to compare with.
+            let Ok(found) = self.service.versions(ids).await else { continue };
+            heads.extend(ids.iter().map(|id| (*id, None)));
+            heads.extend(found.iter().map(|head| (head.id, Some(head.version))));
+            let has_old_rights = |head: &&Head| {
+                self.room(head.id).is_some_and(|room| room.rights.lock().are_older_than(head.grants))
+            };
+            for head in found.iter().filter(has_old_rights) {
+                let refreshed = self.sweep.catch_async(self.refresh_rights(head.id)).await;
+                if let Some(Err(error)) = refreshed {
+                    debug!(room = %head.id, %error, "rights could not be read for a room");
+                }
+            }
+        }
+        heads
+    }
+
+    /// Records that a version is committed. It returns `true` if the room lacks it.
+    fn record_committed(&self, id: LocationId, version: u64) -> bool {
+        let Some(room) = self.room(id) else { return false };
+        let mut state = room.state.lock();
+        let had_gap = state.has_gap();
+        let has_gap = state.record_committed(version);
+        if has_gap && !had_gap {
+            self.metrics.healed.inc();
+        }
+        has_gap
+    }
+
     /// Removes a room that cannot be brought up to date. Its members are to connect again, and will find another room
     /// of that name.
     pub(super) fn give_up(&self, id: LocationId) {
@@ -30,8 +95,8 @@ impl Rooms {
     }
 
     /// Mends a room after a panic over an event for it: reads again who may be in it, and the versions that it may have
-    /// missed.
-    pub async fn heal(&self, Broken { id, version }: Broken) {
+    /// missed, up to this one.
+    pub async fn heal(&self, id: LocationId, version: Option<u64>) {
         let Some(room) = self.room(id) else { return };
         // If the read below fails, the next sweep reads rights again.
         room.rights.lock().distrust();
@@ -49,15 +114,9 @@ impl Rooms {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        env,
-        path::PathBuf,
-        process,
-        sync::Arc,
-        time::{Duration, Instant},
-    };
+    use std::{env, path::PathBuf, process, sync::Arc};
 
-    use tokio::time::{sleep, timeout};
+    use tokio::time::timeout;
 
     use super::{super::registry::Entrant, *};
     use crate::{
@@ -126,7 +185,7 @@ mod tests {
         let payer = Payer::User(UserId::DEFAULT);
         let id =
             service.create_location(NewLocation::from_body(body, None).unwrap(), payer).await.unwrap().id;
-        let rooms = Rooms::new(service.clone(), Arc::default());
+        let rooms = Rooms::start(service.clone(), Arc::default());
         let entrant = Entrant::new(&rooms, id, None);
         rooms.read_missing(&entrant.room, None).await.unwrap();
         assert_eq!(entrant.room.state.lock().head(), Some(1));
@@ -136,7 +195,7 @@ mod tests {
                 .await
                 .unwrap();
         }
-        rooms.heal(Broken { id, version: Some(3) }).await;
+        rooms.heal(id, Some(3)).await;
         assert_eq!(entrant.room.state.lock().head(), Some(3));
         // A room that cannot be healed is given up, and the next one of that name begins anew.
         rooms.give_up(id);

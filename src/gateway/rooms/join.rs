@@ -1,12 +1,10 @@
 //! Entering and leaving rooms, and relaying messages in them.
 //!
-//! Entering takes the room's lock, as every update does, so a member is sent the state at which it begins and then
-//! everything after it: no hole, no repeat.
+//! Entering takes the room's lock, as every update does, so a member is sent a state and then everything after it.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 use socketioxide::socket::Sid;
 use tracing::info;
 
@@ -14,6 +12,7 @@ use super::{
     expel::send_closed,
     presence::Leaving,
     registry::{Entrant, Member, Rooms, SharedRoom},
+    rights::{NotRead, Rights},
     room::{Entry, Room, WHOLE_TURN},
 };
 use crate::{
@@ -23,21 +22,11 @@ use crate::{
         id::LocationId,
     },
     gateway::socket::{
-        outbox::CHAT,
+        outbox::{CHAT, Kind, Subscriber},
         reply::Reply,
-        session::{Occupant, Session},
-        subscriber::Subscriber,
+        session::Session,
     },
 };
-
-/// The ack of a `join_room` with `since`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Recovery<'a> {
-    room_name: &'a str,
-    version: u64,
-    recovered: bool,
-}
 
 impl Rooms {
     /// Lets a socket in: it is sent the ack, then the current state or every update after `since`, then everything
@@ -78,7 +67,7 @@ impl Rooms {
         let recovered = entry != Entry::Current;
         match since {
             None => reply.ack(room_name),
-            Some(_) => reply.ack(&Recovery { room_name, version, recovered }),
+            Some(_) => reply.ack(&json!({"roomName": room_name, "version": version, "recovered": recovered})),
         }
         let (socket, user) = (subscriber.handle.log_name(), session.log_user());
         let recovered = since.map(|_| recovered);
@@ -87,12 +76,10 @@ impl Rooms {
         Ok(())
     }
 
-    /// Adds a member to a room and sends it what it is owed.
     fn enter(&self, room: &SharedRoom, state: &mut Room<Sid, Member>, subscriber: Subscriber, entry: Entry) {
         let (key, occupant) = (subscriber.handle.id(), subscriber.session.occupant());
         let before = state.member(key).map(|member| member.occupant);
-        let member =
-            Member { connection: subscriber.handle.outbox.connection().clone(), subscriber, occupant };
+        let member = Member { connection: subscriber.handle.outbox.connection.clone(), subscriber, occupant };
         if !state.enter(key, member, entry, Instant::now()) {
             self.behind.lock().insert(room.id);
         }
@@ -113,9 +100,13 @@ impl Rooms {
     ) -> Result<(Entrant<'_>, Option<Error>)> {
         // This comes before the room is made: for a caller that may not see the location no room is made, and only one
         // row is read. The reads are boxed, because most joins read nothing and need not carry room for them.
-        let role = match self.known_role(caller, id) {
+        let known = match self.room(id) {
+            Some(room) => room.rights.lock().role(caller, id),
+            None => Rights::default().role(caller, id),
+        };
+        let role = match known {
             Ok(role) => role,
-            Err(_) => Box::pin(self.read_role(payer, caller, id)).await?,
+            Err(NotRead) => Box::pin(self.read_role(payer, caller, id)).await?,
         };
         may(role, Action::See, id)?;
         // From here on the room is told of updates, so nothing that commits after the read below is missed.
@@ -161,13 +152,13 @@ impl Rooms {
         let room = self.room(id).ok_or_else(not_in_room)?;
         let state = room.state.lock();
         let occupant = state.member(sender).ok_or_else(not_in_room)?.occupant;
-        let role = if occupant == Occupant::Guest { Role::Guest } else { Role::Viewer };
+        let role = if occupant.is_some() { Role::Viewer } else { Role::Guest };
         may(Some(role), Action::Meet, id)?;
         // Only a member spends the room's budget, so this comes last.
         let paid = room.presence.lock().paid_sockets();
         self.service.limits.take_chat(payer, id, paid, chat.get().len())?;
-        for Member { subscriber, .. } in state.members().filter(|member| member.occupant != Occupant::Guest) {
-            subscriber.handle.send_room_event(id, occupant.user(), CHAT, chat.clone());
+        for Member { subscriber, .. } in state.members().filter(|member| member.occupant.is_some()) {
+            subscriber.handle.send(Kind::RoomEvent(id, occupant, CHAT), chat.clone());
         }
         Ok(())
     }

@@ -1,9 +1,8 @@
-//! The users that are in rooms: kept as members come and go, announced to the members, and listed for whoever may ask.
+//! The users that are in rooms, and what requests ask of a live room instead of the database (`gateway/live.rs`).
 //!
-//! A socket's task announces nothing. It marks the room as due, and the announcer (`gateway/announcer.rs`) comes at a
-//! pace. What is to be announced is decided in `presence.rs`.
+//! A socket's task announces nobody: it marks the room as due for the announcer (`gateway/announcer.rs`).
 
-use std::{collections::HashSet, time::Instant};
+use std::{collections::HashSet, sync::atomic::Ordering, time::Instant};
 
 use socketioxide::socket::Sid;
 
@@ -15,22 +14,24 @@ use crate::{
     domain::{
         access::{Action, Caller, Payer, may},
         error::Result,
-        id::LocationId,
-        presence::{Movement, Occupants, Person, PresenceChange},
+        id::{LocationId, UserId},
+        presence::{Occupants, PresenceChange},
     },
     gateway::socket::{
-        outbox::body,
-        session::{Occupant, Session},
+        outbox::{Kind, body},
+        session::Session,
     },
+    service::{Current, RoomSize},
 };
 
 impl Rooms {
-    /// Records that a member has become another user's, has come (`before` is `None`) or has gone (`now` is `None`).
+    /// Records that a member has become another user's, has come (`before` is `None`) or has gone (`now` is `None`). A
+    /// guest is the user `None`.
     pub(super) fn change_occupant(
         &self,
         room: &SharedRoom,
-        before: Option<Occupant>,
-        now: Option<Occupant>,
+        before: Option<Option<UserId>>,
+        now: Option<Option<UserId>>,
         how: Leaving,
     ) {
         let mut presence = room.presence.lock();
@@ -60,38 +61,24 @@ impl Rooms {
         }
     }
 
-    /// Waits until presence is to be announced in some room.
-    pub async fn wait_for_due(&self) {
-        self.due_added.notified().await;
-    }
-
-    /// Takes the rooms whose presence is to be announced.
     pub fn take_due(&self) -> HashSet<LocationId> {
         std::mem::take(&mut *self.due.lock())
     }
 
-    /// Checks whether the presence of some room is to be announced.
     pub fn has_due(&self) -> bool {
         !self.due.lock().is_empty()
     }
 
-    /// Takes the changes in the presence of a room since the last time. The room stays due if there will be more even
-    /// if nothing else happens.
+    /// Takes the changes in the presence of a room since the last time.
     pub fn take_presence_changes(&self, id: LocationId, now: Instant) -> Vec<PresenceChange> {
         let Some(room) = self.room(id) else { return Vec::new() };
         let Due { announcements, sockets, is_due_again } = room.presence.lock().take_due(now);
         if is_due_again {
             self.due.lock().insert(id);
         }
-        let change = |announcement| {
-            let who = match announcement {
-                Announcement::Count => None,
-                Announcement::Moved(user_id, state) => {
-                    let user_name = self.directory.names(&[user_id]).pop().flatten();
-                    Some(Movement { person: Person { user_id, user_name }, state })
-                }
-            };
-            PresenceChange { room: id, who, sockets }
+        let change = |announcement: Announcement| {
+            let (who, state) = announcement.map(|(user, state)| (self.directory.person(user), state)).unzip();
+            PresenceChange { room: id, who, state, sockets }
         };
         announcements.into_iter().map(change).collect()
     }
@@ -100,10 +87,10 @@ impl Rooms {
     pub fn send_presence(&self, change: &PresenceChange) {
         let Some(room) = self.room(change.room) else { return };
         let body = body(change);
-        let user = change.who.as_ref().map(|moved| moved.person.user_id);
+        let user = change.who.as_ref().map(|person| person.user_id);
         let state = room.state.lock();
-        for Member { subscriber, .. } in state.members().filter(|member| member.occupant != Occupant::Guest) {
-            subscriber.handle.send_room_event(room.id, user, "presence", body.clone());
+        for Member { subscriber, .. } in state.members().filter(|member| member.occupant.is_some()) {
+            subscriber.handle.send(Kind::RoomEvent(room.id, user, "presence"), body.clone());
         }
     }
 
@@ -126,9 +113,34 @@ impl Rooms {
         let list = self.room(id).map(|room| room.presence.lock().list(Instant::now()));
         let (users, sockets) = list.unwrap_or_default();
         self.service.limits.record_rows(payer, users.len());
-        let names = self.directory.names(&users);
-        let users = users.into_iter().zip(names);
-        let users = users.map(|(user_id, user_name)| Person { user_id, user_name }).collect();
+        let users = users.into_iter().map(|user| self.directory.person(user)).collect();
         Ok(Occupants { room: id, users, sockets })
+    }
+
+    /// Returns a location as its room was last told of it, or an error if the caller may not see it. `None`: this is
+    /// not known.
+    pub fn current(&self, caller: &Caller, id: LocationId) -> Option<Result<Current>> {
+        let room = self.room(id)?;
+        let role = room.rights.lock().role(caller, id).ok()?;
+        let state = room.state.lock();
+        let current = state.current()?;
+        let seen = may(role, Action::See, id);
+        Some(seen.map(|()| Current { version: current.version, feature: current.message().to_owned() }))
+    }
+
+    /// Returns the number of sockets that a caller pays for when it updates a location, and the bytes of the last
+    /// Feature. Every PUT asks this, so it waits for no lock that is held while something is sent.
+    pub fn size(&self, caller: &Caller, id: LocationId) -> RoomSize {
+        let Some(room) = self.room(id) else { return RoomSize::default() };
+        // Rights are locked while somebody enters, who may wait for the lock of the state.
+        let role = room.rights.try_lock().and_then(|rights| rights.role(caller, id).ok());
+        match role.map(|role| may(role, Action::Move, id)) {
+            // The update will be refused, so nobody is sent it.
+            Some(Err(_)) => RoomSize::default(),
+            _ => RoomSize {
+                sockets: room.presence.lock().paid_sockets(),
+                update_bytes: room.feature_bytes.load(Ordering::Relaxed),
+            },
+        }
     }
 }

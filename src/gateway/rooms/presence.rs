@@ -1,7 +1,6 @@
 //! The users that are in one room, and what its members are to be told of their coming and going.
 //!
-//! This code only decides: it has no locks, sockets or clock. It counts sockets and announces users: several sockets of
-//! one user are one user, and a user that is back within the grace period was never away.
+//! This code only decides. Several sockets of one user are one user, and a user that is back in time was never away.
 
 use std::{
     collections::HashMap,
@@ -13,7 +12,6 @@ use crate::{
         id::UserId,
         presence::{MAX_ROWS, PresenceState},
     },
-    gateway::socket::session::Occupant,
     service::limits::PAID_SOCKETS,
 };
 
@@ -26,24 +24,19 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// A sender to a room pays for at most this many sockets of guests.
 const PAID_GUESTS: usize = 1_000;
 
-/// The users in a room.
 #[derive(Debug, Default)]
 pub struct Presence {
     /// This includes users that are away and may come back.
     users: HashMap<UserId, Sockets>,
-    /// The number of all sockets, guests' included.
     sockets: usize,
-    /// The number of guests' sockets among them.
     guests: usize,
     /// The number of users' sockets among them, of each user at most [`PAID_SOCKETS`].
     paid: usize,
     /// The number that was announced last, unless names were announced since.
     announced_count: Option<usize>,
-    /// The time at which a number was announced last.
     counted_at: Option<Instant>,
 }
 
-/// The sockets of one user.
 #[derive(Debug)]
 struct Sockets {
     number: usize,
@@ -53,20 +46,13 @@ struct Sockets {
     is_announced: bool,
 }
 
-/// A change of presence that the members of a room are to be told.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Announcement {
-    /// A user has come or gone.
-    Moved(UserId, PresenceState),
-    /// The number of sockets has changed, in a room of many users.
-    Count,
-}
+/// A change of presence that the members of a room are to be told: a user has come or gone, or (`None`) the number of
+/// sockets has changed, in a room of many users.
+pub type Announcement = Option<(UserId, PresenceState)>;
 
-/// The announcements that are due by now.
 #[derive(Debug, PartialEq)]
 pub struct Due {
     pub announcements: Vec<Announcement>,
-    /// The number of sockets in the room.
     pub sockets: usize,
     /// There will be more to announce even if nothing happens.
     pub is_due_again: bool,
@@ -82,10 +68,10 @@ pub enum Leaving {
 }
 
 impl Presence {
-    /// Counts a socket in.
-    pub fn enter(&mut self, occupant: Occupant) {
+    /// Counts a user's or (`None`) a guest's socket in.
+    pub fn enter(&mut self, occupant: Option<UserId>) {
         self.sockets += 1;
-        let Occupant::User(user) = occupant else {
+        let Some(user) = occupant else {
             self.guests += 1;
             return;
         };
@@ -96,10 +82,9 @@ impl Presence {
         self.paid += usize::from(sockets.number <= PAID_SOCKETS);
     }
 
-    /// Counts out a socket that was in.
-    pub fn leave(&mut self, occupant: Occupant, how: Leaving, now: Instant) {
+    pub fn leave(&mut self, occupant: Option<UserId>, how: Leaving, now: Instant) {
         self.sockets -= 1;
-        let Occupant::User(user) = occupant else {
+        let Some(user) = occupant else {
             self.guests -= 1;
             return;
         };
@@ -124,7 +109,7 @@ impl Presence {
             // The user came and went before anything was announced.
             Some(_) if !sockets.is_announced => false,
             Some(gone_at) if gone_at <= now => {
-                announcements.push(Announcement::Moved(*user, PresenceState::Leave));
+                announcements.push(Some((*user, PresenceState::Leave)));
                 false
             }
             Some(_) => {
@@ -134,7 +119,7 @@ impl Presence {
         });
         for (user, sockets) in self.users.iter_mut().filter(|(_, sockets)| sockets.gone_at.is_none()) {
             if !std::mem::replace(&mut sockets.is_announced, true) {
-                announcements.push(Announcement::Moved(*user, PresenceState::Join));
+                announcements.push(Some((*user, PresenceState::Join)));
             }
         }
         self.users.shrink_to(2 * self.users.len());
@@ -147,7 +132,7 @@ impl Presence {
                     Some(at) if now < at + COUNT_INTERVAL => is_due_again = true,
                     _ => {
                         (self.announced_count, self.counted_at) = (Some(self.sockets), Some(now));
-                        announcements.push(Announcement::Count);
+                        announcements.push(None);
                     }
                 }
             }
@@ -172,18 +157,18 @@ impl Presence {
 mod tests {
     use super::*;
 
-    const GUEST: Occupant = Occupant::Guest;
+    const GUEST: Option<UserId> = None;
 
-    fn user(id: u64) -> Occupant {
-        Occupant::User(UserId::new(id).unwrap())
+    fn user(id: u64) -> Option<UserId> {
+        UserId::new(id)
     }
 
     fn joined(id: u64) -> Announcement {
-        Announcement::Moved(UserId::new(id).unwrap(), PresenceState::Join)
+        Some((UserId::new(id).unwrap(), PresenceState::Join))
     }
 
     fn left(id: u64) -> Announcement {
-        Announcement::Moved(UserId::new(id).unwrap(), PresenceState::Leave)
+        Some((UserId::new(id).unwrap(), PresenceState::Leave))
     }
 
     fn announced(room: &mut Presence, now: Instant) -> Vec<Announcement> {
@@ -285,15 +270,15 @@ mod tests {
             room.enter(user(id));
             for announcement in announced(&mut room, now) {
                 match announcement {
-                    Announcement::Moved(..) => names += 1,
-                    Announcement::Count => counts += 1,
+                    Some(_) => names += 1,
+                    None => counts += 1,
                 }
             }
             now += Duration::from_millis(2);
         }
         assert_eq!((names, counts), (MAX_NAMED_USERS, 2));
         assert!(room.take_due(now).is_due_again, "the last number is still to be announced");
-        assert_eq!(room.take_due(now + COUNT_INTERVAL), due([Announcement::Count], 1_000, false));
+        assert_eq!(room.take_due(now + COUNT_INTERVAL), due([None], 1_000, false));
         assert_eq!(room.take_due(now + COUNT_INTERVAL), due([], 1_000, false));
     }
 
@@ -303,7 +288,7 @@ mod tests {
         (0..50).for_each(|id| room.enter(user(id)));
         assert_eq!(announced(&mut room, now).len(), 50);
         room.enter(user(50));
-        assert_eq!(announced(&mut room, now), [Announcement::Count]);
+        assert_eq!(announced(&mut room, now), [None]);
         room.leave(user(50), Leaving::ForGood, now);
         assert_eq!(announced(&mut room, now), [left(50)]);
     }

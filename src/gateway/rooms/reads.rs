@@ -1,8 +1,7 @@
 //! The order in which rooms may read from the database.
 //!
-//! All rooms together run a bounded number of reads at once, and one caller has a share of these: however many sockets
-//! ask, others' joins find a free place. A reader waits for its share before it waits for a room's turn, so that nobody
-//! holds the turn of a room while waiting for the share.
+//! Of the reads that run at once one caller has a share: however many of its sockets ask, others' joins find a place. A
+//! reader waits for its share before a room's turn, so that nobody holds a turn while waiting for the share.
 
 use std::time::Instant;
 
@@ -27,19 +26,16 @@ pub struct Reads {
     of_callers: CallerTurns,
 }
 
-/// The last read for one room.
 pub struct LastRead {
     pub began_at: Instant,
     pub has_succeeded: bool,
 }
 
 impl Reads {
-    /// Creates the permits for all reads.
     pub fn new() -> Self {
         Self { all: Semaphore::new(MAX_READS), of_callers: CallerTurns::new(MAX_CALLER_READS) }
     }
 
-    /// Returns the number of reads that run.
     pub fn running(&self) -> usize {
         MAX_READS - self.all.available_permits()
     }

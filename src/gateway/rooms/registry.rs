@@ -1,13 +1,11 @@
 //! The registry of rooms: which rooms exist, and everything that tasks share of a room.
 //!
-//! A room exists while somebody is in it or on the way in. This file has the data and the locks; what is done with them
-//! is in the files beside it, each an `impl Rooms`.
+//! A room exists while somebody is in it or on the way in. The files beside this one, each an `impl Rooms`, use it.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    fmt,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicBool, AtomicUsize},
     },
     time::Instant,
@@ -18,25 +16,19 @@ use socketioxide::socket::Sid;
 use tokio::sync::Notify;
 
 use super::{
-    metrics::RoomMetrics,
     presence::Presence,
     reads::{LastRead, MAX_READS, Reads},
     rights::Rights,
-    room::Room,
+    room::{Room, Tally},
 };
 use crate::{
-    domain::id::LocationId,
-    gateway::{
-        people::directory::Directory,
-        socket::{session::Occupant, subscriber::Subscriber},
-        wire::connection::Connection,
-    },
-    metrics::Metrics,
+    domain::id::{LocationId, UserId},
+    gateway::{people::directory::Directory, socket::outbox::Subscriber, wire::connection::Connection},
+    metrics::{Counter, Metrics, Seconds},
     service::Service,
     supervise::Task,
 };
 
-/// All rooms of this process.
 pub struct Rooms {
     pub(super) service: Arc<Service>,
     pub(super) directory: Arc<Directory>,
@@ -48,11 +40,11 @@ pub struct Rooms {
     /// Rooms that have not gone through all of their members, each once. They have their turns one after the other.
     pub(super) unfinished: Mutex<VecDeque<Arc<SharedRoom>>>,
     /// A signal that a room was added to `unfinished`.
-    pub(super) turn_needed: Notify,
+    pub turn_needed: Notify,
     /// Rooms whose presence is to be announced, each once. Written when somebody enters or leaves; taken last.
     pub(super) due: Mutex<HashSet<LocationId>>,
     /// A signal that a room was added to `due`.
-    pub(super) due_added: Notify,
+    pub due_added: Notify,
     pub(super) reads: Reads,
     pub(super) metrics: RoomMetrics,
     /// The task that sends to rooms, and the one that compares them with the database. Both catch a panic over one
@@ -64,11 +56,9 @@ pub struct Rooms {
 /// A room that many tasks use. Of its locks, `rights` is taken before `state`, and `state` before `presence`.
 pub(super) struct SharedRoom {
     pub(super) id: LocationId,
-    /// The versions and members. Written when somebody enters or leaves and by every update; held while an update is
-    /// sent to the members.
+    /// The versions and members. Held while an update is sent to the members.
     pub(super) state: Mutex<Room<Sid, Member>>,
-    /// The users that the members belong to. A lock of its own, because every PUT asks how many sockets it pays for and
-    /// must not wait for `state`.
+    /// The users of the members. Every PUT asks how many sockets it pays for, and must not wait for `state`.
     pub(super) presence: Mutex<Presence>,
     /// The rights to the location. Held while somebody enters or is taken out.
     pub(super) rights: Mutex<Rights>,
@@ -87,8 +77,8 @@ pub(super) struct Member {
     /// The connection of the outbox. A position for a socket that keeps up goes straight to it.
     pub(super) connection: Arc<Connection>,
     pub(super) subscriber: Subscriber,
-    /// The user that it counts for. A guest is sent positions and nothing else.
-    pub(super) occupant: Occupant,
+    /// The user that it counts for. A guest (`None`) is sent positions and nothing else.
+    pub(super) occupant: Option<UserId>,
 }
 
 impl SharedRoom {
@@ -109,14 +99,8 @@ impl SharedRoom {
 impl Rooms {
     /// Creates an empty registry, whose sizes a scrape of the metrics then looks at.
     pub fn start(service: Arc<Service>, directory: Arc<Directory>) -> Arc<Self> {
-        let rooms = Arc::new(Self::new(service, directory));
-        rooms.watch(&rooms.service.metrics);
-        rooms
-    }
-
-    pub(super) fn new(service: Arc<Service>, directory: Arc<Directory>) -> Self {
-        Self {
-            metrics: RoomMetrics::start(&service.metrics),
+        let started = Arc::new(Self {
+            metrics: RoomMetrics::new(&service.metrics),
             event_loop: service.tasks.task("forwarder"),
             sweep: service.tasks.task("sweep"),
             service,
@@ -128,23 +112,20 @@ impl Rooms {
             due: Mutex::default(),
             due_added: Notify::new(),
             reads: Reads::new(),
-        }
-    }
-
-    /// Lets a scrape of the metrics look at the sizes of the registry.
-    fn watch(self: &Arc<Self>, metrics: &Metrics) {
+        });
         let read = |read: fn(&Self) -> usize| {
-            let rooms = Arc::downgrade(self);
-            move || Weak::upgrade(&rooms).map_or(0, |rooms| read(&rooms))
+            let rooms = Arc::downgrade(&started);
+            move || rooms.upgrade().map_or(0, |rooms| read(&rooms))
         };
-        let live = |rooms: &Self| rooms.rooms.lock().len();
-        metrics.watch("rooms", "Rooms with a member or somebody joining", read(live));
-        let behind = |rooms: &Self| rooms.behind.lock().len();
-        metrics.watch("rooms_behind", "Rooms that owe a member something or lack versions", read(behind));
+        let live = read(|rooms| rooms.rooms.lock().len());
+        let behind = read(|rooms| rooms.behind.lock().len());
+        let metrics = &started.service.metrics;
+        metrics.watch("rooms", "Rooms with a member or somebody joining", live);
+        metrics.watch("rooms_behind", "Rooms that owe a member something or lack versions", behind);
         metrics.queue("room_reads", MAX_READS, read(|rooms| rooms.reads.running()));
+        started
     }
 
-    /// Finds a room.
     pub(super) fn room(&self, id: LocationId) -> Option<Arc<SharedRoom>> {
         self.rooms.lock().get(&id).cloned()
     }
@@ -159,9 +140,47 @@ impl Rooms {
     }
 }
 
-impl fmt::Debug for Rooms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rooms").finish_non_exhaustive()
+pub(super) struct RoomMetrics {
+    deliveries: Counter,
+    join_deliveries: Counter,
+    conflated: Counter,
+    pub(super) put_to_send: Seconds,
+    pub(super) healed: Counter,
+    pub(super) access_reads: Counter,
+}
+
+impl RoomMetrics {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            deliveries: metrics
+                .counter("deliveries", "Versions sent to members of rooms, counted for each member"),
+            join_deliveries: metrics.counter(
+                "join_deliveries",
+                "Versions sent to sockets that join: the current version, or the missed ones",
+            ),
+            conflated: metrics.counter(
+                "conflated",
+                "Versions not sent to a member, because it did not read and then got a newer one",
+            ),
+            put_to_send: metrics.seconds(
+                "put_to_send",
+                "Time from a PUT's complete body until it was sent to the members of its room",
+            ),
+            healed: metrics.counter("sweep_healed", "Rooms that missed a commit until the sweep found it"),
+            access_reads: metrics
+                .counter("access_reads", "Reads of all members and share links of a location for its room"),
+        }
+    }
+
+    pub(super) fn record(&self, Tally { live, joining, conflated }: Tally) {
+        // An addition of nothing costs as much as any other.
+        for (count, more) in
+            [(&self.deliveries, live), (&self.join_deliveries, joining), (&self.conflated, conflated)]
+        {
+            if more > 0 {
+                count.inc_by(more);
+            }
+        }
     }
 }
 

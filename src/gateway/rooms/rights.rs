@@ -1,7 +1,7 @@
 //! The rights to a location, as far as its room knows them.
 //!
 //! A room reads rights when the first caller comes whose role depends on them (never in open mode), and is then told of
-//! changes. `domain/access.rs` decides; `expel.rs` takes out members whose right has ended.
+//! changes. `expel.rs` takes out members whose right has ended.
 
 use crate::domain::{
     access::{Access, Caller, RightsChange, Role},
@@ -10,7 +10,6 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// The rights to the location of a room.
 #[derive(Default)]
 pub struct Rights {
     /// `None`: not read yet.
@@ -28,7 +27,7 @@ impl Rights {
     ///
     /// # Errors
     /// [`NotRead`].
-    pub fn role(&self, caller: &Caller, id: LocationId) -> std::result::Result<Option<Role>, NotRead> {
+    pub fn role(&self, caller: &Caller, id: LocationId) -> Result<Option<Role>, NotRead> {
         match caller {
             Caller::Anyone(_) | Caller::User { is_admin: true, .. } => Ok(Some(Role::Owner)),
             _ => {
@@ -38,7 +37,6 @@ impl Rights {
         }
     }
 
-    /// Checks whether they were read.
     pub fn are_known(&self) -> bool {
         self.access.is_some()
     }

@@ -1,7 +1,7 @@
 //! Sending committed versions to the members of rooms, one turn at a time.
 //!
-//! A room that is not done after its turn waits for its next one, behind the other rooms that wait. So a room of
-//! thousands holds up a small one for no longer than a turn. `room/` decides what each member is owed.
+//! A room that is not done after its turn waits behind the others, so a room of thousands holds up a small one for no
+//! longer than a turn. `room/` decides what each member is owed.
 
 use std::{
     io::IoSlice,
@@ -27,11 +27,11 @@ use crate::{
 
 impl Sink for Member {
     fn send(&self, updates: &[Update], now: Instant) -> Option<u64> {
-        let rest = |number: usize, from: usize| updates[number].frame().slice(from..);
+        let rest = |number: usize, from: usize| updates[number].frame.slice(from..);
         let sent = match updates {
-            [update] => self.connection.send(&[IoSlice::new(update.frame())], rest, now),
+            [update] => self.connection.send(&[IoSlice::new(&update.frame)], rest, now),
             updates => {
-                let frames: Vec<_> = updates.iter().map(|update| IoSlice::new(update.frame())).collect();
+                let frames: Vec<_> = updates.iter().map(|update| IoSlice::new(&update.frame)).collect();
                 self.connection.send(&frames, rest, now)
             }
         };
@@ -73,7 +73,7 @@ impl Rooms {
         let Served { stalled, is_done, is_behind, received_at } = state.serve(Instant::now(), turn);
         self.metrics.record(state.take_tally());
         let now = Instant::now();
-        received_at.into_iter().for_each(|received_at| self.metrics.record_latency(now - received_at));
+        received_at.into_iter().for_each(|received_at| self.metrics.put_to_send.observe(now - received_at));
         for Member { subscriber, occupant, .. } in stalled {
             self.change_occupant(room, Some(occupant), None, Leaving::Lost);
             let (socket, room, user) = (subscriber.handle.log_name(), room.id, subscriber.session.log_user());
@@ -104,14 +104,8 @@ impl Rooms {
         }
     }
 
-    /// Checks whether a room waits for its turn.
     pub fn has_unfinished(&self) -> bool {
         !self.unfinished.lock().is_empty()
-    }
-
-    /// Waits until a room needs another turn.
-    pub async fn wait_for_unfinished(&self) {
-        self.turn_needed.notified().await;
     }
 
     /// Sends members what they could not be sent before. It returns the rooms that lack versions themselves.

@@ -5,4 +5,3 @@ pub mod inbox;
 pub mod outbox;
 pub mod reply;
 pub mod session;
-pub mod subscriber;

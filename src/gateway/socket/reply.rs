@@ -3,20 +3,12 @@
 use std::{convert::Infallible, sync::Arc};
 
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 use socketioxide::{adapter::LocalAdapter, extract::AckSender, handler::FromMessageParts, socket::Socket};
 use tracing::error;
 
-use super::outbox::{Ack, Outbox, SocketHandle, body};
-use crate::domain::error::Error;
-
-/// The body of a failure, as an ack or as the event `exception`.
-#[derive(Serialize)]
-struct Failure<'a> {
-    status: &'static str,
-    code: &'static str,
-    message: &'a str,
-}
+use super::outbox::{Ack, Kind, Outbox, SocketHandle, body};
+use crate::domain::error::{Error, Result};
 
 /// Answers one event. The first answer counts; the event may have asked for none.
 pub struct Reply {
@@ -25,30 +17,25 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Answers an event that has taken effect.
     pub fn ack<T: Serialize + ?Sized>(&mut self, answer: &T) {
         if let Some(ack) = self.ack.take() {
-            self.socket.send_ack(ack, body(answer));
+            self.socket.send(Kind::Ack(ack), body(answer));
         }
     }
 
-    /// Answers an event that was refused.
     pub fn refuse(&mut self, error: &Error) {
         if error.is_failure() {
             let cause = std::error::Error::source(error);
             error!(socket = self.socket.log_name(), code = error.code.as_str(), cause, "failed");
         }
-        let failure = failure(error);
-        match self.ack.take() {
-            Some(ack) => self.socket.send_ack(ack, failure),
-            None => self.socket.send_event("exception", failure),
-        }
+        let kind = self.ack.take().map_or(Kind::Event("exception"), Kind::Ack);
+        self.socket.send(kind, failure(error));
     }
 }
 
-/// Returns the body of a failure.
+/// Returns the body of a failure, as an ack or as the event `exception`.
 pub fn failure(error: &Error) -> Arc<RawValue> {
-    body(&Failure { status: "error", code: error.code.as_str(), message: &error.detail })
+    body(&json!({"status": "error", "code": error.code.as_str(), "message": error.detail}))
 }
 
 impl FromMessageParts<LocalAdapter> for Reply {
@@ -58,7 +45,7 @@ impl FromMessageParts<LocalAdapter> for Reply {
         socket: &Arc<Socket>,
         value: &mut socketioxide_core::Value,
         ack: &Option<i64>,
-    ) -> std::result::Result<Self, Infallible> {
+    ) -> Result<Self, Infallible> {
         // The library's `AckSender` cannot say whether anybody waits for it.
         let sender = AckSender::from_message_parts(socket, value, ack)?;
         let outbox = socket.extensions.get::<Arc<Outbox>>().expect("inserted before the first event");

@@ -1,6 +1,4 @@
-//! The session of a socket: its user and the rooms that it is in.
-//!
-//! The handlers of the socket and its rooms share it. How events reach the socket is in `outbox.rs`.
+//! The session of a socket: its user and the rooms that it is in, shared by its handlers and rooms.
 
 use std::{
     collections::HashSet,
@@ -23,8 +21,7 @@ use crate::{
     service::{access::Identity, limits::RoomPermits},
 };
 
-/// The state of one socket. It never holds the socket itself, because the socket holds the handlers and they hold the
-/// session.
+/// The state of one socket. It never holds the socket, which holds it by its handlers.
 #[derive(Debug)]
 pub struct Session {
     /// The user and rooms. Written when the socket says which user it belongs to, enters or leaves a room, and
@@ -44,24 +41,6 @@ struct State {
     has_ended: bool,
 }
 
-/// The user that a socket counts for in a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occupant {
-    User(UserId),
-    /// A guest of a share link is sent positions, is counted and never named.
-    Guest,
-}
-
-impl Occupant {
-    /// Returns the user; `None`: a guest.
-    pub fn user(self) -> Option<UserId> {
-        match self {
-            Self::User(user) => Some(user),
-            Self::Guest => None,
-        }
-    }
-}
-
 impl Session {
     /// Creates the session of a socket that connects. In open mode `identity` is `None`.
     pub fn new(identity: Option<Identity>, room_permits: RoomPermits) -> Self {
@@ -79,18 +58,18 @@ impl Session {
         self.state.lock().identity.clone()
     }
 
-    /// Returns the user that the socket counts for in rooms.
-    pub fn occupant(&self) -> Occupant {
-        match &self.state.lock().identity {
-            None => Occupant::User(UserId::DEFAULT),
-            Some(Identity { caller: Caller::Guest(_), .. }) => Occupant::Guest,
-            Some(Identity { caller, .. }) => Occupant::User(caller.user()),
+    /// Returns the user that the socket counts for in rooms. `None`: a guest of a share link, which is sent positions, is
+    /// counted and never named.
+    pub fn occupant(&self) -> Option<UserId> {
+        match self.caller() {
+            Caller::Guest(_) => None,
+            caller => Some(caller.user()),
         }
     }
 
     /// Returns the user in whose name the socket sends.
     pub fn user(&self) -> UserId {
-        self.state.lock().identity.as_ref().map_or(UserId::DEFAULT, |identity| identity.caller.user())
+        self.caller().user()
     }
 
     /// Returns the user as text for the log. A guest is shown as its share link, a socket without a user as `-`.
@@ -139,10 +118,10 @@ impl Session {
     /// `invalid_token`: the token is another user's.
     pub fn has_other_rights(&self, fresh: &Identity) -> Result<bool> {
         match &self.state.lock().identity {
-            Some(known)
-                if known.caller.account().is_some() && known.caller.account() == fresh.caller.account() =>
+            Some(Identity { caller, .. })
+                if caller.account().is_some() && caller.account() == fresh.caller.account() =>
             {
-                Ok(known.caller != fresh.caller)
+                Ok(*caller != fresh.caller)
             }
             _ => Err(Error::new(Code::InvalidToken, "the token is of another user than this socket")),
         }

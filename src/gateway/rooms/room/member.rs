@@ -49,28 +49,15 @@ pub struct Member<S> {
 struct Replay {
     /// The time at which the member was last seen to take something, or to be owed nothing.
     progress_at: Instant,
-    /// The version that it had then.
     version: u64,
 }
 
 impl Tally {
-    /// Returns how many versions were sent.
     pub fn sent(&self) -> u64 {
         self.live + self.joining
     }
-
-    /// Counts that a member which had version `before` (0: none) was sent this version and none between.
-    fn count_newest(&mut self, before: u64, version: u64) {
-        if before == 0 {
-            self.joining += 1;
-        } else {
-            self.live += 1;
-            self.conflated += version - before - 1;
-        }
-    }
 }
 
-/// Returns how many of these updates go together.
 fn run_length(updates: &[Update]) -> usize {
     let mut bytes = 0;
     let more = updates.iter().skip(1).take_while(|update| {
@@ -81,18 +68,13 @@ fn run_length(updates: &[Update]) -> usize {
 }
 
 impl<S: Sink> Member<S> {
-    /// Creates a member that is owed the newest version. `mark`: see [`Member::mark`].
-    pub fn with_current(sink: S, mark: u64) -> Self {
-        Self { sink, sent: 0, mark, is_behind: true, replay: None }
+    /// Creates a member that is owed every version after `since`, or (`None`) the newest version. `mark`: see
+    /// [`Member::mark`].
+    pub fn new(sink: S, mark: u64, since: Option<u64>, now: Instant) -> Self {
+        let replay = since.map(|version| Replay { progress_at: now, version });
+        Self { sink, sent: since.unwrap_or(0), mark, is_behind: since.is_none(), replay }
     }
 
-    /// Creates a member that is owed every version after `since`.
-    pub fn with_replay(sink: S, mark: u64, since: u64, now: Instant) -> Self {
-        let replay = Some(Replay { progress_at: now, version: since });
-        Self { sink, sent: since, mark, is_behind: false, replay }
-    }
-
-    /// Checks whether the member is owed every version.
     pub fn is_replaying(&self) -> bool {
         self.replay.is_some()
     }
@@ -140,7 +122,12 @@ impl<S: Sink> Member<S> {
         let mark = if is_owed { self.sink.send(std::slice::from_ref(head), now) } else { None };
         self.is_behind = is_owed && mark.is_none();
         if let Some(mark) = mark {
-            tally.count_newest(self.sent, head.version);
+            if self.sent == 0 {
+                tally.joining += 1;
+            } else {
+                tally.live += 1;
+                tally.conflated += head.version - self.sent - 1;
+            }
             (self.sent, self.mark) = (head.version, mark);
         }
         !self.is_behind

@@ -1,13 +1,11 @@
 //! The state of a room: the newest versions of its location, its members, and the version each was sent last.
 //!
 //! Snapshot, live stream and recovery meet here. This code only decides: it has no locks, tasks or database, so the
-//! model in `model/` can put every order of events to it. `rooms/mod.rs` adds those. A member is served in
-//! `member.rs`; `recent.rs` keeps the versions, `update.rs` makes one into a frame.
+//! model in `model/` can put every order of events to it.
 
 mod member;
 #[cfg(test)]
 mod model;
-mod recent;
 mod update;
 
 use std::{
@@ -18,7 +16,7 @@ use std::{
 
 use indexmap::IndexMap;
 
-use self::{member::Member, recent::Recent};
+use self::{member::Member, update::Recent};
 pub use self::{
     member::{Sink, Tally},
     update::Update,
@@ -58,7 +56,6 @@ pub struct Room<K, S> {
     remembered_until: Option<Instant>,
     /// Some members may still be owed every version, not only the newest.
     is_replaying: bool,
-    /// The location was deleted.
     is_closed: bool,
     tally: Tally,
 }
@@ -66,7 +63,6 @@ pub struct Room<K, S> {
 /// The progress of going through all members to send each what it is owed.
 #[derive(Debug, Default)]
 struct Pass {
-    /// The index of the next member.
     next: usize,
     /// The number of members still to be visited; after the last one the pass goes on with the first.
     left: usize,
@@ -86,12 +82,10 @@ pub struct Turn {
     pub visits: usize,
 }
 
-/// The result of a turn.
 #[derive(Debug)]
 pub struct Served<S> {
     /// Members that were too slow for what they missed. They are out of the room.
     pub stalled: Vec<S>,
-    /// The pass is complete.
     pub is_done: bool,
     /// The pass is complete, and some members could not be sent everything.
     pub is_behind: bool,
@@ -102,11 +96,9 @@ pub struct Served<S> {
 /// The way in which a client may enter a room.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Entry {
-    /// The location was deleted.
     Closed,
     /// The database must be read before.
     NeedsRead,
-    /// The client is sent the current state.
     Current,
     /// The client is sent every update after this version.
     After(u64),
@@ -140,7 +132,6 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         self.recent.head().filter(|_| self.was_read && !self.is_closed)
     }
 
-    /// Checks whether the room lacks versions that it was told of.
     pub fn has_gap(&self) -> bool {
         !self.is_closed && self.head().is_some_and(|head| head < self.newest_known)
     }
@@ -219,11 +210,12 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
     pub fn enter(&mut self, key: K, sink: S, entry: Entry, now: Instant) -> bool {
         // A client that joins again may not have read what it was sent before.
         let mark = self.members.get(&key).map_or(0, |before| before.mark);
-        let mut member = match entry {
-            Entry::Current => Member::with_current(sink, mark),
-            Entry::After(since) => Member::with_replay(sink, mark, since, now),
+        let since = match entry {
+            Entry::Current => None,
+            Entry::After(since) => Some(since),
             Entry::Closed | Entry::NeedsRead => unreachable!("nobody enters so"),
         };
+        let mut member = Member::new(sink, mark, since, now);
         let is_current = member.send(self.recent.as_slice(), now, &mut self.tally);
         self.is_replaying |= !is_current;
         self.pass.is_replaying |= !is_current;

@@ -14,10 +14,11 @@ pub fn read(packet: &mut Packet) -> Result<String> {
         ClientEvent::JoinRoom(JoinRoom { location_id, user_id, since }) => {
             json!({"locationId": location_id, "userId": user_id, "since": since})
         }
-        ClientEvent::LeaveRoom(LeaveRoom { location_id }) => json!({"locationId": location_id}),
+        ClientEvent::LeaveRoom(OneRoom { location_id }) | ClientEvent::Presence(OneRoom { location_id }) => {
+            json!({"locationId": location_id})
+        }
         ClientEvent::Chat(chat) => return Ok(chat.relayed(UserId::DEFAULT)?.get().to_owned()),
         ClientEvent::Join(Join { user_id, user_name }) => json!({"userId": user_id, "userName": user_name}),
-        ClientEvent::Presence(Presence { location_id }) => json!({"locationId": location_id}),
         ClientEvent::Authenticate(Authenticate { token }) => json!({"token": token}),
     };
     Ok(event.to_string())

@@ -1,7 +1,6 @@
 //! The events that a client may send: one table of their names, and their payloads as checked values.
 //!
-//! Decoding knows no socket, so that fuzzing (`fuzz.rs`) calls it as the handlers do. What an event does is in
-//! `gateway/client/`.
+//! Decoding knows no socket, so that fuzzing (`fuzz.rs`) calls it as the handlers do.
 
 pub mod fuzz;
 #[cfg(test)]
@@ -34,17 +33,11 @@ const MAX_EVENT_NAME: usize = 40;
 
 /// An event from a client, with its payload checked.
 pub enum ClientEvent {
-    /// `join_room`
     JoinRoom(JoinRoom),
-    /// `leave_room`
-    LeaveRoom(LeaveRoom),
-    /// `chat`
+    LeaveRoom(OneRoom),
     Chat(Chat),
-    /// `join`
     Join(Join),
-    /// `presence`
-    Presence(Presence),
-    /// `authenticate`
+    Presence(OneRoom),
     Authenticate(Authenticate),
 }
 
@@ -58,10 +51,10 @@ pub struct JoinRoom {
     pub since: Option<u64>,
 }
 
-/// The payload of `leave_room`: `{locationId}`.
+/// The payload of `leave_room` and of `presence`: `{locationId}`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct LeaveRoom {
+pub struct OneRoom {
     pub location_id: LocationId,
 }
 
@@ -69,7 +62,9 @@ pub struct LeaveRoom {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Chat {
-    pub message: Message,
+    /// JSON text.
+    #[serde(deserialize_with = "json_text")]
+    message: String,
     pub room_name: LocationId,
 }
 
@@ -82,21 +77,11 @@ pub struct Join {
     pub user_name: Option<String>,
 }
 
-/// The payload of `presence`: `{locationId}`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Presence {
-    pub location_id: LocationId,
-}
-
 /// The payload of `authenticate`: `{token}`.
 #[derive(Deserialize)]
 pub struct Authenticate {
     pub token: String,
 }
-
-/// The message of a `chat` as JSON text.
-pub struct Message(String);
 
 /// An event as it came, for a handler.
 pub struct Received(pub Result<ClientEvent>);
@@ -108,7 +93,7 @@ impl FromMessageParts<LocalAdapter> for Received {
         _: &Arc<Socket>,
         packet: &mut Packet,
         _: &Option<i64>,
-    ) -> std::result::Result<Self, ParserError> {
+    ) -> Result<Self, ParserError> {
         let name = CommonParser.read_event(packet)?.to_owned();
         Ok(Self(decode(&name, packet)))
     }
@@ -160,7 +145,7 @@ fn invalid_payload(error: &ParserError) -> Error {
 }
 
 /// Reads a version, as far as a JavaScript client can count; `null` is none.
-fn version<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<u64>, D::Error> {
+fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let Plain(version) = Plain::deserialize(deserializer)?;
     match json::integer(&version) {
         None if version.is_null() => Ok(None),
@@ -170,7 +155,7 @@ fn version<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Op
 }
 
 /// Reads the name that somebody gives; `null` is none.
-fn name<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let name = Option::<String>::deserialize(deserializer)?;
     match name.as_deref().map(|name| name.chars().count()) {
         Some(length) if length > MAX_NAME => {
@@ -181,9 +166,8 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Optio
 }
 
 impl Chat {
-    /// Refuses a message that is too large.
     fn checked(self) -> Result<Self> {
-        if self.message.0.len() > MAX_CHAT_BYTES {
+        if self.message.len() > MAX_CHAT_BYTES {
             let detail = format!("a message has at most {MAX_CHAT_BYTES} bytes of JSON");
             return Err(Error::new(Code::MessageTooLarge, detail));
         }
@@ -195,24 +179,22 @@ impl Chat {
     /// # Errors
     /// `internal`.
     pub fn relayed(&self, user: UserId) -> Result<Arc<RawValue>> {
-        let Self { message: Message(message), room_name } = self;
+        let Self { message, room_name } = self;
         let text = format!(r#"{{"userId":{user},"message":{message},"roomName":"{room_name}"}}"#);
         RawValue::from_string(text).map(Arc::from).map_err(Error::internal)
     }
 }
 
-impl<'de> Deserialize<'de> for Message {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let Plain(message) = Plain::deserialize(deserializer)?;
-        Ok(Self(Value::to_string(&message)))
-    }
+/// Reads any JSON as its text.
+fn json_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Plain::deserialize(deserializer).map(|Plain(value)| Value::to_string(&value))
 }
 
 /// A payload that must be an object. A derived implementation would also take an array in the order of the fields.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members<T>(PhantomData<T>);
 
         impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
@@ -222,7 +204,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, members: A) -> std::result::Result<Object<T>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
                 T::deserialize(MapAccessDeserializer::new(members)).map(Object)
             }
         }

@@ -13,7 +13,7 @@ fn decode_text<T: DeserializeOwned>(payload: &str) -> serde_json::Result<T> {
 fn a_chat_is_relayed_as_it_was_sent() {
     let message = format!(r#"{{"{RAW}":"[1]"}}"#);
     let chat: Chat = decode_text(&format!(r#"{{"message":{message},"roomName":7}}"#)).unwrap();
-    assert_eq!(chat.message.0, message);
+    assert_eq!(chat.message, message);
 }
 
 #[test]

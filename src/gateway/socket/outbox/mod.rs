@@ -5,7 +5,6 @@
 
 mod queue;
 mod queued;
-mod unread;
 
 use std::{io::IoSlice, sync::Arc, time::Duration};
 
@@ -15,25 +14,20 @@ use serde_json::value::RawValue;
 use socketioxide::{SendError, SocketError, extract::SocketRef, socket::Sid};
 use tokio::time::{Instant, sleep};
 
-pub use self::queued::{Ack, CHAT, Item, body};
+pub use self::queued::{Ack, CHAT, Item, Kind, body};
 use self::{
     queue::{Queue, TooMuchWaits},
-    queued::{Event, PACKET_END, Queued, Topic},
-    unread::UnreadTopics,
+    queued::{PACKET_END, Queued, Topic, UnreadTopics},
 };
-use super::session::log_name;
+use super::session::{Session, log_name};
 use crate::{
-    domain::{
-        event::RemovalReason,
-        id::{LocationId, UserId},
-    },
+    domain::{event::RemovalReason, id::LocationId},
     gateway::wire::{
         connection::{Connection, SendOutcome},
         end_reason::EndReason,
     },
 };
 
-/// About the bytes of a packet without its body.
 const ENVELOPE_BYTES: usize = 16;
 /// Time for a client to confirm data that it may no longer see. Within a second nothing more of it may leave.
 const WITHDRAWAL_TIMEOUT: Duration = Duration::from_millis(800);
@@ -42,7 +36,7 @@ const READ_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Queues and records the events and acks of one socket. The socket owns it, so it never holds the socket.
 pub struct Outbox {
-    connection: Arc<Connection>,
+    pub connection: Arc<Connection>,
     /// Every sender writes it; the event loop empties the queue when the client reads again.
     state: Mutex<State>,
     blocked: Arc<Blocked>,
@@ -63,6 +57,13 @@ pub struct SocketHandle {
     pub outbox: Arc<Outbox>,
 }
 
+/// A socket with its session, as rooms and the directory know it.
+#[derive(Clone)]
+pub struct Subscriber {
+    pub handle: SocketHandle,
+    pub session: Arc<Session>,
+}
+
 /// The sockets whose queues are not empty. A sender adds a socket, and [`flush_blocked`] removes it.
 pub type Blocked = Mutex<Vec<SocketHandle>>;
 
@@ -71,7 +72,6 @@ impl SocketHandle {
         self.socket.id
     }
 
-    /// Checks whether this is the same socket.
     pub fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(&raw const *self.socket, &raw const *other.socket)
     }
@@ -81,48 +81,20 @@ impl SocketHandle {
         log_name(&self.socket)
     }
 
-    /// Sends an event, now or in its turn.
-    pub fn send_event(&self, name: &'static str, body: Arc<RawValue>) {
-        self.send(Queued::Event(Event { name, body }));
-    }
-
-    /// Sends an event of a room, now or in its turn, as long as the socket is in the room. `user` has sent it, or has
-    /// come or gone.
-    pub fn send_room_event(
-        &self,
-        room: LocationId,
-        user: Option<UserId>,
-        name: &'static str,
-        body: Arc<RawValue>,
-    ) {
-        self.send(Queued::RoomEvent(room, user, Event { name, body }));
-    }
-
-    /// Sends an event of a list, now or in its turn, as long as the socket may see the item.
-    pub fn send_list_event(&self, item: Item, name: &'static str, body: Arc<RawValue>) {
-        self.send(Queued::ListEvent(item, Event { name, body }));
-    }
-
     /// Sends the removal of a location from the list, and drops the list event that waits about it. Returns a mark
     /// behind sent data that the socket may no longer see, for [`Outbox::withdraw`], unless it was read.
     pub fn send_removal(
         &self,
         location: LocationId,
-        name: &'static str,
         body: Arc<RawValue>,
         reason: RemovalReason,
     ) -> Option<u64> {
-        self.send_list_event(Item::Deleted(location), name, body);
+        self.send(Kind::ListEvent(Item::Deleted(location)), body);
         self.outbox.unread_mark(|topic| match topic {
             Topic::Room(id) => id == location && reason != RemovalReason::Deleted,
             Topic::Listed(id) => id == location && reason == RemovalReason::Withdrawn,
             Topic::Users => false,
         })
-    }
-
-    /// Sends an ack, now or in its turn.
-    pub fn send_ack(&self, ack: Ack, body: Arc<RawValue>) {
-        self.send(Queued::Ack(ack, body));
     }
 
     /// Sends bodies of `chat` through the library, all or none, after the connection has returned
@@ -148,7 +120,7 @@ impl SocketHandle {
     /// disconnects the socket.
     pub async fn disconnect(&self, event: &'static str, body: Arc<RawValue>) {
         let mark = self.outbox.connection.request_confirmation();
-        self.send_event(event, body);
+        self.send(Kind::Event(event), body);
         let deadline = Instant::now() + WITHDRAWAL_TIMEOUT;
         while !self.outbox.connection.has_read_to(mark) && Instant::now() < deadline {
             sleep(READ_CHECK_INTERVAL).await;
@@ -161,15 +133,16 @@ impl SocketHandle {
         }
     }
 
-    fn send(&self, next: Queued) {
+    /// Sends an event or an ack, now or in its turn.
+    pub fn send(&self, kind: Kind, body: Arc<RawValue>) {
         let State { queue, is_blocked, unread } = &mut *self.outbox.state.lock();
-        let next = match queue.is_empty() {
-            true => match self.try_send(next, unread) {
+        let mut next = Queued { kind, body };
+        if queue.is_empty() {
+            match self.try_send(next, unread) {
                 Ok(()) => return,
-                Err(next) => next,
-            },
-            false => next,
-        };
+                Err(unsent) => next = unsent,
+            }
+        }
         if self.outbox.enqueue(queue, next).is_err() {
             self.outbox.clear(queue);
             self.outbox.abort(EndReason::TooMuchWaits);
@@ -206,7 +179,7 @@ impl SocketHandle {
     /// # Errors
     /// The event or ack, if the connection takes nothing for now.
     fn try_send(&self, next: Queued, unread: &mut UnreadTopics) -> Result<(), Queued> {
-        let (topic, body, start) = (next.topic(), next.body(), next.frame_start());
+        let (topic, body, start) = (next.kind.topic(), &next.body, next.frame_start());
         let parts = [&start, body.get().as_bytes(), PACKET_END].map(IoSlice::new);
         let rest = |part: usize, from: usize| match part {
             0 => Bytes::copy_from_slice(&start[from..]),
@@ -229,22 +202,19 @@ impl SocketHandle {
     /// # Errors
     /// The event or ack, if there is no room for it.
     fn give_to_library(&self, next: Queued) -> Result<u64, Queued> {
-        let bytes = next.body().get().len() + ENVELOPE_BYTES;
+        let bytes = next.body.get().len() + ENVELOPE_BYTES;
         if !self.outbox.connection.reserve_for_library(bytes) {
             return Err(next);
         }
         // It is recorded first, because a poll may fetch it and the next poll come before the library returns.
         let mark = self.outbox.connection.record_given(bytes);
-        match next {
-            Queued::Event(event) | Queued::RoomEvent(_, _, event) | Queued::ListEvent(_, event) => {
-                let _ = self.emit(event.name, &event.body);
-            }
-            Queued::Ack(ack, body) => {
-                if ack.sender.send(&body).is_err() {
-                    // The socket is gone, or so far behind that it is about to be aborted.
-                    self.outbox.connection.record_not_taken();
-                }
-            }
+        if let Some(name) = next.kind.name() {
+            let _ = self.emit(name, &next.body);
+        } else if let Kind::Ack(ack) = next.kind
+            && ack.sender.send(&next.body).is_err()
+        {
+            // The socket is gone, or so far behind that it is about to be aborted.
+            self.outbox.connection.record_not_taken();
         }
         Ok(mark)
     }
@@ -266,13 +236,8 @@ impl SocketHandle {
 }
 
 impl Outbox {
-    /// Creates the outbox of a socket that is connecting.
     pub fn new(connection: Arc<Connection>, blocked: Arc<Blocked>) -> Self {
         Self { connection, state: Mutex::default(), blocked }
-    }
-
-    pub fn connection(&self) -> &Arc<Connection> {
-        &self.connection
     }
 
     /// Ends the connection of a client that does not read; the client connects again.
@@ -284,21 +249,21 @@ impl Outbox {
     /// [`Outbox::withdraw`], unless they were read.
     #[must_use]
     pub fn drop_list_events(&self) -> Option<u64> {
-        self.drop_queued(|queued| queued.is_list_event() && queued.topic().is_some());
+        self.drop_queued(|kind| kind.is_list_event() && kind.topic().is_some());
         self.unread_mark(|_| true)
     }
 
     /// Drops the events of a room that wait. Returns a mark behind those that were sent, without positions, for
     /// [`Outbox::withdraw`], unless they were read.
     pub fn drop_room_events(&self, room: LocationId) -> Option<u64> {
-        self.drop_queued(|queued| matches!(queued, Queued::RoomEvent(id, ..) if *id == room));
+        self.drop_queued(|kind| matches!(kind, Kind::RoomEvent(id, ..) if *id == room));
         self.unread_mark(|topic| topic == Topic::Room(room))
     }
 
-    fn drop_queued(&self, is_dropped: impl Fn(&Queued) -> bool) {
+    fn drop_queued(&self, is_dropped: impl Fn(&Kind) -> bool) {
         let State { queue, .. } = &mut *self.state.lock();
         let before = queue.bytes();
-        queue.retain(|queued| !is_dropped(queued));
+        queue.retain(|kind| !is_dropped(kind));
         self.connection.release(before - queue.bytes());
         self.connection.set_has_queued(!queue.is_empty());
     }
@@ -337,17 +302,17 @@ impl Outbox {
     /// Adds an event or an ack to the queue, and holds its bytes against the caller's budget. A list event without room
     /// there is dropped.
     fn enqueue(&self, queue: &mut Queue, next: Queued) -> Result<(), TooMuchWaits> {
-        let (before, is_list_event) = (queue.bytes(), next.is_list_event());
-        queue.push(next)?;
+        let (before, is_list_event) = (queue.bytes(), next.kind.is_list_event());
+        let mut dropped = u64::from(queue.push(next)?);
         self.connection.release(before.saturating_sub(queue.bytes()));
         let is_reserved = self.connection.reserve(queue.bytes().saturating_sub(before));
         if !is_reserved {
             queue.drop_newest();
             self.connection.release(before - queue.bytes());
+            dropped += u64::from(is_list_event);
         }
-        match queue.take_dropped() {
-            0 => {}
-            dropped => self.connection.record_dropped_list_events(dropped),
+        if dropped > 0 {
+            self.connection.record_dropped_list_events(dropped);
         }
         if is_reserved || is_list_event { Ok(()) } else { Err(TooMuchWaits) }
     }

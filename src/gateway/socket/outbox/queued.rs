@@ -1,6 +1,4 @@
 //! The events and acks that an outbox sends: what each is about, and the frame that it becomes.
-//!
-//! `queue.rs` decides which of them wait and which give way.
 
 use std::{io::Write as _, sync::Arc};
 
@@ -18,27 +16,26 @@ pub const PACKET_END: &[u8] = b"]";
 /// The event of a position and of a relayed message.
 pub const CHAT: &str = "chat";
 
-/// An event or an ack.
-pub enum Queued {
-    Event(Event),
-    /// An event of a room, and the user that it is about or from. It is dropped when the socket leaves the room.
-    RoomEvent(LocationId, Option<UserId>, Event),
-    /// An event of a list. It is dropped when the socket loses the right to see the item.
-    ListEvent(Item, Event),
-    Ack(Ack, Arc<RawValue>),
-}
-
-/// The name and the body of an event. Many sockets may share the body.
-pub struct Event {
-    pub name: &'static str,
+pub struct Queued {
+    pub kind: Kind,
+    /// Many sockets may share it.
     pub body: Arc<RawValue>,
 }
 
-/// The address of an ack.
+/// The address of an event or an ack, and the subject by which it may be dropped.
+pub enum Kind {
+    Event(&'static str),
+    /// An event of a room, the user that it is about or from, and its name. It is dropped when the socket leaves the
+    /// room.
+    RoomEvent(LocationId, Option<UserId>, &'static str),
+    /// An event of a list. It is dropped when the socket loses the right to see the item.
+    ListEvent(Item),
+    Ack(Ack),
+}
+
 pub struct Ack {
     /// The number of the event that it answers, on this socket.
     pub id: i64,
-    /// Sends the ack through the library.
     pub sender: AckSender,
 }
 
@@ -74,7 +71,6 @@ struct Named {
 }
 
 impl Item {
-    /// Returns the location that it is about.
     pub fn location(self) -> Option<LocationId> {
         match self {
             Self::Created(id, _) | Self::Updated(id, _) | Self::Deleted(id) => Some(id),
@@ -82,7 +78,6 @@ impl Item {
         }
     }
 
-    /// Returns the `action` of an event about a location.
     pub fn action(self) -> &'static str {
         match self {
             Self::Created(..) => "create",
@@ -101,16 +96,15 @@ impl Item {
     }
 }
 
-impl Queued {
+impl Kind {
     /// Returns whether it makes an earlier event unnecessary. For events about locations in lists see
     /// `Queue::replace_list_event`.
     pub fn replaces(&self, earlier: &Self) -> bool {
         match (self, earlier) {
-            (Self::ListEvent(Item::Users, _), Self::ListEvent(Item::Users, _)) => true,
+            (Self::ListEvent(Item::Users), Self::ListEvent(Item::Users)) => true,
             // Presence: only the newest state of a user, or the newest number of users, matters.
-            (Self::RoomEvent(room, user, event), Self::RoomEvent(old_room, old_user, old_event)) => {
-                let is_same = event.name == old_event.name && room == old_room && user == old_user;
-                is_same && event.name != CHAT
+            (Self::RoomEvent(room, user, name), Self::RoomEvent(old_room, old_user, old_name)) => {
+                *name != CHAT && (room, user, name) == (old_room, old_user, old_name)
             }
             _ => false,
         }
@@ -119,52 +113,51 @@ impl Queued {
     /// Returns the sender, `None` for a guest, if it is a chat.
     pub fn chat_sender(&self) -> Option<Option<UserId>> {
         match self {
-            Self::RoomEvent(_, sender, event) if event.name == CHAT => Some(*sender),
+            Self::RoomEvent(_, sender, name) if *name == CHAT => Some(*sender),
             _ => None,
         }
     }
 
     /// Returns whether it is an event of a list. Such events never end a connection.
     pub fn is_list_event(&self) -> bool {
-        matches!(self, Self::ListEvent(..))
+        matches!(self, Self::ListEvent(_))
     }
 
     /// Returns the subject that the socket may lose the right to see.
     pub fn topic(&self) -> Option<Topic> {
         match self {
             Self::RoomEvent(id, ..) => Some(Topic::Room(*id)),
-            Self::ListEvent(Item::Created(id, _) | Item::Updated(id, _), _) => Some(Topic::Listed(*id)),
-            Self::ListEvent(Item::Users, _) => Some(Topic::Users),
-            Self::ListEvent(Item::Deleted(_), _) | Self::Event(_) | Self::Ack(..) => None,
+            Self::ListEvent(Item::Created(id, _) | Item::Updated(id, _)) => Some(Topic::Listed(*id)),
+            Self::ListEvent(Item::Users) => Some(Topic::Users),
+            Self::ListEvent(Item::Deleted(_)) | Self::Event(_) | Self::Ack(_) => None,
         }
     }
 
-    pub fn body(&self) -> &Arc<RawValue> {
+    pub fn name(&self) -> Option<&'static str> {
         match self {
-            Self::Event(event) | Self::RoomEvent(_, _, event) | Self::ListEvent(_, event) => &event.body,
-            Self::Ack(_, body) => body,
+            Self::Event(name) | Self::RoomEvent(_, _, name) => Some(name),
+            Self::ListEvent(Item::Users) => Some("user_list"),
+            Self::ListEvent(_) => Some("locations"),
+            Self::Ack(_) => None,
         }
     }
+}
 
+impl Queued {
     /// Returns the bytes that count while it waits. Bodies of rooms do not, because all members share them.
     pub fn counted_bytes(&self) -> usize {
-        match self {
-            Self::RoomEvent(..) => 0,
-            _ => self.body().get().len(),
-        }
+        if let Kind::RoomEvent(..) = self.kind { 0 } else { self.body.get().len() }
     }
 
     /// Makes the beginning of its frame, up to the body. [`PACKET_END`] follows the body.
     pub fn frame_start(&self) -> Vec<u8> {
         let mut packet = Vec::with_capacity(48);
-        let written = match self {
-            Self::Event(Event { name, .. })
-            | Self::RoomEvent(_, _, Event { name, .. })
-            | Self::ListEvent(_, Event { name, .. }) => write!(packet, "42[\"{name}\","),
-            Self::Ack(Ack { id, .. }, _) => write!(packet, "43{id}["),
+        let written = match &self.kind {
+            Kind::Ack(Ack { id, .. }) => write!(packet, "43{id}["),
+            event => write!(packet, "42[\"{}\",", event.name().unwrap_or_default()),
         };
         written.expect("writing to a Vec cannot fail");
-        let mut frame = frames::text_header(packet.len() + self.body().get().len() + PACKET_END.len());
+        let mut frame = frames::text_header(packet.len() + self.body.get().len() + PACKET_END.len());
         frame.append(&mut packet);
         frame
     }
@@ -179,4 +172,42 @@ pub fn as_created(update: &Arc<RawValue>) -> Arc<RawValue> {
 /// Writes a body as JSON text that many sockets may share.
 pub fn body<T: Serialize + ?Sized>(value: &T) -> Arc<RawValue> {
     to_raw_value(value).expect("bodies consist of strings, numbers and JSON text").into()
+}
+
+/// The topics of which a socket may not have read everything that it was sent, each once, with a mark behind the last
+/// event about it. Topics that were read go whenever one is recorded, so the connection's window bounds the list.
+#[derive(Default)]
+pub struct UnreadTopics(Vec<(Topic, u64)>);
+
+impl UnreadTopics {
+    /// Records that an event about a topic was sent, with a mark behind it.
+    pub fn record(&mut self, topic: Topic, mark: u64, has_read_to: impl Fn(u64) -> bool) {
+        let earlier = self.0.iter().find(|(known, _)| *known == topic).map_or(0, |(_, mark)| *mark);
+        self.0.retain(|(known, mark)| *known != topic && !has_read_to(*mark));
+        self.0.push((topic, mark.max(earlier)));
+    }
+
+    /// Returns a mark behind the last event about any of some topics.
+    pub fn last_mark(&self, is_wanted: impl Fn(Topic) -> bool) -> Option<u64> {
+        self.0.iter().filter(|(topic, _)| is_wanted(*topic)).map(|(_, mark)| *mark).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_mark_of_a_topic_stays_until_it_is_read() {
+        let room = |id| Topic::Room(LocationId::new(id).unwrap());
+        let mut unread = UnreadTopics::default();
+        unread.record(room(1), 20, |_| false);
+        unread.record(room(1), 10, |_| false);
+        unread.record(Topic::Users, 30, |_| false);
+        assert_eq!(unread.last_mark(|topic| topic == room(1)), Some(20), "the later mark");
+        assert_eq!(unread.last_mark(|_| true), Some(30));
+        assert_eq!(unread.last_mark(|topic| topic == room(2)), None);
+        unread.record(room(2), 40, |mark| mark <= 30);
+        assert_eq!(unread.0.len(), 1, "topics that were read go");
+    }
 }

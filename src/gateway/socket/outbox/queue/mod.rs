@@ -1,11 +1,15 @@
 //! The events and acks that wait for one socket, in order, and the rules by which some give way when too many wait.
 //!
-//! There are no sockets and no budgets here, so it is tested as a value. `outbox/mod.rs` sends what waits, and holds
-//! its bytes against the caller's budget.
+//! `outbox/mod.rs` sends what waits, and holds its bytes against the caller's budget.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use super::queued::{Event, Item, Queued, Topic, as_created};
+use serde_json::value::RawValue;
+
+use super::queued::{Item, Kind, Queued, as_created};
 use crate::domain::id::{LocationId, UserId};
 
 #[cfg(test)]
@@ -25,7 +29,6 @@ const MAX_LISTED: usize = 1_024;
 /// Bytes of the list events that wait. Beyond it an event names its location and does not show it.
 const MAX_LIST_BYTES: usize = 256 * 1024;
 
-/// The events and acks that wait for one socket.
 #[derive(Default)]
 pub struct Queue {
     /// Events and acks in the order in which they are to be sent, by numbers that only grow.
@@ -36,8 +39,6 @@ pub struct Queue {
     /// Bytes of the list events that wait, and of everything else that counts.
     list_bytes: usize,
     other_bytes: usize,
-    /// List events that have given way since [`Queue::take_dropped`].
-    dropped: u64,
 }
 
 /// Too much waits, so the connection must be ended.
@@ -54,45 +55,37 @@ impl Queue {
         self.list_bytes + self.other_bytes
     }
 
-    /// Adds an event or an ack at the end, and drops those that it makes unnecessary.
+    /// Adds an event or an ack at the end, and drops those that it makes unnecessary. Returns whether a list event has
+    /// given way for want of room.
     ///
     /// # Errors
     /// [`TooMuchWaits`], and then it was not added. A list event is always added.
-    pub fn push(&mut self, next: Queued) -> Result<(), TooMuchWaits> {
-        if matches!(&next, Queued::RoomEvent(..) | Queued::ListEvent(Item::Users, _)) {
-            self.retain(|earlier| !next.replaces(earlier));
+    pub fn push(&mut self, next: Queued) -> Result<bool, TooMuchWaits> {
+        if matches!(&next.kind, Kind::RoomEvent(..) | Kind::ListEvent(Item::Users)) {
+            self.retain(|earlier| !next.kind.replaces(earlier));
         }
-        match next {
-            Queued::ListEvent(item, event) => self.push_list_event(item, event),
-            next => {
-                if let Some(sender) = next.chat_sender() {
-                    self.make_room_for_chat(sender);
-                }
-                let others = self.waiting.len() - self.list_events.len();
-                let is_too_large = self.other_bytes + next.counted_bytes() > MAX_QUEUED_BYTES && others > 0;
-                if others >= MAX_QUEUED || is_too_large {
-                    return Err(TooMuchWaits);
-                }
-                self.insert(next);
-            }
+        if let Kind::ListEvent(item) = next.kind {
+            return Ok(self.push_list_event(item, next));
         }
-        Ok(())
+        if let Some(sender) = next.kind.chat_sender() {
+            self.make_room_for_chat(sender);
+        }
+        let others = self.waiting.len() - self.list_events.len();
+        let is_too_large = self.other_bytes + next.counted_bytes() > MAX_QUEUED_BYTES && others > 0;
+        if others >= MAX_QUEUED || is_too_large {
+            return Err(TooMuchWaits);
+        }
+        self.insert(next);
+        Ok(false)
     }
 
     /// Drops the newest, because the caller's budget has no room for it.
     pub fn drop_newest(&mut self) {
-        let newest = self.waiting.last_key_value().map(|(number, _)| *number);
-        if newest.and_then(|number| self.remove(number)).is_some_and(|queued| queued.is_list_event()) {
-            self.dropped += 1;
+        if let Some(newest) = self.waiting.last_key_value().map(|(number, _)| *number) {
+            self.remove(newest);
         }
     }
 
-    /// Returns the number of list events that have given way since it was last called.
-    pub fn take_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.dropped)
-    }
-
-    /// Takes the oldest, with its number.
     pub fn pop(&mut self) -> Option<(u64, Queued)> {
         let number = *self.waiting.first_key_value()?.0;
         Some((number, self.remove(number)?))
@@ -107,48 +100,44 @@ impl Queue {
         self.waiting.insert(number, queued);
     }
 
-    /// Keeps only what `is_kept` accepts.
-    pub fn retain(&mut self, is_kept: impl Fn(&Queued) -> bool) {
-        let dropped = self.waiting.iter().filter(|(_, queued)| !is_kept(queued)).map(|(number, _)| *number);
+    pub fn retain(&mut self, is_kept: impl Fn(&Kind) -> bool) {
+        let dropped =
+            self.waiting.iter().filter(|(_, queued)| !is_kept(&queued.kind)).map(|(number, _)| *number);
         for number in Vec::from_iter(dropped) {
             self.remove(number);
         }
     }
 
-    /// Drops everything.
     pub fn clear(&mut self) {
-        *self = Self { last_number: self.last_number, dropped: self.dropped, ..Self::default() };
+        *self = Self { last_number: self.last_number, ..Self::default() };
     }
 
     /// Adds a list event in place of one that waits about the same location. Without room for its body the event only
-    /// names its location; without room for another location the oldest event gives way.
-    fn push_list_event(&mut self, item: Item, mut event: Event) {
-        let item = self.replace_list_event(item, &mut event);
-        if self.list_bytes + event.body.get().len() > MAX_LIST_BYTES
+    /// names its location; without room for another location the oldest event gives way, and `true` is returned.
+    fn push_list_event(&mut self, item: Item, mut next: Queued) -> bool {
+        let item = self.replace_list_event(item, &mut next.body);
+        if self.list_bytes + next.body.get().len() > MAX_LIST_BYTES
             && let Some(named) = item.named()
         {
-            event.body = named;
+            next.body = named;
         }
-        if self.list_events.len() >= MAX_LISTED && item != Item::Users {
-            let is_listed = |queued: &Queued| queued.is_list_event() && queued.topic() != Some(Topic::Users);
-            let oldest = self.waiting.iter().find(|(_, queued)| is_listed(queued));
-            if let Some(oldest) = oldest.map(|(number, _)| *number) {
-                self.remove(oldest);
-                self.dropped += 1;
-            }
+        let is_full = self.list_events.len() >= MAX_LISTED && item != Item::Users;
+        if let Some(oldest) = self.list_events.values().min().copied().filter(|_| is_full) {
+            self.remove(oldest);
         }
-        self.insert(Queued::ListEvent(item, event));
+        self.insert(Queued { kind: Kind::ListEvent(item), ..next });
+        is_full
     }
 
     /// Drops the list event that waits about a location, because a newer one has come. Returns the item that the client
     /// must be told: a location that it has not been told of is new to it, whatever has become of it since. A removal
     /// is told in any case, because the client may have found the location by `GET /location`.
-    fn replace_list_event(&mut self, item: Item, event: &mut Event) -> Item {
+    fn replace_list_event(&mut self, item: Item, body: &mut Arc<RawValue>) -> Item {
         let number = item.location().and_then(|id| self.list_events.get(&id).copied());
         let earlier = number.and_then(|number| self.remove(number));
-        match (earlier, item) {
-            (Some(Queued::ListEvent(Item::Created(..), _)), Item::Updated(id, version)) => {
-                event.body = as_created(&event.body);
+        match (earlier.map(|earlier| earlier.kind), item) {
+            (Some(Kind::ListEvent(Item::Created(..))), Item::Updated(id, version)) => {
+                *body = as_created(body);
                 Item::Created(id, version)
             }
             _ => item,
@@ -157,8 +146,8 @@ impl Queue {
 
     /// Drops the oldest chat of a sender of whom too many wait, or the oldest of all if too many wait.
     fn make_room_for_chat(&mut self, sender: Option<UserId>) {
-        let chats = self.waiting.iter().filter_map(|(number, queued)| Some((*number, queued.chat_sender()?)));
-        let all = Vec::from_iter(chats);
+        let chat = |(number, queued): (&u64, &Queued)| Some((*number, queued.kind.chat_sender()?));
+        let all: Vec<_> = self.waiting.iter().filter_map(chat).collect();
         let mut of_sender = all.iter().filter(|(_, by)| *by == sender);
         let oldest = match of_sender.clone().count() >= MAX_CHATS_OF_ONE {
             true => of_sender.next(),
@@ -188,14 +177,13 @@ impl Queue {
     }
 
     fn byte_count_for(&mut self, queued: &Queued) -> &mut usize {
-        if queued.is_list_event() { &mut self.list_bytes } else { &mut self.other_bytes }
+        if queued.kind.is_list_event() { &mut self.list_bytes } else { &mut self.other_bytes }
     }
 }
 
-/// Returns the location that a list event is about.
 fn listed_location(queued: &Queued) -> Option<LocationId> {
-    match queued {
-        Queued::ListEvent(item, _) => item.location(),
+    match queued.kind {
+        Kind::ListEvent(item) => item.location(),
         _ => None,
     }
 }
