@@ -39,7 +39,6 @@ impl Properties {
         }
     }
 
-    ///
     /// # Errors
     /// `properties_too_large`.
     pub fn new(members: Map<String, Value>) -> Result<Self> {

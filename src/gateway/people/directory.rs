@@ -37,7 +37,6 @@ const MAX_ROUND_BYTES: usize = 4 * 1024 * 1024;
 /// Limits the users whose name is to be looked up. Further users have none until a token says it, or they connect
 /// again.
 const MAX_NAME_LOOKUPS: usize = 10_000;
-/// The pause between two look-ups.
 const LOOKUP_INTERVAL: Duration = Duration::from_millis(100);
 /// The pause after names could not be looked up.
 const LOOKUP_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -50,7 +49,6 @@ pub struct Directory {
     state: Mutex<State>,
     /// A signal that the list of users has changed.
     pub changed: Notify,
-    /// A signal that a name is to be looked up.
     lookup_needed: Notify,
 }
 
@@ -76,7 +74,6 @@ struct User {
 
 struct Admin {
     recipient: Recipient,
-    /// The version of the list that was sent last.
     list_version: u64,
 }
 
@@ -122,7 +119,6 @@ impl Directory {
         self.changed.notify_one();
     }
 
-    /// Removes a socket that has disconnected or whose token has ended.
     pub fn remove(&self, user: UserId, socket: &SocketHandle) {
         let state = &mut *self.state.lock();
         state.admins.remove(&socket.id());
@@ -199,7 +195,6 @@ impl Directory {
         true
     }
 
-    /// Forgets users that were last seen long ago.
     pub fn forget_gone(&self, now: Instant) {
         let state = &mut *self.state.lock();
         while let Some((at, user)) = state.gone.first().copied()
@@ -248,7 +243,6 @@ impl Directory {
         }
     }
 
-    /// Returns the sockets of a user.
     pub fn sockets_of(&self, user: UserId) -> Vec<SocketHandle> {
         self.state.lock().users.get(&user).map(|user| user.sockets.clone()).unwrap_or_default()
     }

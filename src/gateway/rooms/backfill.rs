@@ -11,8 +11,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::{
-    reads::LastRead,
-    registry::{Entrant, Rooms, SharedRoom},
+    registry::{Entrant, LastRead, Rooms, SharedRoom},
     room::{Entry, MAX_MISSED, TURN},
     turns::update,
 };

@@ -10,7 +10,6 @@ mod healing;
 mod join;
 mod occupants;
 mod presence;
-mod reads;
 mod registry;
 mod rights;
 mod room;

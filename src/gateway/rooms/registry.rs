@@ -13,21 +13,29 @@ use std::{
 
 use parking_lot::Mutex;
 use socketioxide::socket::Sid;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::{
     presence::Presence,
-    reads::{LastRead, MAX_READS, Reads},
     rights::Rights,
     room::{Room, Tally},
 };
 use crate::{
-    domain::id::{LocationId, UserId},
+    domain::{
+        access::Payer,
+        error::{Error, Result},
+        id::{LocationId, UserId},
+    },
     gateway::{people::directory::Directory, socket::outbox::Subscriber, wire::connection::Connection},
     metrics::{Counter, Metrics, Seconds},
-    service::Service,
+    service::{Service, turns::CallerTurns},
     supervise::Task,
 };
+
+/// Limits the reads of all rooms that run at once. Requests have the database's other connections.
+const MAX_READS: usize = 8;
+/// Limits the reads of one caller that run at once.
+const MAX_CALLER_READS: usize = MAX_READS / 2;
 
 pub struct Rooms {
     pub(super) service: Arc<Service>,
@@ -39,11 +47,9 @@ pub struct Rooms {
     pub(super) behind: Mutex<HashSet<LocationId>>,
     /// Rooms that have not gone through all of their members, each once. They have their turns one after the other.
     pub(super) unfinished: Mutex<VecDeque<Arc<SharedRoom>>>,
-    /// A signal that a room was added to `unfinished`.
     pub turn_needed: Notify,
     /// Rooms whose presence is to be announced, each once. Written when somebody enters or leaves; taken last.
     pub(super) due: Mutex<HashSet<LocationId>>,
-    /// A signal that a room was added to `due`.
     pub due_added: Notify,
     pub(super) reads: Reads,
     pub(super) metrics: RoomMetrics,
@@ -72,7 +78,6 @@ pub(super) struct SharedRoom {
     pub(super) feature_bytes: AtomicUsize,
 }
 
-/// A socket in a room.
 pub(super) struct Member {
     /// The connection of the outbox. A position for a socket that keeps up goes straight to it.
     pub(super) connection: Arc<Connection>,
@@ -122,7 +127,7 @@ impl Rooms {
         let metrics = &started.service.metrics;
         metrics.watch("rooms", "Rooms with a member or somebody joining", live);
         metrics.watch("rooms_behind", "Rooms that owe a member something or lack versions", behind);
-        metrics.queue("room_reads", MAX_READS, read(|rooms| rooms.reads.running()));
+        metrics.queue("room_reads", MAX_READS, read(|rooms| MAX_READS - rooms.reads.all.available_permits()));
         started
     }
 
@@ -215,5 +220,57 @@ impl Drop for Entrant<'_> {
     fn drop(&mut self) {
         self.room.state.lock().remove_entrant(self.since, Instant::now());
         self.rooms.remove_if_empty(&self.room);
+    }
+}
+
+/// The reads that run or wait, no more than there are sockets: each has one event at work. Of those that run one caller
+/// has a share: however many of its sockets ask, others' joins find a place. A reader waits for its share before a
+/// room's turn, so that nobody holds a turn while waiting for the share.
+pub(super) struct Reads {
+    all: Semaphore,
+    of_callers: CallerTurns,
+}
+
+pub(super) struct LastRead {
+    pub(super) began_at: Instant,
+    pub(super) has_succeeded: bool,
+}
+
+impl Reads {
+    fn new() -> Self {
+        Self { all: Semaphore::new(MAX_READS), of_callers: CallerTurns::new(MAX_CALLER_READS) }
+    }
+
+    /// Waits until another read may run.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>> {
+        self.all.acquire().await.map_err(Error::internal)
+    }
+
+    /// Waits until the caller may ask for another read.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub(super) async fn share(&self, payer: Payer) -> Result<OwnedSemaphorePermit> {
+        self.of_callers.wait(payer).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_caller_leaves_others_a_place() {
+        let reads = Reads::new();
+        let [eve, ada] = [1, 2].map(|id| Payer::User(UserId::new(id).unwrap()));
+        let mut held = Vec::new();
+        for _ in 0..MAX_CALLER_READS {
+            held.push((reads.share(eve).await.unwrap(), reads.permit().await.unwrap()));
+        }
+        let _ada = (reads.share(ada).await.unwrap(), reads.permit().await.unwrap());
+        assert_eq!(MAX_READS - reads.all.available_permits(), MAX_CALLER_READS + 1);
     }
 }

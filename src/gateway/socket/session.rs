@@ -42,18 +42,15 @@ struct State {
 }
 
 impl Session {
-    /// Creates the session of a socket that connects. In open mode `identity` is `None`.
     pub fn new(identity: Option<Identity>, room_permits: RoomPermits) -> Self {
         let state = State { identity, rooms: HashSet::new(), room_permits, has_ended: false };
         Self { state: Mutex::new(state), since: Instant::now() }
     }
 
-    /// Returns the caller, by which rights are decided.
     pub fn caller(&self) -> Caller {
         self.state.lock().identity.as_ref().map(|identity| identity.caller.clone()).unwrap_or_default()
     }
 
-    /// Returns the identity; `None` in open mode until the client has said which user it is.
     pub fn identity(&self) -> Option<Identity> {
         self.state.lock().identity.clone()
     }
@@ -67,7 +64,6 @@ impl Session {
         }
     }
 
-    /// Returns the user in whose name the socket sends.
     pub fn user(&self) -> UserId {
         self.caller().user()
     }
@@ -117,14 +113,11 @@ impl Session {
     /// # Errors
     /// `invalid_token`: the token is another user's.
     pub fn has_other_rights(&self, fresh: &Identity) -> Result<bool> {
-        match &self.state.lock().identity {
-            Some(Identity { caller, .. })
-                if caller.account().is_some() && caller.account() == fresh.caller.account() =>
-            {
-                Ok(*caller != fresh.caller)
-            }
-            _ => Err(Error::new(Code::InvalidToken, "the token is of another user than this socket")),
+        let known = self.caller();
+        if known.account().is_none() || known.account() != fresh.caller.account() {
+            return Err(Error::new(Code::InvalidToken, "the token is of another user than this socket"));
         }
+        Ok(known != fresh.caller)
     }
 
     /// Replaces the token by a fresh one of the same user.
@@ -132,7 +125,6 @@ impl Session {
         self.state.lock().identity = Some(fresh);
     }
 
-    /// Returns the rooms that the socket is in.
     pub fn rooms(&self) -> Vec<LocationId> {
         self.state.lock().rooms.iter().copied().collect()
     }
@@ -148,24 +140,23 @@ impl Session {
 
     /// Records that the socket is in a room. It returns `false` if the session has ended.
     pub fn enter(&self, room: LocationId) -> bool {
+        self.change_rooms(|rooms| rooms.insert(room))
+    }
+
+    /// Records that the socket is no longer in a room, unless the session has ended.
+    pub fn leave(&self, room: LocationId) {
+        self.change_rooms(|rooms| rooms.remove(&room));
+    }
+
+    fn change_rooms(&self, change: impl FnOnce(&mut HashSet<LocationId>) -> bool) -> bool {
         let State { rooms, room_permits, has_ended, .. } = &mut *self.state.lock();
         if !*has_ended {
-            rooms.insert(room);
+            change(rooms);
             room_permits.set_count(rooms.len());
         }
         !*has_ended
     }
 
-    /// Records that the socket is no longer in a room, unless the session has ended.
-    pub fn leave(&self, room: LocationId) {
-        let State { rooms, room_permits, has_ended, .. } = &mut *self.state.lock();
-        if !*has_ended {
-            rooms.remove(&room);
-            room_permits.set_count(rooms.len());
-        }
-    }
-
-    /// Checks whether the session has ended.
     pub fn has_ended(&self) -> bool {
         self.state.lock().has_ended
     }
@@ -180,7 +171,6 @@ impl Session {
     }
 }
 
-/// Returns the address that a socket connects from.
 pub fn address(socket: &SocketRef) -> IpAddr {
     Client::address(socket.req_parts().extensions.get())
 }

@@ -74,7 +74,6 @@ struct Pass {
     received_at: Vec<Instant>,
 }
 
-/// Limits how much a room does before it is another room's turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
     pub versions: u64,
@@ -89,7 +88,6 @@ pub struct Served<S> {
     pub is_done: bool,
     /// The pass is complete, and some members could not be sent everything.
     pub is_behind: bool,
-    /// The times at which the bodies of the PUTs were complete whose versions have now been sent to all members.
     pub received_at: Vec<Instant>,
 }
 
@@ -153,8 +151,7 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         self.members.values().map(|member| &member.sink)
     }
 
-    /// Decides how a client that has version `since` may enter. `was_asked`: the database was asked after the client
-    /// had come.
+    /// Decides how a client that has version `since` may enter. `was_asked`: the database was asked since it came.
     pub fn entry(&self, since: Option<u64>, was_asked: bool) -> Entry {
         if self.is_closed {
             return Entry::Closed;
@@ -231,8 +228,7 @@ impl<K: Copy + Eq + Hash, S: Sink> Room<K, S> {
         Some((gone.sink, gone.mark))
     }
 
-    /// Takes out the members that may no longer be in the room, and returns each with a mark behind what it was sent
-    /// last.
+    /// Takes out members, and returns each with a mark behind what it was sent last.
     pub fn expel(&mut self, is_out: impl Fn(&S) -> bool) -> Vec<(S, u64)> {
         let gone = self.members.extract_if(.., |_, member| is_out(&member.sink));
         let gone = gone.map(|(_, member)| (member.sink, member.mark)).collect();

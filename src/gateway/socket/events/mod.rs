@@ -41,7 +41,6 @@ pub enum ClientEvent {
     Authenticate(Authenticate),
 }
 
-/// The payload of `join_room`: `{locationId, userId?, since?}`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinRoom {
@@ -68,7 +67,6 @@ pub struct Chat {
     pub room_name: LocationId,
 }
 
-/// The payload of `join`: `{userId, userName?}`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Join {
@@ -77,7 +75,6 @@ pub struct Join {
     pub user_name: Option<String>,
 }
 
-/// The payload of `authenticate`: `{token}`.
 #[derive(Deserialize)]
 pub struct Authenticate {
     pub token: String,

@@ -31,7 +31,6 @@ use crate::{
 const ENVELOPE_BYTES: usize = 16;
 /// Time for a client to confirm data that it may no longer see. Within a second nothing more of it may leave.
 const WITHDRAWAL_TIMEOUT: Duration = Duration::from_millis(800);
-/// Interval between two checks whether a client has read what it was sent.
 const READ_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Queues and records the events and acks of one socket. The socket owns it, so it never holds the socket.
@@ -76,7 +75,6 @@ impl SocketHandle {
         std::ptr::eq(&raw const *self.socket, &raw const *other.socket)
     }
 
-    /// Returns enough of the id for the log.
     pub fn log_name(&self) -> &str {
         log_name(&self.socket)
     }

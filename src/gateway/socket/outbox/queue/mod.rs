@@ -21,7 +21,6 @@ const MAX_QUEUED: usize = 256;
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
 /// Chats that may wait. An older one gives way to a newer one, so that chats alone end no connection.
 const MAX_CHATS: usize = 128;
-/// Chats of one sender that may wait.
 const MAX_CHATS_OF_ONE: usize = 32;
 /// Locations about which a list event may wait. Anybody can create so many within seconds, so one more ends no
 /// connection: the oldest gives way.
