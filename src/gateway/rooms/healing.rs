@@ -1,7 +1,7 @@
 //! Recovery of rooms. The sweep compares all of them with the database now and then, so that a room recovers also from
 //! an update or a change of rights that never reached it. After a panic over a room it is read again, or given up.
 //!
-//! Panics are caught where the work is done (here, `turns.rs`, `gateway/event_loop.rs`, `gateway/announcer.rs`).
+//! Panics are caught where the work is done (here, `versions.rs`, `gateway/event_loop.rs`, `gateway/announcer.rs`).
 
 use std::{
     collections::HashMap,
