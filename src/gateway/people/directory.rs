@@ -21,7 +21,7 @@ use crate::{
         presence::{ActiveUser, ActiveUsers, MAX_ROWS, Name, Person},
         time::Timestamp,
     },
-    gateway::socket::outbox::{Item, Kind, SocketHandle, Subscriber, body},
+    gateway::socket::outbox::{Kind, SocketHandle, Subscriber, body},
     service::{Service, access::Identity},
 };
 
@@ -190,7 +190,7 @@ impl Directory {
                 // The socket is no longer an admin's.
                 None => continue,
             }
-            handle.send(Kind::ListEvent(Item::Users), body.clone());
+            handle.send(Kind::UserList, body.clone());
         }
         true
     }

@@ -78,7 +78,7 @@ fn send_location(
     let whole = (feature.len() <= MAX_FEATURE_BYTES)
         .then(|| json([r#"{"action":""#, item.action(), r#"","location":"#, feature, "}"].concat()))
         .flatten();
-    let Some(named) = item.named() else { return 0 };
+    let named = item.named();
     // Users other than the payer did not ask for the Feature.
     let pair_payer = payer.filter(|_| is_bounded);
     let is_other = |user: &UserId| *user != location.updated_by && payer != Some(Payer::User(*user));
@@ -101,7 +101,7 @@ fn send_location(
 /// Tells sockets that a location has left their list, and disconnects those that do not soon read what they may no
 /// longer see.
 fn send_removal(recipients: &[Recipient], id: LocationId, reason: RemovalReason) {
-    let Some(text) = Item::Deleted(id).named() else { return };
+    let text = Item::Deleted(id).named();
     let unread = recipients.iter().filter_map(|Recipient { handle, .. }| {
         let mark = handle.send_removal(id, text.clone(), reason)?;
         Some((handle.outbox.clone(), mark))

@@ -30,6 +30,8 @@ pub enum Kind {
     RoomEvent(LocationId, Option<UserId>, &'static str),
     /// An event of a list. It is dropped when the socket loses the right to see the item.
     ListEvent(Item),
+    /// The list of connected users, of which only the newest matters.
+    UserList,
     Ack(Ack),
 }
 
@@ -48,8 +50,6 @@ pub enum Item {
     Updated(LocationId, u64),
     /// This location has left the list. Everybody may know that.
     Deleted(LocationId),
-    /// The list of connected users, of which only the newest matters.
-    Users,
 }
 
 /// A subject that a socket may lose the right to see.
@@ -71,28 +71,26 @@ struct Named {
 }
 
 impl Item {
-    pub fn location(self) -> Option<LocationId> {
-        match self {
-            Self::Created(id, _) | Self::Updated(id, _) | Self::Deleted(id) => Some(id),
-            Self::Users => None,
-        }
+    pub fn location(self) -> LocationId {
+        let (Self::Created(id, _) | Self::Updated(id, _) | Self::Deleted(id)) = self;
+        id
     }
 
     pub fn action(self) -> &'static str {
         match self {
             Self::Created(..) => "create",
             Self::Updated(..) => "update",
-            Self::Deleted(_) | Self::Users => "delete",
+            Self::Deleted(_) => "delete",
         }
     }
 
-    /// Makes the body of an event that names the location and does not show it. The list of users has none.
-    pub fn named(self) -> Option<Arc<RawValue>> {
+    /// Makes the body of an event that names the location and does not show it.
+    pub fn named(self) -> Arc<RawValue> {
         let version = match self {
             Self::Created(_, version) | Self::Updated(_, version) => Some(version),
-            Self::Deleted(_) | Self::Users => None,
+            Self::Deleted(_) => None,
         };
-        Some(body(&Named { action: self.action(), location_id: self.location()?, version }))
+        body(&Named { action: self.action(), location_id: self.location(), version })
     }
 }
 
@@ -101,7 +99,7 @@ impl Kind {
     /// `Queue::replace_list_event`.
     pub fn replaces(&self, earlier: &Self) -> bool {
         match (self, earlier) {
-            (Self::ListEvent(Item::Users), Self::ListEvent(Item::Users)) => true,
+            (Self::UserList, Self::UserList) => true,
             // Presence: only the newest state of a user, or the newest number of users, matters.
             (Self::RoomEvent(room, user, name), Self::RoomEvent(old_room, old_user, old_name)) => {
                 *name != CHAT && (room, user, name) == (old_room, old_user, old_name)
@@ -120,7 +118,7 @@ impl Kind {
 
     /// Returns whether it is an event of a list. Such events never end a connection.
     pub fn is_list_event(&self) -> bool {
-        matches!(self, Self::ListEvent(_))
+        matches!(self, Self::ListEvent(_) | Self::UserList)
     }
 
     /// Returns the subject that the socket may lose the right to see.
@@ -128,7 +126,7 @@ impl Kind {
         match self {
             Self::RoomEvent(id, ..) => Some(Topic::Room(*id)),
             Self::ListEvent(Item::Created(id, _) | Item::Updated(id, _)) => Some(Topic::Listed(*id)),
-            Self::ListEvent(Item::Users) => Some(Topic::Users),
+            Self::UserList => Some(Topic::Users),
             Self::ListEvent(Item::Deleted(_)) | Self::Event(_) | Self::Ack(_) => None,
         }
     }
@@ -136,7 +134,7 @@ impl Kind {
     pub fn name(&self) -> Option<&'static str> {
         match self {
             Self::Event(name) | Self::RoomEvent(_, _, name) => Some(name),
-            Self::ListEvent(Item::Users) => Some("user_list"),
+            Self::UserList => Some("user_list"),
             Self::ListEvent(_) => Some("locations"),
             Self::Ack(_) => None,
         }

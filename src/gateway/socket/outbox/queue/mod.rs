@@ -60,11 +60,16 @@ impl Queue {
     /// # Errors
     /// [`TooMuchWaits`], and then it was not added. A list event is always added.
     pub fn push(&mut self, next: Queued) -> Result<bool, TooMuchWaits> {
-        if matches!(&next.kind, Kind::RoomEvent(..) | Kind::ListEvent(Item::Users)) {
+        if matches!(&next.kind, Kind::RoomEvent(..) | Kind::UserList) {
             self.retain(|earlier| !next.kind.replaces(earlier));
         }
-        if let Kind::ListEvent(item) = next.kind {
-            return Ok(self.push_list_event(item, next));
+        match next.kind {
+            Kind::ListEvent(item) => return Ok(self.push_list_event(item, next)),
+            Kind::UserList => {
+                self.insert(next);
+                return Ok(false);
+            }
+            _ => {}
         }
         if let Some(sender) = next.kind.chat_sender() {
             self.make_room_for_chat(sender);
@@ -115,12 +120,10 @@ impl Queue {
     /// names its location; without room for another location the oldest event gives way, and `true` is returned.
     fn push_list_event(&mut self, item: Item, mut next: Queued) -> bool {
         let item = self.replace_list_event(item, &mut next.body);
-        if self.list_bytes + next.body.get().len() > MAX_LIST_BYTES
-            && let Some(named) = item.named()
-        {
-            next.body = named;
+        if self.list_bytes + next.body.get().len() > MAX_LIST_BYTES {
+            next.body = item.named();
         }
-        let is_full = self.list_events.len() >= MAX_LISTED && item != Item::Users;
+        let is_full = self.list_events.len() >= MAX_LISTED;
         if let Some(oldest) = self.list_events.values().min().copied().filter(|_| is_full) {
             self.remove(oldest);
         }
@@ -132,7 +135,7 @@ impl Queue {
     /// must be told: a location that it has not been told of is new to it, whatever has become of it since. A removal
     /// is told in any case, because the client may have found the location by `GET /location`.
     fn replace_list_event(&mut self, item: Item, body: &mut Arc<RawValue>) -> Item {
-        let number = item.location().and_then(|id| self.list_events.get(&id).copied());
+        let number = self.list_events.get(&item.location()).copied();
         let earlier = number.and_then(|number| self.remove(number));
         match (earlier.map(|earlier| earlier.kind), item) {
             (Some(Kind::ListEvent(Item::Created(..))), Item::Updated(id, version)) => {
@@ -182,7 +185,7 @@ impl Queue {
 
 fn listed_location(queued: &Queued) -> Option<LocationId> {
     match queued.kind {
-        Kind::ListEvent(item) => item.location(),
+        Kind::ListEvent(item) => Some(item.location()),
         _ => None,
     }
 }
