@@ -52,87 +52,47 @@ impl Limits {
     }
 }
 
-/// The settings `LIMIT_…`: rates, and numbers of what there may be at once.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Quotas {
-    /// HTTP requests and handshakes a second with tokens of one user.
-    pub user_requests: NonZeroU32,
-    /// Requests a second from one address by share links or in open mode.
-    pub address_requests: NonZeroU32,
-    /// Requests and handshakes a second from one address that show nothing valid.
-    pub address_refusals: NonZeroU32,
-    /// Passwords tried a minute for one share link from one address.
-    pub share_passwords: NonZeroU32,
-    /// Sockets connected at once.
-    pub sockets: NonZeroU32,
-    /// Sockets connected at once with tokens of one user.
-    pub user_sockets: NonZeroU32,
-    /// Sockets connected at once from one address without a token.
-    pub address_sockets: NonZeroU32,
-    /// Sessions at once whose client is not known yet.
-    pub handshakes: NonZeroU32,
-    /// Sessions at once from one address whose client is not known yet.
-    pub address_handshakes: NonZeroU32,
-    /// Events a second from one socket.
-    pub socket_events: NonZeroU32,
-    /// Events a second from all sockets of one user.
-    pub user_events: NonZeroU32,
-    /// Events a second from all sockets of one address without a token.
-    pub address_events: NonZeroU32,
-    /// Rooms that one socket may be in.
-    pub socket_rooms: NonZeroU32,
-    /// Searches that one caller may be waiting for at once.
-    pub searches: NonZeroU32,
-    /// Bytes of answers that one caller may leave unread at once.
-    pub answer_bytes: NonZeroU32,
-    /// Bytes of bodies that have not come whole from one caller at once.
-    pub body_bytes: NonZeroU32,
-    /// Rooms that all sockets of one user may be in, counted for each socket.
-    pub user_rooms: NonZeroU32,
-    /// Rooms that all sockets of one address without a token may be in, counted for each socket.
-    pub address_rooms: NonZeroU32,
-    /// Messages a second from one user.
-    pub user_chats: NonZeroU32,
-    /// Messages a second to one room.
-    pub room_chats: NonZeroU32,
-    /// Sockets a second that one user reaches, each 16 KiB begun counted.
-    pub user_deliveries: NonZeroU32,
-    /// Rows read a second for one user, beyond one for each request.
-    pub user_rows: NonZeroU32,
-    /// Changes a minute that one user may make to what another is told of.
-    pub pair_notices: NonZeroU32,
-    /// Locations a second whose changes one user may have sent whole to another.
-    pub pair_updates: NonZeroU32,
+/// Declares [`Quotas`]: a field for each setting `LIMIT_…`.
+macro_rules! quotas {
+    ($($field:ident: $setting:literal,)*) => {
+        /// The settings `LIMIT_…`: rates, and numbers of what there may be at once. The table in `settings.rs` says
+        /// what each of them counts.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Quotas {
+            $(#[doc = concat!("The setting `", $setting, "`.")] pub $field: NonZeroU32,)*
+        }
+
+        impl Quotas {
+            fn read(source: &Source) -> Result<Self, Invalid> {
+                Ok(Self { $($field: source.number($setting, "an integer", &COUNTS)?,)* })
+            }
+        }
+    };
 }
 
-impl Quotas {
-    fn read(source: &Source) -> Result<Self, Invalid> {
-        let count = |name: &str| source.number(name, "an integer", &COUNTS);
-        Ok(Self {
-            user_requests: count("LIMIT_USER_REQUESTS")?,
-            address_requests: count("LIMIT_ADDRESS_REQUESTS")?,
-            address_refusals: count("LIMIT_ADDRESS_REFUSALS")?,
-            share_passwords: count("LIMIT_SHARE_PASSWORDS")?,
-            sockets: count("LIMIT_SOCKETS")?,
-            user_sockets: count("LIMIT_USER_SOCKETS")?,
-            address_sockets: count("LIMIT_ADDRESS_SOCKETS")?,
-            handshakes: count("LIMIT_HANDSHAKES")?,
-            address_handshakes: count("LIMIT_ADDRESS_HANDSHAKES")?,
-            socket_events: count("LIMIT_SOCKET_EVENTS")?,
-            user_events: count("LIMIT_USER_EVENTS")?,
-            address_events: count("LIMIT_ADDRESS_EVENTS")?,
-            socket_rooms: count("LIMIT_SOCKET_ROOMS")?,
-            searches: count("LIMIT_SEARCHES")?,
-            answer_bytes: count("LIMIT_ANSWER_BYTES")?,
-            body_bytes: count("LIMIT_BODY_BYTES")?,
-            user_rooms: count("LIMIT_USER_ROOMS")?,
-            address_rooms: count("LIMIT_ADDRESS_ROOMS")?,
-            user_chats: count("LIMIT_USER_CHATS")?,
-            room_chats: count("LIMIT_ROOM_CHATS")?,
-            user_deliveries: count("LIMIT_USER_DELIVERIES")?,
-            user_rows: count("LIMIT_USER_ROWS")?,
-            pair_notices: count("LIMIT_PAIR_NOTICES")?,
-            pair_updates: count("LIMIT_PAIR_UPDATES")?,
-        })
-    }
+quotas! {
+    user_requests: "LIMIT_USER_REQUESTS",
+    address_requests: "LIMIT_ADDRESS_REQUESTS",
+    address_refusals: "LIMIT_ADDRESS_REFUSALS",
+    share_passwords: "LIMIT_SHARE_PASSWORDS",
+    sockets: "LIMIT_SOCKETS",
+    user_sockets: "LIMIT_USER_SOCKETS",
+    address_sockets: "LIMIT_ADDRESS_SOCKETS",
+    handshakes: "LIMIT_HANDSHAKES",
+    address_handshakes: "LIMIT_ADDRESS_HANDSHAKES",
+    socket_events: "LIMIT_SOCKET_EVENTS",
+    user_events: "LIMIT_USER_EVENTS",
+    address_events: "LIMIT_ADDRESS_EVENTS",
+    socket_rooms: "LIMIT_SOCKET_ROOMS",
+    searches: "LIMIT_SEARCHES",
+    answer_bytes: "LIMIT_ANSWER_BYTES",
+    body_bytes: "LIMIT_BODY_BYTES",
+    user_rooms: "LIMIT_USER_ROOMS",
+    address_rooms: "LIMIT_ADDRESS_ROOMS",
+    user_chats: "LIMIT_USER_CHATS",
+    room_chats: "LIMIT_ROOM_CHATS",
+    user_deliveries: "LIMIT_USER_DELIVERIES",
+    user_rows: "LIMIT_USER_ROWS",
+    pair_notices: "LIMIT_PAIR_NOTICES",
+    pair_updates: "LIMIT_PAIR_UPDATES",
 }

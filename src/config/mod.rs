@@ -6,24 +6,26 @@
 mod auth;
 mod database;
 mod limits;
-mod retention;
 mod settings;
 mod source;
 
-use std::{env::VarError, time::Duration};
+use std::{env::VarError, ops::RangeInclusive, time::Duration};
 
 use crate::telemetry::{LogFormat, check_filter};
 
+use limits::COUNTS;
 use source::Source;
 
 pub use self::{
     auth::{Addresses, Auth},
     database::{Database, Secret},
     limits::{Limits, Quotas},
-    retention::{History, Notifications},
     settings::{RESERVED, SETTINGS, Setting},
     source::Invalid,
 };
+
+/// Far more versions than anybody keeps; the bound keeps sums of versions far from overflow.
+const HISTORY_VERSIONS: RangeInclusive<u64> = 1..=1_000_000_000;
 
 /// Everything the server needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +93,42 @@ pub struct Heartbeat {
 impl Heartbeat {
     fn read(source: &Source) -> Result<Self, Invalid> {
         Ok(Self { interval: source.duration("PING_INTERVAL")?, timeout: source.duration("PING_TIMEOUT")? })
+    }
+}
+
+/// The history that is kept of a location.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct History {
+    /// The number of versions, the newest included; at least 1.
+    pub versions: u64,
+    /// The age of the oldest version. The newest is kept whatever its age. `None`: any age.
+    pub age: Option<Duration>,
+}
+
+impl History {
+    fn read(source: &Source) -> Result<Self, Invalid> {
+        const AGE: &str = "HISTORY_AGE";
+        let versions = source.number("HISTORY_VERSIONS", "an integer", &HISTORY_VERSIONS)?;
+        let expected = "a time of at least 1s, such as 30d; unset: no limit";
+        let age = source.given(AGE).map(|_| source.age(AGE, expected)).transpose()?;
+        Ok(Self { versions, age })
+    }
+}
+
+/// The notifications that are kept of a user.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Notifications {
+    /// The age of the oldest notification.
+    pub age: Duration,
+    /// The number of notifications of one user.
+    pub count: u64,
+}
+
+impl Notifications {
+    fn read(source: &Source) -> Result<Self, Invalid> {
+        let age = source.age("NOTIFICATION_AGE", "a time of at least 1s, such as 90d")?;
+        let count = source.number("NOTIFICATION_COUNT", "an integer", &COUNTS)?;
+        Ok(Self { age, count: count.get().into() })
     }
 }
 
