@@ -12,7 +12,6 @@ mod members;
 mod notifications;
 mod query;
 mod reply;
-mod response_counts;
 mod routes;
 mod shares;
 mod users;
@@ -33,18 +32,20 @@ use tower_http::{
 use tracing::{Span, field, info, info_span};
 use warp::{Filter, Reply};
 
-use self::response_counts::ResponseCounts;
 use crate::{
     domain::error::{Code, Error},
     net::{
         client::{Client, TrustedProxies},
         origins::{NOT_FOR_US, Origins},
     },
-    service::Service,
+    service::{Service, refusals::Refusals},
     telemetry::cut,
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The classes of status that are counted, from 200 on.
+const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// Makes the tower service of the API, which `net::accept` serves.
 pub fn service(
@@ -60,7 +61,9 @@ pub fn service(
 + Send
 + use<> {
     let (policy, foreign) = (origins.clone(), service.limits.foreign.clone());
-    let counts = Arc::new(ResponseCounts::start(&service.metrics));
+    let responses = service.metrics.counters("http_responses", "Answers of the HTTP API, by class of status");
+    let responses = CLASSES.map(|class| responses.of([("class", class)]));
+    let refusals = Arc::new(Refusals::at("http", &service.metrics));
     let routes = routes::routes(&service).or(health::routes(service.clone())).or(error::not_found(service));
     // The query is left out, because it may hold a token.
     let span = move |request: &Request<Incoming>| {
@@ -75,7 +78,14 @@ pub fn service(
         )
     };
     let record = move |response: &Response<_>, elapsed: Duration, _: &Span| {
-        counts.record(response);
+        let class = usize::from(response.status().as_u16() / 100).checked_sub(2);
+        if let Some(responses) = class.and_then(|class| responses.get(class)) {
+            responses.inc();
+        }
+        // A refusal has its code among the extensions.
+        if let Some(code) = response.extensions().get::<Code>() {
+            refusals.count(*code);
+        }
         info!(status = response.status().as_u16(), elapsed_us = elapsed.as_micros() as u64, "request");
     };
     #[expect(clippy::result_large_err, reason = "the layer wants an answer as the error")]
