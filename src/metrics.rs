@@ -63,18 +63,24 @@ impl Default for Metrics {
         let (refusals, limited) = (Counters::default(), Counters::default());
         let metrics = Self { registry, refreshes, queue_length, queue_limit, refusals, limited };
         let help = "Refused requests, events and handshakes, by door and error code";
-        metrics.register("refusals", help, None, metrics.refusals.0.clone());
-        metrics.register("limited", "Refusals because of a limit, by limit", None, metrics.limited.0.clone());
+        metrics.add("refusals", help, None, metrics.refusals.0.clone());
+        metrics.add("limited", "Refusals because of a limit, by limit", None, metrics.limited.0.clone());
         metrics.gauges("build_info", "Version of georoom").of("version", env!("CARGO_PKG_VERSION")).set(1);
         let help = "Entries that wait in a queue or are under way";
-        metrics.register("queue_length", help, None, metrics.queue_length.0.clone());
-        metrics.register("queue_limit", "Bound of a queue", None, metrics.queue_limit.0.clone());
+        metrics.add("queue_length", help, None, metrics.queue_length.0.clone());
+        metrics.add("queue_limit", "Bound of a queue", None, metrics.queue_limit.0.clone());
         metrics
     }
 }
 
 impl Metrics {
-    fn register(&self, name: &str, help: &str, unit: Option<Unit>, metric: impl Metric) {
+    fn register<M: Metric + Clone + Default>(&self, name: &str, help: &str, unit: Option<Unit>) -> M {
+        let metric = M::default();
+        self.add(name, help, unit, metric.clone());
+        metric
+    }
+
+    fn add(&self, name: &str, help: &str, unit: Option<Unit>, metric: impl Metric) {
         let (mut registry, name) = (self.registry.lock(), format!("georoom_{name}"));
         match unit {
             Some(unit) => registry.register_with_unit(name, help, unit, metric),
@@ -84,16 +90,12 @@ impl Metrics {
 
     /// Registers a counter. Its name gets `_total`.
     pub fn counter(&self, name: &str, help: &str) -> Counter {
-        let counter = Counter::default();
-        self.register(name, help, None, counter.clone());
-        counter
+        self.register(name, help, None)
     }
 
     /// Registers counters with labels.
     pub fn counters<const N: usize>(&self, name: &str, help: &str) -> Counters<N> {
-        let counters = Counters::default();
-        self.register(name, help, None, counters.0.clone());
-        counters
+        Counters(self.register(name, help, None))
     }
 
     /// Returns the counter of refusals by a door with an error code.
@@ -108,16 +110,12 @@ impl Metrics {
 
     /// Registers a gauge.
     pub fn gauge(&self, name: &str, help: &str) -> Gauge {
-        let gauge = Gauge::default();
-        self.register(name, help, None, gauge.clone());
-        gauge
+        self.register(name, help, None)
     }
 
     /// Registers gauges with a label.
     pub fn gauges(&self, name: &str, help: &str) -> Gauges {
-        let gauges = Gauges::default();
-        self.register(name, help, None, gauges.0.clone());
-        gauges
+        Gauges(self.register(name, help, None))
     }
 
     /// Registers a gauge that is read when a scrape comes.
@@ -127,9 +125,7 @@ impl Metrics {
 
     /// Registers a gauge of bytes that is read when a scrape comes. Its name gets `_bytes`.
     pub fn watch_bytes(&self, name: &str, help: &str, read: impl Fn() -> usize + Send + Sync + 'static) {
-        let gauge = Gauge::default();
-        self.register(name, help, Some(Unit::Bytes), gauge.clone());
-        self.refresh(gauge, read);
+        self.refresh(self.register(name, help, Some(Unit::Bytes)), read);
     }
 
     /// Registers a queue: its limit, and its length, which is read when a scrape comes.
@@ -156,14 +152,14 @@ impl Metrics {
     /// Registers a histogram of times. Its name gets `_seconds`.
     pub fn seconds(&self, name: &str, help: &str) -> Seconds {
         let seconds = Histogram::new(SECONDS);
-        self.register(name, help, Some(Unit::Seconds), seconds.clone());
+        self.add(name, help, Some(Unit::Seconds), seconds.clone());
         Seconds(seconds)
     }
 
     /// Registers a histogram of numbers.
     pub fn histogram(&self, name: &str, help: &str, bounds: impl IntoIterator<Item = f64>) -> Histogram {
         let histogram = Histogram::new(bounds);
-        self.register(name, help, None, histogram.clone());
+        self.add(name, help, None, histogram.clone());
         histogram
     }
 
