@@ -39,14 +39,6 @@ impl<K: Hash + Eq> Limit<K> {
     pub fn take(&self, key: K, detail: &'static str) -> Result<()> {
         self.budgets.try_take(key, 1).map_err(|wait| refusal(&self.refusals, detail, wait))
     }
-
-    /// Checks that a budget is not in debt.
-    ///
-    /// # Errors
-    /// `rate_limited`.
-    fn check_debt(&self, key: &K, detail: &'static str) -> Result<()> {
-        self.budgets.debt(key).map_or(Ok(()), |wait| Err(refusal(&self.refusals, detail, wait)))
-    }
 }
 
 impl<K: Hash + Eq> CallerLimit<K> {
@@ -106,7 +98,8 @@ impl CallerLimit {
     /// # Errors
     /// `rate_limited`.
     pub fn check_debt_with(&self, payer: Payer, detail: &'static str) -> Result<()> {
-        self.limit_of(payer).check_debt(&payer, detail)
+        let Limit { budgets, refusals } = self.limit_of(payer);
+        budgets.debt(&payer).map_or(Ok(()), |wait| Err(refusal(refusals, detail, wait)))
     }
 }
 

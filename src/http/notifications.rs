@@ -13,7 +13,7 @@ use crate::{
         notification::read_from_body,
         time::Timestamp,
     },
-    service::notifications,
+    service::users,
 };
 
 /// A notification in the list.
@@ -31,10 +31,10 @@ struct Notification {
     fields: Box<RawValue>,
 }
 
-impl TryFrom<notifications::Notification> for Notification {
+impl TryFrom<users::Notification> for Notification {
     type Error = Error;
 
-    fn try_from(stored: notifications::Notification) -> Result<Self> {
+    fn try_from(stored: users::Notification) -> Result<Self> {
         Ok(Self {
             id: stored.id,
             kind: stored.kind,

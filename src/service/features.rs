@@ -33,33 +33,22 @@ pub struct Features {
     held: Arc<Reservation>,
 }
 
-enum Rest {
+/// The page that an answer shows.
+pub(super) enum Rest {
     List(Listing),
     History(LocationId, Past),
 }
 
 impl Features {
-    /// The Features of a list's page.
+    /// The Features of a page.
     ///
     /// # Errors
     /// `rate_limited` and `storage_unavailable` where the memory for answers is spent.
-    pub(super) fn of_list(service: &Arc<Service>, by: Caller, payer: Payer, page: Listing) -> Result<Self> {
-        let bytes = page.largest_piece();
-        Self::new(service, by, payer, Rest::List(page), bytes)
-    }
-
-    /// The Features of a page of history; errors as [`Features::of_list`].
-    pub(super) fn of_history(
-        service: &Arc<Service>,
-        by: Caller,
-        payer: Payer,
-        (id, page): (LocationId, Past),
-    ) -> Result<Self> {
-        let bytes = page.largest_piece;
-        Self::new(service, by, payer, Rest::History(id, page), bytes)
-    }
-
-    fn new(service: &Arc<Service>, by: Caller, payer: Payer, rest: Rest, bytes: usize) -> Result<Self> {
+    pub(super) fn new(service: &Arc<Service>, by: Caller, payer: Payer, rest: Rest) -> Result<Self> {
+        let bytes = match &rest {
+            Rest::List(page) => page.largest_piece(),
+            Rest::History(_, page) => page.largest_piece,
+        };
         let held = Arc::new(service.memory.answers.reserve_piece(payer, bytes)?);
         Ok(Self { service: service.clone(), by, payer, rest, has_begun: false, needs_comma: false, held })
     }

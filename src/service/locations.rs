@@ -1,4 +1,4 @@
-//! The acts on locations: creating, moving, reading, listing and deleting them.
+//! The acts on locations: creating, moving, reading, listing and deleting them, and reading their history.
 
 use std::{
     pin::pin,
@@ -9,7 +9,7 @@ use std::{
 use tokio::time::timeout;
 
 use super::{
-    features::Features,
+    features::{Features, Rest},
     live_rooms::{Current, RoomSize},
     state::Service,
 };
@@ -18,11 +18,13 @@ use crate::{
         access::{Action, Caller, Payer},
         error::{Code, Error, Result},
         id::LocationId,
-        location::{Committed, NewLocation, Update},
+        location::{Committed, Location, NewLocation, Update},
         properties::renamed,
     },
     storage::{Filter, Page},
 };
+
+pub use crate::storage::Head;
 
 /// The time for which a read waits for the database before the version that a live room has is good enough. Longer
 /// than a room takes to hear of an acknowledged change.
@@ -138,7 +140,46 @@ impl Service {
         };
         // Reading what was found is no search.
         drop(turn);
-        Ok((Features::of_list(self, by, payer, listing)?, total))
+        Ok((Features::new(self, by, payer, Rest::List(listing))?, total))
+    }
+
+    /// Reads the versions of a location after `since`, ascending, at most `limit`; and the newest there is.
+    ///
+    /// # Errors
+    /// `not_found`, `rate_limited`, `storage_unavailable`, `internal`.
+    pub async fn history(
+        self: &Arc<Self>,
+        (by, payer): (Caller, Payer),
+        id: LocationId,
+        since: u64,
+        limit: u64,
+    ) -> Result<(Features, u64)> {
+        self.limits.check_rows(payer)?;
+        self.permit(&by, id, Action::See).await?;
+        let since = match &by {
+            Caller::Guest(guest) => since.max(guest.from.saturating_sub(1)),
+            _ => since,
+        };
+        let page = self.store.history(id, since, limit).await?.ok_or_else(|| Error::no_location(id))?;
+        let head = page.head;
+        Ok((Features::new(self, by, payer, Rest::History(id, page))?, head))
+    }
+
+    /// Reads a run of versions without a gap that ends with the newest. With `from` the run begins there, or as near to
+    /// it as history and `limit` allow; else it is the newest version alone.
+    ///
+    /// # Errors
+    /// `not_found`, `storage_unavailable`, `internal`.
+    pub async fn newest(&self, id: LocationId, from: Option<u64>, limit: u64) -> Result<Vec<Location>> {
+        self.store.newest(id, from, limit).await?.ok_or_else(|| Error::no_location(id))
+    }
+
+    /// Reads the newest versions of those of some locations that exist.
+    ///
+    /// # Errors
+    /// `storage_unavailable`, `internal`.
+    pub async fn versions(&self, ids: &[LocationId]) -> Result<Vec<Head>> {
+        self.store.versions(ids).await
     }
 
     /// Charges a caller for sending a change of a location to everybody in its room, before the change is made.

@@ -6,23 +6,20 @@
 pub mod access;
 mod events;
 pub mod features;
-pub mod history;
 pub mod limits;
 mod live_rooms;
 pub mod locations;
 pub mod members;
 pub mod memory;
 mod names;
-pub mod notifications;
 mod passwords;
-mod readiness;
 mod reads;
 pub mod refusals;
 mod searches;
 pub mod shares;
 mod state;
 pub mod turns;
-mod users;
+pub mod users;
 mod write_behind;
 
 pub use live_rooms::{Current, LiveRooms, RoomSize};

@@ -2,10 +2,13 @@
 //!
 //! A file of its own below the acts, so that their files import it and not each other.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use super::{
     events::EventSender,
@@ -14,7 +17,6 @@ use super::{
     memory::Memory,
     names::Names,
     passwords::Passwords,
-    readiness::ReadinessCache,
     reads::Reads,
     searches::Searches,
     write_behind::{self, WriteBehind},
@@ -26,6 +28,9 @@ use crate::{
     storage::{HistorySweeper, NotificationSweeper, Readiness, Store, Writer},
     supervise::Supervisor,
 };
+
+/// The time for which an answer of the database about its readiness is believed.
+const READINESS_MAX_AGE: Duration = Duration::from_millis(200);
 
 /// Everything the doors can ask for: the acts are its methods.
 #[derive(Debug)]
@@ -39,7 +44,9 @@ pub struct Service {
     pub(super) names: Arc<Names>,
     pub(super) write_behind: Arc<WriteBehind>,
     pub(super) passwords: Passwords,
-    readiness: ReadinessCache,
+    /// The last answer of the database to what it can be used for, and when it came. Locked while the database is
+    /// asked, so that it is asked once however many want to know.
+    readiness: Mutex<Option<(Instant, Readiness)>>,
     pub(super) searches: Searches,
     pub(super) reads: Reads,
     /// The limits on callers.
@@ -88,7 +95,7 @@ impl Service {
             names,
             write_behind,
             passwords: Passwords::default(),
-            readiness: ReadinessCache::default(),
+            readiness: Mutex::default(),
             searches,
             reads,
             limits,
@@ -125,9 +132,17 @@ impl Service {
         self.events.record_settled(mark);
     }
 
-    /// Asks what the database can be used for.
+    /// Asks what the database can be used for, unless that is known.
     pub async fn readiness(&self) -> Readiness {
-        self.readiness.read(&self.store).await
+        let mut last = self.readiness.lock().await;
+        match *last {
+            Some((at, readiness)) if at.elapsed() < READINESS_MAX_AGE => readiness,
+            _ => {
+                let readiness = self.store.readiness().await;
+                *last = Some((Instant::now(), readiness));
+                readiness
+            }
+        }
     }
 
     /// Writes what has waited for a quiet moment.

@@ -1,12 +1,18 @@
-//! The acts on users: the list of those who are connected, and names. The cache of names is in `names.rs`.
+//! The acts on users: the list of those who are connected, names, and notifications of what others did. The cache of
+//! names is in `names.rs`.
 
 use super::state::Service;
-use crate::domain::{
-    access::Caller,
-    error::{Code, Error, Result},
-    id::UserId,
-    presence::ActiveUsers,
+use crate::{
+    domain::{
+        access::{Caller, Payer},
+        error::{Code, Error, Result},
+        id::UserId,
+        presence::ActiveUsers,
+    },
+    storage::Page,
 };
+
+pub use crate::storage::{Notification, Notifications};
 
 impl Service {
     /// Lists the users who are connected, or were a moment ago.
@@ -33,5 +39,44 @@ impl Service {
     /// The name of a user as a token has said it here, if that is not too long ago.
     pub fn cached_name(&self, user: UserId) -> Option<String> {
         self.names.get(user)
+    }
+
+    /// A page of the caller's own notifications, newest first; only the unread ones, or all.
+    ///
+    /// # Errors
+    /// `forbidden`, `storage_unavailable`, `internal`.
+    pub async fn notifications(
+        &self,
+        (by, payer): (&Caller, Payer),
+        unread_only: bool,
+        page: Page,
+    ) -> Result<Notifications> {
+        let _turn = self.reads.turn(payer).await?;
+        self.store.notifications(person(by)?, unread_only, page).await
+    }
+
+    /// Notes that the caller has read a notification of theirs; once is enough.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `storage_unavailable`, `internal`.
+    pub async fn read_notification(&self, by: &Caller, id: u64) -> Result<Notification> {
+        let found = self.store.read_notification(person(by)?, id).await?;
+        found.ok_or_else(|| Error::new(Code::NotFound, format!("there is no notification {id}")))
+    }
+
+    /// Notes that the caller has read all of them.
+    ///
+    /// # Errors
+    /// `forbidden`, `storage_unavailable`, `internal`.
+    pub async fn read_notifications(&self, by: &Caller) -> Result<()> {
+        self.store.read_notifications(person(by)?).await
+    }
+}
+
+/// Guests are nobody in particular.
+fn person(by: &Caller) -> Result<UserId> {
+    match by {
+        Caller::Anyone(id) | Caller::User { id, .. } => Ok(*id),
+        Caller::Guest(_) => Err(Error::new(Code::Forbidden, "a share link has no notifications")),
     }
 }

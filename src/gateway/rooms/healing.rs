@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::registry::{Member, Rooms};
-use crate::{domain::id::LocationId, gateway::wire::end_reason::EndReason, service::history::Head};
+use crate::{domain::id::LocationId, gateway::wire::end_reason::EndReason, service::locations::Head};
 
 /// The time between two sweeps. A lost version is noticed after at most two of them.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(1_500);
