@@ -4,9 +4,7 @@
 //! of each stands for, is in `service/limits`.
 
 mod budget;
-mod fan_out;
 mod limit;
 
 pub use budget::{Budget, Budgets, Rate};
-pub use fan_out::FanOutBudgets;
-pub use limit::{CallerLimit, Limit, refusal};
+pub use limit::{CallerLimit, FanOutBudgets, Limit, refusal};
