@@ -9,7 +9,6 @@ mod error;
 mod health;
 mod locations;
 mod members;
-mod notifications;
 mod query;
 mod reply;
 mod routes;

@@ -13,7 +13,7 @@ use super::{
     body::{Body, body},
     call::{Call, call},
     error::method_not_allowed,
-    locations, members, notifications, shares, users,
+    locations, members, shares, users,
 };
 use crate::{domain::error::Result, service::Service};
 
@@ -58,17 +58,13 @@ pub fn routes(service: &Arc<Service>) -> ResourceFilter {
             [on(Method::DELETE, shares::revoke)],
         ),
         resource(service, path!("user" / "active").map(|| ()), [on(Method::GET, users::list_active)]),
-        resource(service, path!("notification").map(|| ()), [on(Method::GET, notifications::list)]),
+        resource(service, path!("notification").map(|| ()), [on(Method::GET, users::list_notifications)]),
         resource(
             service,
             path!("notification" / "read-all").map(|| ()),
-            [with_body(Method::POST, notifications::mark_all_read)],
+            [with_body(Method::POST, users::mark_all_read)],
         ),
-        resource(
-            service,
-            path!("notification" / String),
-            [with_body(Method::PATCH, notifications::mark_read)],
-        ),
+        resource(service, path!("notification" / String), [with_body(Method::PATCH, users::mark_read)]),
     ];
     // Joined from the end, so that an early path is not found through a boxed future for each later one.
     let join = |rest: ResourceFilter, first: ResourceFilter| first.or(rest).unify().boxed();
