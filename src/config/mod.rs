@@ -63,7 +63,10 @@ impl Config {
         Ok(Self {
             addresses,
             auth: Auth::read(source, addresses)?,
-            heartbeat: Heartbeat::read(source)?,
+            heartbeat: Heartbeat {
+                interval: source.duration("PING_INTERVAL")?,
+                timeout: source.duration("PING_TIMEOUT")?,
+            },
             history: History::read(source)?,
             notifications: Notifications::read(source)?,
             limits: Limits::read(source)?,
@@ -88,12 +91,6 @@ pub struct Heartbeat {
     pub interval: Duration,
     /// The time after which a missing pong ends the socket.
     pub timeout: Duration,
-}
-
-impl Heartbeat {
-    fn read(source: &Source) -> Result<Self, Invalid> {
-        Ok(Self { interval: source.duration("PING_INTERVAL")?, timeout: source.duration("PING_TIMEOUT")? })
-    }
 }
 
 /// The history that is kept of a location.

@@ -158,7 +158,7 @@ impl EventLoop {
                 list_events::send_list_change(&service.limits, &change, &recipients, payer, is_bounded);
             }
             Event::Notified(told) => list_events::send_notification(directory, &told),
-            Event::Mark(number) => service.record_settled(number),
+            Event::Mark(number) => service.events.record_settled(number),
             #[cfg(test)]
             Event::Panic => panic!("a fault in an event"),
         }

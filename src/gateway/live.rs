@@ -36,7 +36,7 @@ impl LiveRooms for LiveGateway {
 
     fn rename(&self, user: UserId) {
         if let (Some(directory), Some(service)) = (self.directory.upgrade(), self.service.upgrade()) {
-            directory.rename(user, |user| service.cached_name(user));
+            directory.rename(user, |user| service.names.get(user));
         }
     }
 }

@@ -31,7 +31,7 @@ const SHARE_PASSWORD: &str = "x-share-password";
 pub struct Call {
     pub service: Arc<Service>,
     pub query: String,
-    headers: HeaderMap,
+    pub headers: HeaderMap,
     /// The client's address.
     from: IpAddr,
 }
@@ -51,10 +51,6 @@ pub fn call(service: Arc<Service>) -> impl Filter<Extract = (Call,), Error = Inf
 }
 
 impl Call {
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
     /// Identifies the caller; in open mode that is the default one.
     ///
     /// # Errors
@@ -95,7 +91,7 @@ impl Call {
     async fn identify(&self) -> Result<Option<Caller>> {
         match self.service.identify(self.from, || self.credentials()).await? {
             Some(identity) => Ok(Some(identity.caller)),
-            None => self.service.limits.take_address_request(self.from).map(|()| None),
+            None => self.service.limits.take_request(limits::payer(None, self.from)).map(|()| None),
         }
     }
 

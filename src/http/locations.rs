@@ -62,7 +62,7 @@ pub async fn get(call: Call, id: String) -> Result<Response> {
     let by = call.caller().await?;
     query::user(&call.query)?;
     let (id, payer) = (parse_id(&id)?, call.payer(&by));
-    if let Some(condition) = call.headers().typed_get::<IfNoneMatch>() {
+    if let Some(condition) = call.headers.typed_get::<IfNoneMatch>() {
         // The version alone is read first, because the location may be large.
         let etag = etag(call.service.version((&by, payer), id).await?);
         if !condition.precondition_passes(&etag) {
@@ -77,9 +77,9 @@ pub async fn get(call: Call, id: String) -> Result<Response> {
 /// `GET /location`
 pub async fn list(call: Call, (): ()) -> Result<impl Reply> {
     let by = call.caller().await?;
-    let query::List { page, per_page, query } = query::list(&call.query)?;
+    let query::List { page, per_page, rows, filter } = query::list(&call.query)?;
     let payer = call.payer(&by);
-    let (features, total) = call.service.list_locations((by, payer), query).await?;
+    let (features, total) = call.service.list_locations((by, payer), rows, filter).await?;
     let total = total.map(|total| format!(r#","total":{total}"#)).unwrap_or_default();
     reply::collection(features, &format!(r#","page":{page},"perPage":{per_page}{total}"#)).await
 }

@@ -13,7 +13,6 @@ use crate::{
         error::{Code, Error, Result},
         id::{MAX_SAFE_INTEGER, UserId},
     },
-    service::locations::Query,
     storage::{Filter, Page},
 };
 
@@ -34,8 +33,10 @@ pub struct List {
     pub page: u64,
     /// The page's size, 1 to 100; the answer repeats it.
     pub per_page: u64,
-    /// The query for the service.
-    pub query: Query,
+    /// The page as rows of the database.
+    pub rows: Page,
+    /// A filter that the locations have to pass.
+    pub filter: Option<Filter>,
 }
 
 /// Reads `page`, `perPage`, `bbox`, `near` with `radius`, and `userId`.
@@ -55,7 +56,7 @@ pub fn list(query: &str) -> Result<List> {
     };
     let bbox = bbox.map(|bbox| Bbox::parse(&bbox)).transpose()?;
     let filter = (bbox.is_some() || near.is_some()).then_some(Filter { bbox, near });
-    Ok(List { page, per_page, query: Query { page: rows, filter } })
+    Ok(List { page, per_page, rows, filter })
 }
 
 fn pages(page: Option<String>, per_page: Option<String>) -> Result<(u64, u64, Page)> {

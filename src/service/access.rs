@@ -4,9 +4,9 @@
 
 use std::net::IpAddr;
 
-use super::{shares, state::Service};
+use super::{limits::payer, shares, state::Service};
 use crate::domain::{
-    access::{Access, Action, Caller, Role, may},
+    access::{Access, Action, Caller, Payer, Role, may},
     error::{Code, Error, Result},
     id::{LocationId, UserId},
     time::Timestamp,
@@ -65,16 +65,18 @@ impl Service {
         let identity = match shown() {
             Ok(Credentials { token: Some(token), .. }) => self.verify_token(&token),
             Ok(Credentials { share: Some(share), password, .. }) => {
-                self.limits.take_address_request(from)?;
+                self.limits.take_request(payer(None, from))?;
                 self.guest(from, &share, password.as_deref()).await
             }
             Ok(_) => Err(Error::new(Code::Unauthorized, "a token or a share link is needed")),
             Err(error) => Err(error),
         };
         match &identity {
-            Ok(Identity { caller: Caller::User { id, .. }, .. }) => self.limits.take_user_request(*id)?,
+            Ok(Identity { caller: Caller::User { id, .. }, .. }) => {
+                self.limits.take_request(Payer::User(*id))?
+            }
             // It was good once, and who has it is to learn that it ended.
-            Err(Error { code: Code::TokenExpired, .. }) => self.limits.take_address_request(from)?,
+            Err(Error { code: Code::TokenExpired, .. }) => self.limits.take_request(payer(None, from))?,
             // Only after the token was looked at: others at this address may have a good one.
             Err(error) if error.code.is_of_credentials() => self.limits.take_refusal(from)?,
             _ => {}

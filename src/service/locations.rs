@@ -10,8 +10,7 @@ use tokio::time::timeout;
 
 use super::{
     features::{Features, Rest},
-    live_rooms::{Current, RoomSize},
-    state::Service,
+    state::{Current, RoomSize, Service},
 };
 use crate::{
     domain::{
@@ -29,15 +28,6 @@ pub use crate::storage::Head;
 /// The time for which a read waits for the database before the version that a live room has is good enough. Longer
 /// than a room takes to hear of an acknowledged change.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// A list that is asked for.
-#[derive(Debug)]
-pub struct Query {
-    /// The page of the result.
-    pub page: Page,
-    /// A filter that the locations have to pass.
-    pub filter: Option<Filter>,
-}
 
 impl Service {
     /// Creates a location.
@@ -74,7 +64,7 @@ impl Service {
         self.charge_change(&by, payer, id, 0)?;
         self.names.write_of(&[by.user()]).await?;
         self.writer.delete(by, Some(payer), id).await?;
-        self.wait_until_settled().await;
+        self.events.wait_until_settled().await;
         Ok(())
     }
 
@@ -119,14 +109,14 @@ impl Service {
     pub async fn list_locations(
         self: &Arc<Self>,
         (by, payer): (Caller, Payer),
-        query: Query,
+        page: Page,
+        filter: Option<Filter>,
     ) -> Result<(Features, Option<u64>)> {
         if let Caller::Guest(guest) = by {
             let detail = format!("the share link is of location {} and of no list", guest.location);
             return Err(Error::new(Code::Forbidden, detail));
         }
         self.limits.check_rows(payer)?;
-        let Query { page, filter } = query;
         let turn = match filter.is_some() || page.is_deep() {
             true => Some(self.searches.turn(payer).await?),
             false => None,

@@ -46,7 +46,7 @@ impl Service {
         self.limits.check_rows(payer)?;
         self.names.write_of(&[by.user(), user]).await?;
         self.writer.set_member(by, Some(payer), id, (user, role)).await?;
-        self.wait_until_settled().await;
+        self.events.wait_until_settled().await;
         let _turn = self.reads.list_turn(payer).await?;
         let members = self.read_members(id).await?;
         // A backend that adds many members did not ask for the list each time.
@@ -61,7 +61,7 @@ impl Service {
     pub async fn remove_member(&self, by: Caller, payer: Payer, id: LocationId, user: UserId) -> Result<()> {
         self.names.write_of(&[by.user(), user]).await?;
         self.writer.remove_member(by, Some(payer), id, user).await?;
-        self.wait_until_settled().await;
+        self.events.wait_until_settled().await;
         Ok(())
     }
 

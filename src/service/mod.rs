@@ -4,14 +4,13 @@
 //! doors parse a request, call the act and reply.
 
 pub mod access;
-mod events;
+pub mod events;
 pub mod features;
 pub mod limits;
-mod live_rooms;
 pub mod locations;
 pub mod members;
 pub mod memory;
-mod names;
+pub mod names;
 mod passwords;
 mod reads;
 pub mod refusals;
@@ -22,5 +21,4 @@ pub mod turns;
 pub mod users;
 mod write_behind;
 
-pub use live_rooms::{Current, LiveRooms, RoomSize};
-pub use state::Service;
+pub use state::{Current, LiveRooms, RoomSize, Service};

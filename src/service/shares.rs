@@ -44,7 +44,7 @@ impl Service {
         };
         self.names.write_of(&[by.user()]).await?;
         let share = self.writer.create_share(by, Some(payer), id, share).await?;
-        self.wait_until_settled().await;
+        self.events.wait_until_settled().await;
         Ok((share, secret))
     }
 
@@ -73,7 +73,7 @@ impl Service {
     /// `not_found`, `forbidden`, `storage_unavailable`, `internal`.
     pub async fn revoke_share(&self, by: Caller, id: LocationId, share: ShareId) -> Result<()> {
         self.writer.revoke_share(by, id, share).await?;
-        self.wait_until_settled().await;
+        self.events.wait_until_settled().await;
         Ok(())
     }
 }

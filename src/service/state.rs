@@ -1,8 +1,9 @@
-//! The state that all acts share, and how it is started.
+//! The state that all acts share, how it is started, and its port to the gateway.
 //!
 //! A file of its own below the acts, so that their files import it and not each other.
 
 use std::{
+    fmt::Debug,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -13,7 +14,6 @@ use tokio::sync::{Mutex, mpsc};
 use super::{
     events::EventSender,
     limits::{self, Limits},
-    live_rooms::LiveRooms,
     memory::Memory,
     names::Names,
     passwords::Passwords,
@@ -23,7 +23,14 @@ use super::{
 };
 use crate::{
     config::{self, History, Notifications},
-    domain::{event::Event, token::Keys},
+    domain::{
+        access::Caller,
+        error::Result,
+        event::Event,
+        id::{LocationId, UserId},
+        presence::ActiveUsers,
+        token::Keys,
+    },
     metrics::Metrics,
     storage::{HistorySweeper, NotificationSweeper, Readiness, Store, Writer},
     supervise::Supervisor,
@@ -37,11 +44,13 @@ const READINESS_MAX_AGE: Duration = Duration::from_millis(200);
 pub struct Service {
     pub(super) store: Store,
     pub(super) writer: Writer,
-    pub(super) events: EventSender,
+    /// Events on their way to the gateway.
+    pub events: EventSender,
     /// The keys that tokens are signed with; `None`: open mode.
     pub(super) keys: Option<Keys>,
     live: OnceLock<Box<dyn LiveRooms>>,
-    pub(super) names: Arc<Names>,
+    /// The names of users.
+    pub names: Arc<Names>,
     pub(super) write_behind: Arc<WriteBehind>,
     pub(super) passwords: Passwords,
     /// The last answer of the database to what it can be used for, and when it came. Locked while the database is
@@ -116,22 +125,6 @@ impl Service {
         self.live.get().map(|live| &**live)
     }
 
-    /// Sends an event that comes from no change in the database to the gateway.
-    pub async fn publish(&self, event: Event) {
-        self.events.send(event).await;
-    }
-
-    /// Waits until the gateway has handled every event sent so far. Whoever is then told that a location or a right has
-    /// ended finds nobody in the room who should not be there.
-    pub async fn wait_until_settled(&self) {
-        self.events.wait_until_settled().await;
-    }
-
-    /// Records that the gateway has handled every event before a mark.
-    pub fn record_settled(&self, mark: u64) {
-        self.events.record_settled(mark);
-    }
-
     /// Asks what the database can be used for, unless that is known.
     pub async fn readiness(&self) -> Readiness {
         let mut last = self.readiness.lock().await;
@@ -151,4 +144,42 @@ impl Service {
             tracing::warn!(%error, "uses of share links and names of users were not written");
         }
     }
+}
+
+/// A location as it stands.
+#[derive(Debug)]
+pub struct Current {
+    /// The version in its properties.
+    pub version: u64,
+    /// The Feature as GeoJSON text.
+    pub feature: String,
+}
+
+/// The sockets that a change of a location is sent to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RoomSize {
+    /// The number of sockets that the author of the change pays for.
+    pub sockets: usize,
+    /// The size of the update that was sent last, in bytes.
+    pub update_bytes: usize,
+}
+
+/// The gateway, as the service knows it: what rooms and connections know without the database.
+///
+/// The service stands below the gateway and cannot import it, so the gateway hands itself in. Reads turn to it while
+/// the database is away; writes ask it how many sockets a change is sent to, and charge for that.
+pub trait LiveRooms: Debug + Send + Sync {
+    /// Reads a location that somebody listens to, as it was last sent to them; `None`: nobody does, or the room cannot
+    /// tell whether the caller may see it.
+    fn current(&self, by: &Caller, id: LocationId) -> Option<Result<Current>>;
+
+    /// Counts the sockets that a change by this caller is sent to. None where it is known that the caller may not
+    /// change the location. Called for every PUT.
+    fn room_size(&self, by: &Caller, id: LocationId) -> RoomSize;
+
+    /// Lists the users who are connected, or were a moment ago.
+    fn active_users(&self) -> ActiveUsers;
+
+    /// A token has given a user another name.
+    fn rename(&self, user: UserId);
 }

@@ -1,5 +1,4 @@
-//! The acts on users: the list of those who are connected, names, and notifications of what others did. The cache of
-//! names is in `names.rs`.
+//! The acts on users: the list of those who are connected, and notifications of what others did.
 
 use super::state::Service;
 use crate::{
@@ -26,19 +25,6 @@ impl Service {
             }
             _ => Err(Error::new(Code::Forbidden, "only admins see who is connected")),
         }
-    }
-
-    /// Looks up the names of users. Users without a name are left out.
-    ///
-    /// # Errors
-    /// `storage_unavailable`, `internal`.
-    pub async fn look_up_names(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>> {
-        self.names.look_up(users).await
-    }
-
-    /// The name of a user as a token has said it here, if that is not too long ago.
-    pub fn cached_name(&self, user: UserId) -> Option<String> {
-        self.names.get(user)
     }
 
     /// A page of the caller's own notifications, newest first; only the unread ones, or all.

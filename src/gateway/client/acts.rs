@@ -140,7 +140,7 @@ impl Client {
         if !is_admin {
             self.withdraw_lists();
             // An event that is just being sent to all admins comes after that.
-            self.clients.service.wait_until_settled().await;
+            self.clients.service.events.wait_until_settled().await;
             self.withdraw_lists();
         }
         Ok(())

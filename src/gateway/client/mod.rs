@@ -183,7 +183,7 @@ impl Client {
     /// Places the socket in the directory: under its user, and among the admins if it is one's.
     fn place(&self, subscriber: &Subscriber) {
         let Clients { service, directory, .. } = &*self.clients;
-        directory.place(subscriber, |user| service.cached_name(user));
+        directory.place(subscriber, |user| service.names.get(user));
     }
 
     /// Ends the client when the time of its token or share link is over.

@@ -219,7 +219,7 @@ impl Directory {
         loop {
             self.lookup_needed.notified().await;
             let users = Vec::from_iter(std::mem::take(&mut self.state.lock().name_lookups));
-            let pause = match service.look_up_names(&users).await {
+            let pause = match service.names.look_up(&users).await {
                 Ok(found) => {
                     let state = &mut *self.state.lock();
                     for (id, name) in found {

@@ -162,8 +162,8 @@ mod tests {
             config.auth.trusted_proxies,
             &config.limits,
         );
-        service.publish(Event::Panic).await;
-        service.wait_until_settled().await;
+        service.events.send(Event::Panic).await;
+        service.events.wait_until_settled().await;
         // To print a panic with its backtrace may take longer than that on a busy machine.
         let counted = async {
             while panics_of(&service, "forwarder") != "1" {

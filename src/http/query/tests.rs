@@ -18,11 +18,11 @@ fn a_list_has_pages_of_twenty_unless_asked_otherwise() {
         ("p%61ge=2", 2, 20, 20),
     ] {
         let list = list(query).expect(query);
-        let rows = list.query.page;
+        let rows = list.rows;
         assert_eq!((list.page, list.per_page, rows.offset, rows.limit), (page, per_page, offset, per_page));
-        assert!(list.query.filter.is_none(), "{query}");
+        assert!(list.filter.is_none(), "{query}");
     }
-    let filter = list("bbox=1,2,3,4&near=1,2&radius=5").unwrap().query.filter.expect("a filter");
+    let filter = list("bbox=1,2,3,4&near=1,2&radius=5").unwrap().filter.expect("a filter");
     assert!(filter.bbox.is_some() && filter.near.is_some());
 }
 

@@ -180,20 +180,12 @@ impl Limits {
         self.fan_out.clone()
     }
 
-    /// Takes a request with a token of this user.
+    /// Takes a request of a caller.
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn take_user_request(&self, user: UserId) -> Result<()> {
-        self.fan_out.requests.take(Payer::User(user))
-    }
-
-    /// Takes a request from this address without a token.
-    ///
-    /// # Errors
-    /// `rate_limited`.
-    pub fn take_address_request(&self, from: IpAddr) -> Result<()> {
-        self.fan_out.requests.take(payer(None, from))
+    pub fn take_request(&self, payer: Payer) -> Result<()> {
+        self.fan_out.requests.take(payer)
     }
 
     /// Takes a request from this address that shows nothing valid.
@@ -288,7 +280,7 @@ impl Limits {
 
     /// Creates the permits for the rooms of a socket, which is in none yet.
     pub fn room_permits(&self, payer: Payer) -> RoomPermits {
-        RoomPermits::new(&self.permits, payer)
+        RoomPermits { permits: self.permits.clone(), payer, rooms: 0 }
     }
 
     fn caller_limits(&self) -> [&CallerLimit; 5] {

@@ -59,9 +59,9 @@ pub struct SocketPermit {
 /// The rooms that one socket is in, counted for its caller until this is dropped.
 #[derive(Debug)]
 pub struct RoomPermits {
-    permits: Arc<Permits>,
-    payer: Payer,
-    rooms: u32,
+    pub(super) permits: Arc<Permits>,
+    pub(super) payer: Payer,
+    pub(super) rooms: u32,
 }
 
 impl Permits {
@@ -116,11 +116,6 @@ impl Drop for SocketPermit {
 }
 
 impl RoomPermits {
-    /// The permits of a socket that is in no room.
-    pub fn new(permits: &Arc<Permits>, payer: Payer) -> Self {
-        Self { permits: permits.clone(), payer, rooms: 0 }
-    }
-
     /// Checks that the socket, which is in so many rooms, may enter another.
     ///
     /// # Errors
