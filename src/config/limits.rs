@@ -36,11 +36,7 @@ impl Limits {
     pub(super) fn read(source: &Source) -> Result<Self, Invalid> {
         // Read even where they do not count, so that a bad value is always found.
         let quotas = Quotas::read(source)?;
-        let is_on = source.parse("RATE_LIMITS", "on or off", |text| match text {
-            "on" => Some(true),
-            "off" => Some(false),
-            _ => None,
-        })?;
+        let is_on = source.choice("RATE_LIMITS", "on or off", &[("on", true), ("off", false)])?;
         Ok(Self {
             quotas: is_on.then_some(quotas),
             message_bytes: source.number("MAX_MESSAGE_BYTES", "a number of bytes", &MESSAGE_BYTES)?,

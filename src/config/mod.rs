@@ -140,11 +140,8 @@ pub struct Log {
 
 impl Log {
     fn read(source: &Source) -> Result<Self, Invalid> {
-        let format = source.parse("LOG_FORMAT", "text or json", |text| match text {
-            "text" => Some(LogFormat::Text),
-            "json" => Some(LogFormat::Json),
-            _ => None,
-        })?;
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let format = source.choice("LOG_FORMAT", "text or json", &formats)?;
         let filter = source.text("RUST_LOG").to_owned();
         check_filter(&filter).map_err(|reason| Invalid::new("RUST_LOG", reason))?;
         Ok(Self { format, filter })

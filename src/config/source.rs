@@ -112,10 +112,13 @@ impl Source {
 
     /// Reads `true` or `false`; without a value it is `false`.
     pub fn boolean(&self, name: &str) -> Result<bool, Invalid> {
-        self.parse(name, "true or false", |text| match text {
-            "true" => Some(true),
-            "" | "false" => Some(false),
-            _ => None,
+        self.choice(name, "true or false", &[("true", true), ("false", false), ("", false)])
+    }
+
+    /// Reads one of a few words; `expected` names them in the error.
+    pub fn choice<T: Copy>(&self, name: &str, expected: &str, words: &[(&str, T)]) -> Result<T, Invalid> {
+        self.parse(name, expected, |text| {
+            words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
         })
     }
 
