@@ -5,7 +5,7 @@
 //! room is refused at once and nobody waits: with `rate_limited` where it is the caller's own share, else with
 //! `storage_unavailable`.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -56,24 +56,22 @@ impl Memory {
     /// Creates the budgets with the configured shares. Without limits the first to come is the first served, and nobody
     /// is told of a limit.
     pub fn start(quotas: Option<&Quotas>, metrics: &Metrics) -> Self {
-        let budget = |share: Option<usize>| {
-            share.map_or_else(
-                || ByteBudget::new(ALL, usize::MAX),
-                |share| fair(share.saturating_mul(SHARES), share),
-            )
+        let budget = |share: Option<NonZeroU32>, [name, help, what, limit]: [&'static str; 4]| {
+            let bytes = match share.map(|share| share.get() as usize) {
+                Some(share) => fair(share.saturating_mul(SHARES), share),
+                None => ByteBudget::new(ALL, usize::MAX),
+            };
+            let watched = bytes.clone();
+            metrics.watch_bytes(name, help, move || watched.used());
+            Budget { bytes, what, limited: metrics.limited(limit) }
         };
-        let answers = budget(quotas.map(|quotas| quotas.answer_bytes.get() as usize));
-        let bodies = budget(quotas.map(|quotas| quotas.body_bytes.get() as usize));
-        let look = |name, help, bytes: &ByteBudget<Payer>| {
-            let bytes = bytes.clone();
-            metrics.watch_bytes(name, help, move || bytes.used());
-        };
-        look("answers_unread", "Bytes of answers that clients have not taken yet", &answers);
-        look("bodies_incomplete", "Bytes of incomplete request bodies", &bodies);
-        let budget = |bytes, what, limited: Counter| Budget { bytes, what, limited };
+        let help = "Bytes of answers that clients have not taken yet";
+        let answers = ["answers_unread", help, "answers that are not read yet", "answer_bytes"];
+        let help = "Bytes of incomplete request bodies";
+        let bodies = ["bodies_incomplete", help, "bodies that have not come whole yet", "body_bytes"];
         Self {
-            answers: budget(answers, "answers that are not read yet", metrics.limited("answer_bytes")),
-            bodies: budget(bodies, "bodies that have not come whole yet", metrics.limited("body_bytes")),
+            answers: budget(quotas.map(|quotas| quotas.answer_bytes), answers),
+            bodies: budget(quotas.map(|quotas| quotas.body_bytes), bodies),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{hash::Hash, num::NonZeroU32, time::Duration};
 use crate::{
     budgets::{Budgets, CallerLimit, Limit, Rate},
     config::Quotas,
-    metrics::{Counter, Metrics},
+    metrics::Metrics,
 };
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -22,14 +22,9 @@ pub struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// A counter of refusals.
-    pub fn counter(&self, name: &'static str) -> Counter {
-        self.metrics.limited(name)
-    }
-
     /// A limit with a rate.
     pub fn limit<K: Hash + Eq>(&self, name: &'static str, rate: impl Fn(&Quotas) -> Rate) -> Limit<K> {
-        Limit { budgets: Budgets::new(self.quotas.map(rate)), refusals: self.counter(name) }
+        Limit { budgets: Budgets::new(self.quotas.map(rate)), refusals: self.metrics.limited(name) }
     }
 
     /// A limit of units a second, of which `burst` seconds' worth may come at once.

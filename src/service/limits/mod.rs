@@ -136,7 +136,7 @@ impl Limits {
                 "too many events of this caller, over all sockets",
             ),
             socket_events: quotas.map(|quotas| per_second(quotas.socket_events, EVENTS_BURST)),
-            socket_event_refusals: build.counter("socket_events"),
+            socket_event_refusals: metrics.limited("socket_events"),
             user_chats: build.caller_limit(
                 ["user_chats", "address_chats"],
                 |quotas| with_address(quotas.user_chats),
@@ -164,10 +164,10 @@ impl Limits {
             ),
             permits: Arc::new(Permits::new(&build)),
             body_timeout: limits.body_timeout,
-            too_large: build.counter("bytes"),
-            too_slow: build.counter("body_timeout"),
-            foreign: build.counter("host_or_origin"),
-            too_many_waiting: build.counter("socket_inbox"),
+            too_large: metrics.limited("bytes"),
+            too_slow: metrics.limited("body_timeout"),
+            foreign: metrics.limited("host_or_origin"),
+            too_many_waiting: metrics.limited("socket_inbox"),
         });
         let kept = Arc::downgrade(&limits);
         let help = "Budgets of callers that are not full";

@@ -69,7 +69,7 @@ impl Permits {
     pub fn new(build: &Builder<'_>) -> Self {
         let maximum = |name, count: fn(&Quotas) -> NonZeroU32| Maximum {
             count: build.quotas.map(|quotas| count(quotas).get()),
-            refusals: build.counter(name),
+            refusals: build.metrics.limited(name),
         };
         Self {
             sockets: maximum("sockets", |quotas| quotas.sockets),
