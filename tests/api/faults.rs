@@ -108,46 +108,49 @@ async fn without_its_database_the_server_says_so_to_all_at_once_and_goes_on_when
 /// As where a router between forgets them: the other end is there, and nothing comes through.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_have_fallen_silent_are_given_up() {
-    let database = TestDatabase::create(Db::MySql).await;
-    let proxy = Proxy::start(&database, None).await;
-    let server = Process::start(&[("DATABASE_URL", &proxy.url)]).await;
-    // The server ends connections that are idle for half a minute, as this test may take.
-    let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
-    let location = format!("{}/location", server.api);
-    let body = json!({"geometry": point(1.0, 2.0)});
-    let post = http.post(&location).json(&body).send().await.unwrap();
-    assert_eq!(post.status(), StatusCode::CREATED);
-
-    for silence in 1..=3 {
-        match silence {
-            // Behind a COMMIT: the connection is on its way back into the pool.
-            1 => {
-                proxy.lose_next(Some(Loss::Rest));
-                let put = http.put(format!("{location}/1")).json(&body).send().await.unwrap();
-                assert_eq!(put.status(), StatusCode::CREATED);
-            }
-            _ => proxy.end_all(End::Silent),
-        }
-        let started = Instant::now();
-        let resumed = async |request: &dyn Fn() -> reqwest::RequestBuilder| loop {
-            match request().send().await.expect("an answer").status() {
-                StatusCode::SERVICE_UNAVAILABLE => {}
-                status => return status,
-            }
-        };
+    // Behind a COMMIT the connection is on its way back into the pool.
+    join_all([true, false].map(async |begins_behind_commit| {
+        let database = TestDatabase::create(Db::MySql).await;
+        let proxy = Proxy::start(&database, None).await;
+        let server = Process::start(&[("DATABASE_URL", &proxy.url)]).await;
+        // The server ends connections that are idle for half a minute, as this test may take.
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+        let location = format!("{}/location", server.api);
+        let body = json!({"geometry": point(1.0, 2.0)});
+        let post = http.post(&location).json(&body).send().await.unwrap();
+        assert_eq!(post.status(), StatusCode::CREATED);
         let (put, get) =
             (|| http.put(format!("{location}/1")).json(&body), || http.get(format!("{location}/1")));
-        assert_eq!(resumed(&put).await, StatusCode::CREATED);
-        assert_eq!(resumed(&get).await, StatusCode::OK);
-        // TCP alone would go on for a quarter of an hour.
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
-        let feature: Value = get().send().await.unwrap().json().await.unwrap();
-        assert_eq!(feature["properties"]["version"], 2 + silence, "nothing twice");
-    }
-    server.signal("TERM").await;
-    assert_eq!(server.ended().await, Some(0));
-    proxy.cut().await;
-    database.drop().await;
+        let mut version = 1;
+        for is_behind_commit in [begins_behind_commit, false] {
+            if is_behind_commit {
+                proxy.lose_next(Some(Loss::Rest));
+                assert_eq!(put().send().await.unwrap().status(), StatusCode::CREATED);
+                version += 1;
+            } else {
+                proxy.end_all(End::Silent);
+            }
+            let started = Instant::now();
+            let resumed = async |request: &dyn Fn() -> reqwest::RequestBuilder| loop {
+                match request().send().await.expect("an answer").status() {
+                    StatusCode::SERVICE_UNAVAILABLE => {}
+                    status => return status,
+                }
+            };
+            assert_eq!(resumed(&put).await, StatusCode::CREATED);
+            assert_eq!(resumed(&get).await, StatusCode::OK);
+            // TCP alone would go on for a quarter of an hour.
+            assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+            version += 1;
+            let feature: Value = get().send().await.unwrap().json().await.unwrap();
+            assert_eq!(feature["properties"]["version"], version, "nothing twice");
+        }
+        server.signal("TERM").await;
+        assert_eq!(server.ended().await, Some(0));
+        proxy.cut().await;
+        database.drop().await;
+    }))
+    .await;
 }
 
 /// Seen from the pole every position of a parallel is equally near: no shortcut helps.

@@ -53,7 +53,7 @@ on_both_databases!(what_another_server_commits_reaches_the_rooms_though_nothing_
 const CONVERGED_WITHIN: Duration = Duration::from_secs(5);
 
 /// After a fault, until the first write is done.
-const RESUMED_WITHIN: Duration = Duration::from_secs(2);
+const RESUMED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What needs no database does not wait for one.
 const AT_ONCE: Duration = Duration::from_secs(2);

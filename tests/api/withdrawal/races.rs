@@ -5,13 +5,13 @@ use super::*;
 on_both_databases!(a_join_under_way_does_not_outlive_the_right);
 
 /// Until a server notices what another one has changed.
-const NOTICED: Duration = Duration::from_secs(4);
+const NOTICED: Duration = Duration::from_secs(5);
 
 /// Members join, in cold rooms and in live ones, while they are removed.
 async fn a_join_under_way_does_not_outlive_the_right(db: Db) {
     const ROUNDS: u64 = 4;
     const ROOMS: usize = 24;
-    let _share = machine::whole().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let rooms = join_all((0..ROOMS).map(|_| create(&server, 10_000))).await;
     // A past that takes a while to read.
@@ -89,7 +89,7 @@ async fn a_join_under_way_does_not_outlive_the_right(db: Db) {
 /// The one that hears of a change is not the one that has the sockets.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_withdrawn_through_one_server_ends_on_the_other() {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let (server, _log) = Process::serve(Db::MySql, &[KEY, QUIET]).await;
     let other = Process::start(&[("DATABASE_URL", &server.database.url), KEY, QUIET]).await;
     let clients = Clients::start();
@@ -103,11 +103,12 @@ async fn what_is_withdrawn_through_one_server_ends_on_the_other() {
     let mut stays = Reader::websocket(&other.gateway, &Pass::user(STRANGER)).await;
     stays.join(by_member).await;
     let member = Pass::user(MEMBER);
-    for (id, by, path, reason) in [
+    let ways = [
         (by_member, &member, format!("/location/{by_member}/members/{MEMBER}"), "revoked"),
         (by_share, &guest, path, "revoked"),
         (by_location, &member, format!("/location/{by_location}"), "deleted"),
-    ] {
+    ];
+    join_all(ways.map(async |(id, by, path, reason)| {
         let mut readers = Reader::all(&clients, &other.gateway, by).await;
         for reader in &mut readers {
             reader.join(id).await;
@@ -134,7 +135,8 @@ async fn what_is_withdrawn_through_one_server_ends_on_the_other() {
             let seen = reader.drain().await;
             assert!(seen.is_empty(), "{seen:?}");
         }
-    }
+    }))
+    .await;
     match stays.next().await {
         Seen::Position(position) => assert_eq!((position.room, position.version), (by_member, 2)),
         seen => panic!("{seen:?}"),
@@ -216,7 +218,7 @@ async fn without_the_database_a_live_room_knows_its_members() {
 /// Rights that cannot be looked up are none: what only the role gave ends with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_database_who_is_admin_no_more_is_not_left_inside() {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let (proxy, server, _log) = behind_a_proxy().await;
     let (asked, unasked) = (create(&server, 0).await, create(&server, 0).await);
     admit(&server, asked, STRANGER).await;
