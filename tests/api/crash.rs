@@ -149,7 +149,7 @@ async fn stop_under_load(db: Db, transport: &'static str) {
 }
 
 async fn a_thousand_sockets_come_back_at_once_and_share_the_reads(db: Db) {
-    let _share = machine::whole().await;
+    let _share = machine::half().await;
     let site = Site::new(db, &[READS]).await;
     let server = site.start().await;
     let locations = site.create(ROOMS).await;
@@ -176,7 +176,7 @@ async fn a_thousand_sockets_come_back_at_once_and_share_the_reads(db: Db) {
 }
 
 async fn joins_into_the_middle_of_a_stream_see_neither_hole_nor_repeat(db: Db) {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let site = Site::new(db, &[QUIET]).await;
     let server = site.start().await;
     let locations = site.create(1).await;
@@ -228,7 +228,7 @@ async fn joins_into_the_middle_of_a_stream_see_neither_hole_nor_repeat(db: Db) {
 }
 
 async fn five_thousand_joins_at_once_share_the_reads_and_hold_up_nobody(db: Db) {
-    let _share = machine::whole().await;
+    let _share = machine::half().await;
     let site = Site::new(db, &[READS]).await;
     let server = site.start().await;
     let locations = site.create(ROOMS).await;

@@ -387,7 +387,7 @@ async fn lose_the_first(proxy: &Proxy, first: impl Future, second: impl Future) 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_lost_commit_lists_are_as_rights_are_by_then() {
     // The second change has to come while it is not known what became of the first.
-    let _share = machine::whole().await;
+    let _share = machine::half().await;
     let database = TestDatabase::create(Db::MySql).await;
     let proxy = Proxy::start(&database, None).await;
     let server = TestServer::start_on(database, &[KEY, ("DATABASE_URL", &proxy.url)]).await;

@@ -365,7 +365,7 @@ async fn start_strangers(server: &TestServer, Places { own, big, shared }: Place
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_honest_fleet_among_hostile_strangers() {
-    let _share = machine::whole().await;
+    let _share = machine::half().await;
     let server = Process::serve(Db::MySql, &[KEY, ON, QUIET]).await.0;
     let mut ids = Vec::new();
     for user in 1..=FLEET {

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_may_be_killed_under_load_and_started_again() {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let mut random = Random::unseeded();
     let mut mysqld = Mysqld::started().await;
     let mut scene = Scene::new(Site::on(&mysqld.url(), &[QUIET]), 6).await;
@@ -30,7 +30,7 @@ async fn mysql_may_be_killed_under_load_and_started_again() {
 /// Nothing breaks off: MySQL says nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_may_stand_still_under_load() {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let mysqld = Mysqld::started().await;
     let mut scene = Scene::new(Site::on(&mysqld.url(), &[QUIET]), 6).await;
     for _ in 0..setting("GEOROOM_OUTAGES", 1).min(5) {
@@ -58,7 +58,7 @@ async fn connections_may_end_without_mysql_hearing_of_it() {
 }
 
 async fn ended_again_and_again(how: End, times: usize) {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let mut random = Random::unseeded();
     let database = TestDatabase::create(Db::MySql).await;
     let proxy = Proxy::start(&database, None).await;
@@ -117,7 +117,7 @@ async fn callers_who_go_away_leave_nothing_behind_for_others() {
 /// What an administrator does to a table for a backup.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_table_is_waited_for_in_bounded_time() {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let database = TestDatabase::create(Db::MySql).await;
     let mut scene = Scene::new(Site::on(&database.url, &[QUIET]), 64).await;
     let admin = database.open().await;
@@ -137,7 +137,7 @@ async fn a_locked_table_is_waited_for_in_bounded_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_mysql_is_read() {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let mysqld = Mysqld::started().await;
     let mut scene = Scene::new(Site::on(&mysqld.url(), &[QUIET]), 6).await;
     let admin = mysqld.open().await;
@@ -176,7 +176,7 @@ async fn a_read_only_mysql_is_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mysql_with_no_connection_to_spare_is_waited_for() {
     noise::expect(&NO_CONNECTION);
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let mysqld = Mysqld::started().await;
     let mut scene = Scene::new(Site::on(&mysqld.url(), &[QUIET]), 6).await;
     // An administrator's connection is one more than the limit, whoever has it.
@@ -199,7 +199,7 @@ async fn a_mysql_with_no_connection_to_spare_is_waited_for() {
 /// Somebody changes the password, or the grants; what is connected is thrown out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mysql_that_does_not_let_the_server_in_is_away() {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let mysqld = Mysqld::started().await;
     let admin = mysqld.open().await;
     admin.execute_unprepared("CREATE USER app").await.unwrap();

@@ -76,7 +76,7 @@ async fn a_server_out_of_descriptors_goes_on_once_there_are_some(db: Db) {
 /// In the soak also until they are closed, which takes them half a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_connections_hold_up_nobody() {
-    let _share = machine::whole().await;
+    let _share = machine::half().await;
     let own = std::process::id().to_string();
     let (count, soak) = (setting("GEOROOM_SLOW", 2_000), env::var("GEOROOM_SLOW").is_ok());
     // Its own end of each, beside the other tests; the server inherits it.

@@ -31,7 +31,7 @@ async fn watch(api: &str, room: u64, live: &mut [(WebSocket, u64)], updates: u64
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_read_costs_little_and_holds_up_nobody() {
-    let _share = machine::whole().await;
+    let _share = machine::half().await;
     let count = setting("GEOROOM_STALLED", 200);
     let seconds = setting("GEOROOM_STALL_SECONDS", 8) as u64;
     // Nobody is to be removed before it reads again.

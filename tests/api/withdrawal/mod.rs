@@ -150,7 +150,7 @@ impl Load {
 /// 200 sockets at 50 updates a second; eight members and a share go, as many stay.
 async fn who_loses_a_right_is_told_and_sent_nothing_more_and_the_others_miss_nothing(db: Db) {
     const GROUPS: usize = 9;
-    let _share = machine::whole().await;
+    let _share = machine::half().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;
@@ -204,7 +204,7 @@ async fn who_loses_a_right_is_told_and_sent_nothing_more_and_the_others_miss_not
 }
 
 async fn a_share_that_ends_ends_what_came_by_it(db: Db) {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;
@@ -252,7 +252,7 @@ async fn a_share_that_ends_ends_what_came_by_it(db: Db) {
 }
 
 async fn a_deleted_location_is_heard_of_no_more(db: Db) {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;

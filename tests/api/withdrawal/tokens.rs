@@ -17,7 +17,7 @@ fn brief(user: u64, is_admin: bool, ms: i64) -> String {
 }
 
 async fn a_token_that_ends_ends_its_socket(db: Db) {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;
@@ -82,7 +82,7 @@ async fn next_ack(reader: &mut Reader) -> Seen {
 }
 
 async fn a_fresh_token_keeps_the_socket_and_its_rooms(db: Db) {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let id = create(&server, 0).await;
@@ -113,7 +113,7 @@ async fn a_fresh_token_keeps_the_socket_and_its_rooms(db: Db) {
 }
 
 async fn a_fresh_token_without_the_role_ends_what_only_the_role_gave(db: Db) {
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let clients = Clients::start();
     let admin = Pass::Token(mint(MEMBER, None, true));

@@ -71,7 +71,7 @@ async fn who_has_left_a_room_is_handed_nothing_of_it_either(db: Db) {
 async fn who_does_not_read_is_handed_nothing_of_a_room_that_is_withdrawn(db: Db) {
     /// Packets, frames and what this end has read without looking at it.
     const ROUND: usize = 8 * 1024;
-    let _share = machine::half().await;
+    let _share = machine::quarter().await;
     let (server, _log) = Process::serve(db, &[KEY, QUIET]).await;
     let id = create(&server, 2_000).await;
     let others = create(&server, 0).await;
