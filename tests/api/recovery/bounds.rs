@@ -225,26 +225,26 @@ async fn under_other_load<T>(server: &TestServer, act: impl AsyncFnOnce() -> T) 
 }
 
 async fn who_has_an_answer_has_nothing_to_recover(db: Db) {
+    const TURNS: u64 = 40;
     let (server, _log) = Process::serve(db, &[QUIET]).await;
     let clients = Clients::start();
-    let ids = [server.create_at(0.5, 0.5).await, server.create_at(0.5, 0.5).await];
-    // One room is live all the time, the other only while somebody comes with an answer.
-    let mut resident = clients.connect(&server.gateway).await;
-    resident.join(ids[0]).await;
-    let answer_and_join = async || {
-        for (generation, transport) in [("4", "websocket"), ("4", "polling"), ("2", "websocket")] {
-            let mut client = clients.connect_as(generation, transport, &server.gateway).await;
-            for turn in 0..40 {
-                for id in ids {
-                    let answer = server.move_to(id, 0.5, f64::from(turn)).await;
-                    let ack = rejoin(&mut client, id, version(&answer)).await;
-                    assert_eq!(ack, recovery(id, version(&answer), true), "{generation} {transport}");
-                    client.leave(id).await;
-                }
+    let answer_and_join = async |(generation, transport)| {
+        // One room is live all the time, the other only while somebody comes with an answer.
+        let ids = [server.create_at(0.5, 0.5).await, server.create_at(0.5, 0.5).await];
+        let mut resident = clients.connect(&server.gateway).await;
+        resident.join(ids[0]).await;
+        let mut client = clients.connect_as(generation, transport, &server.gateway).await;
+        for turn in 0..TURNS {
+            for id in ids {
+                let answer = server.move_to(id, 0.5, turn as f64).await;
+                let ack = rejoin(&mut client, id, version(&answer)).await;
+                assert_eq!(ack, recovery(id, version(&answer), true), "{generation} {transport}");
+                client.leave(id).await;
             }
         }
+        resident.follow(ids[0], 1, 1 + TURNS).await;
     };
-    under_other_load(&server, answer_and_join).await;
-    resident.follow(ids[0], 1, 121).await;
+    let kinds = [("4", "websocket"), ("4", "polling"), ("2", "websocket")];
+    under_other_load(&server, async || join_all(kinds.map(answer_and_join)).await).await;
     server.stop().await;
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use geo::Point;
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, sleep, timeout};
 
 use super::{
     TestServer,
@@ -43,16 +43,20 @@ struct Page {
 impl TestServer {
     /// A page of a list. A busy machine may not find it within five seconds, and then says when to try again.
     async fn page(&self, url: &str) -> Response {
-        for _ in 0..5 {
-            let response = self.http.get(url).send().await.expect("an answer");
-            if response.status() != StatusCode::SERVICE_UNAVAILABLE {
-                assert_eq!(response.status(), StatusCode::OK, "{url}");
-                return response;
+        let search = async {
+            loop {
+                let response = self.http.get(url).send().await.expect("an answer");
+                if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+                    assert_eq!(response.status(), StatusCode::OK, "{url}");
+                    break response;
+                }
+                let after = response.headers()["retry-after"].to_str().expect("text");
+                sleep(Duration::from_secs(after.parse().expect("seconds"))).await;
             }
-            let after = response.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
-            sleep(Duration::from_secs(after)).await;
-        }
-        panic!("{url}: five times 503")
+        };
+        timeout(Duration::from_secs(120), search)
+            .await
+            .unwrap_or_else(|_| panic!("{url}: 503 again and again"))
     }
 
     /// Everything a filter finds, page by page until one is not full.

@@ -1,8 +1,8 @@
 //! Divides the machine between tests that run side by side in one process.
 //!
 //! Most tests leave both cores idle while they wait, so several run at once, each with one [`Share`]. A test that makes
-//! as much load as the machine bears, or that measures how soon something happens, first takes a quarter or a half of the
-//! shares. Shares are handed out in the order in which they are asked for, so that a test that wants many is not overtaken
+//! as much load as the machine bears, or that measures how soon something happens, first takes a quarter, a half or
+//! most of the shares. Shares are handed out in the order in which they are asked for, so that a test that wants many is not overtaken
 //! for ever. None takes all, since until the last of the others ends the machine would do nothing.
 
 use std::{
@@ -46,6 +46,11 @@ pub async fn quarter() -> Arc<Share> {
 /// Waits until the running test has half of the machine. To be called before the test starts anything.
 pub async fn half() -> Arc<Share> {
     take_first(SHARES / 2).await
+}
+
+/// Waits until the running test has three quarters of the machine. To be called before the test starts anything.
+pub async fn most() -> Arc<Share> {
+    take_first(SHARES / 4 * 3).await
 }
 
 async fn take_first(count: u32) -> Arc<Share> {
