@@ -4,11 +4,7 @@
 //! same bytes. GEOMETRY is two-dimensional, so altitudes have a column of their own.
 
 use geo_traits::to_geo::ToGeoGeometry;
-use sea_orm::{
-    ColIdx, DbErr, QueryResult, TryGetError, TryGetable, Value,
-    sea_query::{ArrayType, ColumnType, Nullable, ValueType, ValueTypeErr},
-    sqlx::Row,
-};
+use sea_orm::{ColIdx, DbErr, QueryResult, TryGetError, TryGetable, sqlx::Row};
 use wkb::{
     reader::read_wkb,
     writer::{WriteOptions, write_geometry},
@@ -38,12 +34,6 @@ impl Plane {
     }
 }
 
-impl From<Plane> for Value {
-    fn from(plane: Plane) -> Self {
-        plane.to_bytes().into()
-    }
-}
-
 impl TryGetable for Plane {
     fn try_get_by<I: ColIdx>(row: &QueryResult, index: I) -> Result<Self, TryGetError> {
         // sqlx refuses to read a GEOMETRY as bytes unless told not to check.
@@ -58,34 +48,9 @@ impl TryGetable for Plane {
     }
 }
 
-impl ValueType for Plane {
-    fn try_from(value: Value) -> Result<Self, ValueTypeErr> {
-        let bytes = <Vec<u8> as ValueType>::try_from(value)?;
-        Self::from_bytes(&bytes).map_err(|_| ValueTypeErr)
-    }
-
-    fn type_name() -> String {
-        "Plane".to_owned()
-    }
-
-    fn array_type() -> ArrayType {
-        ArrayType::Bytes
-    }
-
-    fn column_type() -> ColumnType {
-        ColumnType::custom("GEOMETRY")
-    }
-}
-
 /// The altitudes of a geometry, in the order of its positions; `NaN` for a position without one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Altitudes(pub Vec<f64>);
-
-impl From<Altitudes> for Value {
-    fn from(altitudes: Altitudes) -> Self {
-        altitudes.to_bytes().into()
-    }
-}
 
 impl Altitudes {
     /// The bytes of a column: one little-endian double for each position.
@@ -105,31 +70,6 @@ impl Altitudes {
 impl TryGetable for Altitudes {
     fn try_get_by<I: ColIdx>(row: &QueryResult, index: I) -> Result<Self, TryGetError> {
         Ok(Self::from_bytes(&Vec::<u8>::try_get_by(row, index)?)?)
-    }
-}
-
-impl ValueType for Altitudes {
-    fn try_from(value: Value) -> Result<Self, ValueTypeErr> {
-        let bytes = <Vec<u8> as ValueType>::try_from(value)?;
-        Self::from_bytes(&bytes).map_err(|_| ValueTypeErr)
-    }
-
-    fn type_name() -> String {
-        "Altitudes".to_owned()
-    }
-
-    fn array_type() -> ArrayType {
-        ArrayType::Bytes
-    }
-
-    fn column_type() -> ColumnType {
-        ColumnType::Blob
-    }
-}
-
-impl Nullable for Altitudes {
-    fn null() -> Value {
-        Value::Bytes(None)
     }
 }
 

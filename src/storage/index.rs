@@ -15,14 +15,12 @@ use crate::domain::id::LocationId;
 /// A statement that writes boxes, each new or in place of the old one.
 pub fn rows(dialect: Dialect) -> Rows {
     match dialect.backend() {
-        DatabaseBackend::MySql => Rows::new(
-            dialect,
-            "INSERT INTO location_area (location_id, area)",
-            " AS new ON DUPLICATE KEY UPDATE area = new.area",
-        ),
+        DatabaseBackend::MySql => {
+            Rows::upsert(dialect, "INSERT INTO location_area (location_id, area)", "area = excluded.area")
+        }
         _ => {
             let insert = "INSERT OR REPLACE INTO location_area (location_id, west, east, south, north)";
-            Rows::new(dialect, insert, "")
+            Rows::new(dialect, insert)
         }
     }
 }

@@ -4,16 +4,16 @@
 //! lock of the row that is changed. The writer publishes every commit, in order, to the channel that it was given.
 //!
 //! `pool` holds the connections, `read` and `write` are the statements, `retention` removes what is no longer kept. The
-//! others are on the floor below these: `sql` (values and rows), `entity` and `geometry` (columns), `index` (the spatial
+//! others are on the floor below these: `sql` (values and rows), `row` and `geometry` (columns), `index` (the spatial
 //! index), `error`.
 
-mod entity;
 mod error;
 mod geometry;
 mod index;
 mod pool;
 mod read;
 mod retention;
+mod row;
 mod sql;
 mod write;
 

@@ -3,13 +3,10 @@
 mod address;
 mod connections;
 mod health;
-mod in_step;
 mod migrate;
 mod options;
-mod readiness;
 mod reads;
 mod replaceable;
-mod session;
 mod store;
 mod writer_connection;
 mod writes;

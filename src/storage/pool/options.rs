@@ -1,17 +1,26 @@
 //! The options of pools, and the work on a connection when it is made and when it is given back.
+//!
+//! A connection that writes gets a mark: a named lock of MySQL that it holds as long as it lives. By that its successor
+//! recognises it: MySQL's own number of the connection may be another's after MySQL was started again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use sea_orm::{
     ConnectOptions,
     sqlx::{
-        self, Connection, Executor,
+        self, AssertSqlSafe, Connection, Executor, MySqlConnection, Row,
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
 use tokio::task::spawn_blocking;
 
-use super::{in_step::StepCheck, session::WriterSession};
+use super::replaceable::StepCheck;
 
 /// The time in which a connection must be had. This is longer than any statement may take: a caller whose time runs out
 /// while a silent connection is on its way back into the pool has to find out that it is silent. sqlx warns only of
@@ -27,6 +36,47 @@ const TRUSTED_IDLE_TIME: Duration = Duration::from_secs(10);
 const KEPT_STATEMENTS: usize = 256;
 /// Rows that SQLite reads ahead of whoever looks at them. Each may have a megabyte; sqlx's default is 50.
 const SQLITE_ROW_BUFFER: usize = 4;
+/// The `max_allowed_packet` that is assumed until a connection has read the real one. No version of MySQL has a lower
+/// default.
+const LEAST_MAX_PACKET: usize = 1024 * 1024;
+
+/// Facts about the newest connection that writes; 0 without MySQL.
+#[derive(Debug, Default)]
+pub struct WriterSession {
+    mark: AtomicU64,
+    /// `max_allowed_packet`, in bytes.
+    max_packet: AtomicUsize,
+}
+
+impl WriterSession {
+    /// The mark of the newest connection.
+    pub fn mark(&self) -> u64 {
+        self.mark.load(Ordering::Acquire)
+    }
+
+    /// The largest packet that MySQL accepts, in bytes.
+    pub fn max_packet(&self) -> usize {
+        match self.max_packet.load(Ordering::Acquire) {
+            0 => LEAST_MAX_PACKET,
+            known => known,
+        }
+    }
+
+    /// Takes the mark of a new connection, and records it with the largest packet.
+    async fn record(&self, connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+        let mark = rand::random_range(1..=u64::MAX);
+        let take = format!("SELECT GET_LOCK('{}', 0), @@max_allowed_packet", lock_name(mark));
+        let taken = connection.fetch_one(AssertSqlSafe(take)).await?;
+        self.mark.store(mark, Ordering::Release);
+        self.max_packet.store(taken.try_get_unchecked::<u64, _>(1)? as usize, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// The MySQL lock that the connection with this mark holds as long as it lives.
+pub fn lock_name(mark: u64) -> String {
+    format!("georoom.writer.{mark:016x}")
+}
 
 /// The options of a pool. `writer` is given for a connection that writes, and recorded when that is made.
 pub fn options(
@@ -83,7 +133,7 @@ fn mysql_pool(
         })
         .after_release(move |connection, _| {
             let step_check = step_check.clone();
-            Box::pin(async move { Ok(is_writer || step_check.may_keep(connection).await?) })
+            Box::pin(async move { Ok(is_writer || step_check.may_keep(connection).await) })
         })
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::TryFutureExt;
+use sea_orm::DatabaseConnection;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::error::{Code, Error, Result},
-    storage::error::{DbResult, TRIES, domain_error, in_time, is_broken, is_out_of_connections},
+    storage::error::{DbResult, TRIES, domain_error, in_time, is_broken, is_out_of_connections, no_answer},
 };
 
 /// The time of a search from its first statement until everything on the page is found.
@@ -23,11 +24,14 @@ pub(in crate::storage) const SEARCH_HINT: &str = "/*+ MAX_EXECUTION_TIME(5000) *
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Store {
-    /// Waits for what `read` reads over [`Store::reader`].
+    /// Waits for what `read` reads over a connection for reads.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub(in crate::storage) fn read<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = Result<T>>
+    pub(in crate::storage) fn read<T, F>(
+        &self,
+        read: impl Fn(DatabaseConnection) -> F,
+    ) -> impl Future<Output = Result<T>>
     where
         F: Future<Output = DbResult<T>>,
     {
@@ -35,7 +39,10 @@ impl Store {
     }
 
     /// The same as [`Store::read`], with the database's own errors.
-    pub(in crate::storage) fn read_raw<T, F>(&self, read: impl Fn() -> F) -> impl Future<Output = DbResult<T>>
+    pub(in crate::storage) fn read_raw<T, F>(
+        &self,
+        read: impl Fn(DatabaseConnection) -> F,
+    ) -> impl Future<Output = DbResult<T>>
     where
         F: Future<Output = DbResult<T>>,
     {
@@ -43,11 +50,14 @@ impl Store {
         self.reads.renew_if_silent(Box::pin(in_time(self.retry(&self.reads, read))))
     }
 
-    /// Waits for what `read` reads over [`Store::list_reader`].
+    /// Waits for what `read` reads over a connection for reads of lists.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub(in crate::storage) async fn read_list<T, F>(&self, read: impl Fn() -> F) -> Result<T>
+    pub(in crate::storage) async fn read_list<T, F>(
+        &self,
+        read: impl Fn(DatabaseConnection) -> F,
+    ) -> Result<T>
     where
         F: Future<Output = DbResult<T>>,
     {
@@ -55,12 +65,12 @@ impl Store {
         self.lists.renew_if_silent(read).await.map_err(domain_error)
     }
 
-    /// Waits for what `search` finds over [`Store::list_reader`]. It computes besides waiting for the database, and is
+    /// Waits for what `search` finds over a connection for reads of lists. It computes besides waiting for the database, and is
     /// stopped with its statement when both together take too long.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
-    pub(in crate::storage) async fn search<T, F>(&self, search: impl Fn() -> F) -> Result<T>
+    pub(in crate::storage) async fn search<T, F>(&self, search: impl Fn(DatabaseConnection) -> F) -> Result<T>
     where
         F: Future<Output = DbResult<T>>,
     {
@@ -77,22 +87,25 @@ impl Store {
         in_time(self.lists.watch_to_end(answer)).await
     }
 
-    /// Prepares giving up a search in the middle of many rows: the next user of its connection would have to pass over all
-    /// of them.
+    /// Prepares giving up a search in the middle of many rows, all of which the next user of its connection would have to
+    /// pass over: the connection is closed if it does not get over them in time.
     pub(in crate::storage) fn give_up_search(&self) {
-        self.lists.check_releases();
+        self.lists.step_check.raise_suspicion();
     }
 
     /// Reads over `pool`. A connection that broke while it was idle fails at its next use, so the read is tried again
     /// over others. If MySQL grants no connection, it waits for one.
-    pub(super) async fn retry<T, F>(&self, pool: &Pool, read: impl Fn() -> F) -> DbResult<T>
+    pub(super) async fn retry<T, F>(&self, pool: &Pool, read: impl Fn(DatabaseConnection) -> F) -> DbResult<T>
     where
         F: Future<Output = DbResult<T>>,
     {
         let (mut tries, until) = (1, Instant::now() + CONNECTION_TIMEOUT);
         loop {
             self.gate.wait_until_open().await;
-            match pool.watch_to_end(read()).await {
+            // Until the tables are there nobody gets a connection.
+            let attempt =
+                async { read(self.is_ready().then(|| pool.current()).ok_or_else(no_answer)?).await };
+            match pool.watch_to_end(attempt).await {
                 Err(error) if is_broken(&error) && tries < TRIES => tries += 1,
                 Err(error) if is_out_of_connections(&error) && Instant::now() < until => {
                     sleep(POLL_INTERVAL).await

@@ -1,16 +1,37 @@
-//! A pool of connections that can be replaced as a whole, and that checks connections which may be out of step.
+//! A pool of connections that can be replaced as a whole, and that finds connections to MySQL on which an answer is left
+//! that nobody has read.
+//!
+//! A read that is dropped before its end, because its caller has gone away or its time was up, may leave one: sqlx
+//! forgets those to PREPARE, and would give them to the next user of the connection, for rows. So after such a read
+//! each connection that is given back is asked something new, until none can be left that was in use by then.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    mem,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use parking_lot::RwLock;
-use sea_orm::{ConnectOptions, Database, DatabaseBackend, DatabaseConnection};
+use parking_lot::{Mutex, RwLock};
+use sea_orm::{
+    ConnectOptions, Database, DatabaseBackend, DatabaseConnection,
+    sqlx::{self, AssertSqlSafe, Executor, MySqlConnection, Row},
+};
 use tokio::time::timeout;
 
-use super::in_step::StepCheck;
 use crate::storage::error::{DbResult, is_read_only, is_silence};
 
 /// The time that closing an idle connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// After a read that was dropped, connections are checked until so many were given back and so much time has passed.
+/// The connection of that read is given back at once, by a task that need only get its turn.
+const SUSPECTED_RELEASES: u32 = 100;
+const SUSPECTED_TIME: Duration = Duration::from_secs(10);
+/// The time that a connection has to show that it is in step.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A pool that can be replaced.
 #[derive(Debug)]
@@ -19,7 +40,7 @@ pub struct Pool {
     /// The number of replacements so far, and the current pool. It is replaced when its connections have fallen silent,
     /// which TCP alone would notice after minutes, or have become read-only, which they stay.
     current: RwLock<(u64, DatabaseConnection)>,
-    step_check: Arc<StepCheck>,
+    pub step_check: Arc<StepCheck>,
 }
 
 impl Pool {
@@ -51,16 +72,10 @@ impl Pool {
     pub async fn watch_to_end<T>(&self, read: impl Future<Output = T>) -> T {
         let read = pin!(read);
         // Declared after the read, so it is dropped before the read gives its connection back.
-        let unfinished = self.step_check.begin();
+        let unfinished = Unfinished(&self.step_check);
         let answer = read.await;
-        unfinished.end();
+        mem::forget(unfinished);
         answer
-    }
-
-    /// Makes connections be checked that are given back from now on. Before a read is given up whose rest is long, this
-    /// closes its connection if it does not get over the rest in time.
-    pub fn check_releases(&self) {
-        self.step_check.raise_suspicion();
     }
 
     /// Waits for a read, and replaces the pool if it was met with silence.
@@ -102,5 +117,82 @@ impl Pool {
             Some(idle) => timeout(CLOSE_TIMEOUT, idle.close()).await.is_ok(),
             None => false,
         }
+    }
+}
+
+/// Whether the connections of a pool are to be checked when they are given back.
+#[derive(Debug, Default)]
+pub struct StepCheck {
+    /// The present suspicion, written when a read is dropped and when a connection is given back.
+    suspicion: Mutex<Option<Suspicion>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    since: Instant,
+    releases: u32,
+}
+
+/// A read under way. Dropped before it has ended, it raises the suspicion.
+struct Unfinished<'a>(&'a StepCheck);
+
+impl StepCheck {
+    /// Makes connections be checked when they are given back from now on.
+    pub fn raise_suspicion(&self) {
+        *self.suspicion.lock() = Some(Suspicion { since: Instant::now(), releases: 0 });
+    }
+
+    /// Decides whether a connection that is given back is to be checked.
+    fn is_due(&self, now: Instant) -> bool {
+        let mut suspicion = self.suspicion.lock();
+        let Some(Suspicion { since, releases }) = &mut *suspicion else { return false };
+        if *releases >= SUSPECTED_RELEASES && now.duration_since(*since) >= SUSPECTED_TIME {
+            *suspicion = None;
+            return false;
+        }
+        *releases += 1;
+        true
+    }
+
+    /// Decides whether the pool may keep a connection that is given back. One that is broken, silent, or still answers the
+    /// dropped read (such as that it took too long) goes without further ado.
+    pub async fn may_keep(&self, connection: &mut MySqlConnection) -> bool {
+        !self.is_due(Instant::now())
+            || matches!(timeout(CHECK_TIMEOUT, is_in_step(connection)).await, Ok(Ok(true)))
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.raise_suspicion();
+    }
+}
+
+/// Asks something that no earlier answer fits.
+async fn is_in_step(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let question = NEXT.fetch_add(1, Ordering::Relaxed);
+    let answer = connection.fetch_one(AssertSqlSafe(format!("SELECT {question}"))).await?;
+    Ok(answer.try_get_unchecked::<u64, _>(0)? == question)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_checked_for_a_while_after_a_read_that_was_dropped() {
+        let check = StepCheck::default();
+        let now = Instant::now();
+        mem::forget(Unfinished(&check));
+        assert!(!check.is_due(now), "no read was dropped");
+        drop(Unfinished(&check));
+        let late = Instant::now() + SUSPECTED_TIME;
+        for release in 0..SUSPECTED_RELEASES {
+            assert!(check.is_due(late), "{release}");
+        }
+        assert!(check.is_due(now), "many releases, but too early");
+        assert!(!check.is_due(late));
+        assert!(!check.is_due(now), "the suspicion is over");
     }
 }

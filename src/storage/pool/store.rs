@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{DatabaseBackend, DatabaseConnection, DbErr};
+use sea_orm::{DatabaseBackend, DbErr};
 use tokio::time::sleep;
 
 use super::{
@@ -27,7 +27,7 @@ use crate::{
     budgets::FanOutBudgets,
     domain::error::{Error, Result},
     storage::{
-        error::{DbResult, is_in_use, may_come_back, no_answer},
+        error::{DbResult, is_in_use, may_come_back},
         read::total_cache::TotalCache,
         sql::Dialect,
     },
@@ -127,7 +127,7 @@ impl Store {
 
     /// The dialect of statements over the connection that writes.
     pub(in crate::storage) fn dialect(&self) -> Dialect {
-        Dialect::new(self.backend(), self.writer.max_packet())
+        Dialect::new(self.backend(), self.writer.session.max_packet())
     }
 
     /// Whether there is a connection of its own for large changes. There is none on SQLite, nor where few connections are
@@ -159,22 +159,12 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`.
     pub async fn ping(&self) -> Result<()> {
-        self.read(async || self.reader()?.ping().await).await
+        self.read(async |db| db.ping().await).await
     }
 
     /// Whether the tables are there.
     pub fn is_ready(&self) -> bool {
         self.is_migrated.load(Ordering::Acquire)
-    }
-
-    /// The connections for reads, unless the tables are not there yet.
-    pub(in crate::storage) fn reader(&self) -> DbResult<DatabaseConnection> {
-        self.is_ready().then(|| self.reads.current()).ok_or_else(no_answer)
-    }
-
-    /// The connections for reads of lists and history, unless the tables are not there yet.
-    pub(in crate::storage) fn list_reader(&self) -> DbResult<DatabaseConnection> {
-        self.is_ready().then(|| self.lists.current()).ok_or_else(no_answer)
     }
 
     /// Closes every connection. SQLite then folds its log back into the file.

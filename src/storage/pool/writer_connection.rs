@@ -1,7 +1,7 @@
 //! The connection that writes, and how one that was given up is ended at MySQL.
 //!
 //! The other end of a broken connection may not have noticed, and hold the locks of a transaction for hours. So its
-//! successor finds it by its mark ([`super::session`]) and kills it.
+//! successor finds it by its mark ([`super::options`]) and kills it.
 
 use std::sync::Arc;
 
@@ -9,22 +9,17 @@ use parking_lot::Mutex;
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, Statement};
 
 use super::{
-    options::options,
+    options::{WriterSession, lock_name, options},
     replaceable::Pool,
-    session::{WriterSession, lock_name},
 };
 use crate::storage::error::{DbResult, is_broken};
-
-/// The `max_allowed_packet` that is assumed until a connection has read the real one. No version of MySQL has a lower
-/// default.
-const LEAST_MAX_PACKET: usize = 1024 * 1024;
 
 /// A connection that writes.
 #[derive(Clone, Debug)]
 pub struct WriterConnection {
     /// A pool of one connection.
     pub pool: Arc<Pool>,
-    session: Arc<WriterSession>,
+    pub session: Arc<WriterSession>,
     /// Marks of connections that may have left a transaction open. Written when one is given up, emptied by the next.
     abandoned: Arc<Mutex<Vec<u64>>>,
 }
@@ -42,14 +37,6 @@ impl WriterConnection {
     /// for.
     pub async fn another(&self, url: &str, mysql_session: &'static str) -> DbResult<Self> {
         Ok(Self { abandoned: self.abandoned.clone(), ..Self::new(url, mysql_session).await? })
-    }
-
-    /// The largest packet that MySQL accepts, in bytes.
-    pub fn max_packet(&self) -> usize {
-        match self.session.max_packet() {
-            0 => LEAST_MAX_PACKET,
-            known => known,
-        }
     }
 
     /// Notes that the present connection was given up.

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    DatabaseBackend, DatabaseTransaction, DbErr, IsolationLevel, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+    ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-use super::store::{POLL_INTERVAL, Store};
+use super::{
+    health::Readiness,
+    store::{POLL_INTERVAL, Store},
+};
 use crate::storage::error::{
     DbResult, STATEMENT_TIMEOUT, TRIES, in_time, is_broken, is_deadlock, is_out_of_connections, no_answer,
 };
@@ -64,14 +67,43 @@ impl Store {
         }
     }
 
+    /// Finds out what the database can be used for. Whether it can be written is known from the last change, at no cost.
+    /// If that failed, each question tries to write: a load balancer that was told 503 sends no changes, so nothing else
+    /// would find out that they succeed again.
+    pub async fn readiness(&self) -> Readiness {
+        if self.ping().await.is_err() {
+            return Readiness::Away;
+        }
+        if let Some(readiness) = self.write_health.readiness() {
+            return readiness;
+        }
+        // A database without write access refuses this statement, which changes nothing.
+        let write = async {
+            let tx = self.begin().await?;
+            tx.execute_unprepared("UPDATE location SET version = version WHERE id = 0").await?;
+            tx.rollback().await
+        };
+        match self.on_writer(write).await {
+            Ok(()) => self.write_health.record_succeeded(),
+            Err(error) => self.write_health.record_failed(&error),
+        }
+        self.write_health.readiness().unwrap_or(Readiness::NoWriter)
+    }
+
     /// Commits a change outside the writer's queue, over a reader's connection where there is one. The change must bear
     /// to be made twice.
     pub(in crate::storage) async fn write_outside_queue<T>(
         &self,
         change: impl for<'a> Fn(&'a DatabaseTransaction) -> BoxFuture<'a, DbResult<T>> + Sync,
     ) -> DbResult<T> {
-        let commit_once = async || {
-            let tx = self.begin_outside_queue().await?;
+        let commit_once = async |reader: DatabaseConnection| {
+            let tx = match self.backend() {
+                // With REPEATABLE READ deleting would lock gaps that the next versions of other locations go into.
+                DatabaseBackend::MySql => {
+                    reader.begin_with_config(Some(IsolationLevel::ReadCommitted), None).await?
+                }
+                _ => self.begin().await?,
+            };
             let done = change(&tx).await?;
             tx.commit().await?;
             Ok::<_, DbErr>(done)
@@ -92,16 +124,6 @@ impl Store {
         };
         let commit = self.reads.renew_if_read_only(in_time(commit));
         self.reads.renew_if_silent(Box::pin(commit)).await
-    }
-
-    async fn begin_outside_queue(&self) -> DbResult<DatabaseTransaction> {
-        match self.backend() {
-            // With REPEATABLE READ deleting would lock gaps that the next versions of other locations go into.
-            DatabaseBackend::MySql => {
-                self.reader()?.begin_with_config(Some(IsolationLevel::ReadCommitted), None).await
-            }
-            _ => self.begin().await,
-        }
     }
 
     async fn begin_once(&self) -> DbResult<DatabaseTransaction> {

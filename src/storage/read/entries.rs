@@ -9,8 +9,8 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, QueryResult, Statement};
 
 use super::{pieces::PIECE_BYTES, visible::Visible};
 use crate::storage::{
-    entity::location,
     error::DbResult,
+    row::{COLUMNS, Row, WIDTH},
     sql::{Unsigned, number_list, with_values},
 };
 
@@ -32,23 +32,30 @@ pub struct Entry {
     /// The distance then, in a list by distance.
     pub distance_m: Option<f64>,
     /// The row, if that was small.
-    pub row: Option<location::Model>,
+    pub row: Option<Row>,
 }
 
 impl Entry {
     /// Reads an entry from a row of [`columns`]. A small row that cannot be read is found out when its piece is read.
     pub fn from_columns(row: &QueryResult, small: usize) -> DbResult<Self> {
-        let Unsigned(bytes) = row.try_get_by_index(location::WIDTH)?;
+        let Unsigned(bytes) = row.try_get_by_index(WIDTH)?;
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let model = (bytes <= small).then(|| location::Model::from_columns(row).ok()).flatten();
+        let small_row = (bytes <= small).then(|| Row::from_columns(row).ok()).flatten();
         let (id, version) = (row.try_get_by_index(0)?, row.try_get_by_index(2)?);
-        Ok(Self { id, version, created_at: row.try_get_by_index(7)?, bytes, distance_m: None, row: model })
+        Ok(Self {
+            id,
+            version,
+            created_at: row.try_get_by_index(7)?,
+            bytes,
+            distance_m: None,
+            row: small_row,
+        })
     }
 }
 
 /// The columns of an [`Entry`]: those of a location, the long ones only in rows of at most `small` bytes, and its bytes.
 pub fn columns(small: usize) -> String {
-    let columns = location::COLUMNS.split(", ").map(|column| match column {
+    let columns = COLUMNS.split(", ").map(|column| match column {
         "location.geometry" | "location.altitudes" | "location.properties" => {
             format!("CASE WHEN {ROW_BYTES} <= {small} THEN {column} END")
         }
@@ -78,9 +85,9 @@ pub async fn read_rows(
     db: &DatabaseConnection,
     visible: Visible,
     ids: &[i64],
-) -> DbResult<HashMap<i64, location::Model>> {
+) -> DbResult<HashMap<i64, Row>> {
     let (placeholders, mut values) = number_list(ids.iter().copied());
-    let mut sql = format!("SELECT {} FROM location WHERE id IN ({placeholders})", location::COLUMNS);
+    let mut sql = format!("SELECT {COLUMNS} FROM location WHERE id IN ({placeholders})");
     if let Some(user) = visible.user() {
         sql.push_str(
             " AND (owner_id = ? OR EXISTS (SELECT 1 FROM member \
@@ -92,7 +99,7 @@ pub async fn read_rows(
     let mut by_id = HashMap::with_capacity(rows.len());
     for row in rows {
         let id = row.try_get_by_index(0)?;
-        match location::Model::from_columns(&row) {
+        match Row::from_columns(&row) {
             Ok(row) => drop(by_id.insert(id, row)),
             Err(error) => log_unreadable(id, error),
         }

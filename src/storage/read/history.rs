@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use sea_orm::{ConnectionTrait, FromQueryResult, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 
 use super::{
     locations::read_heads,
@@ -18,9 +18,9 @@ use crate::{
         location::Location,
     },
     storage::{
-        entity::location,
         error::{DbResult, unreadable},
         pool::Store,
+        row::Row,
         sql::{Dialect, Number, Rows, Unsigned, statement},
     },
 };
@@ -33,7 +33,7 @@ const MAX_RUN_BYTES: usize = 4 * 1024 * 1024;
 pub fn rows(dialect: Dialect) -> Rows {
     let insert = "INSERT INTO history \
         (location_id, version, geometry, altitudes, properties, updated_by, updated_at)";
-    Rows::new(dialect, insert, "")
+    Rows::new(dialect, insert)
 }
 
 /// Reads the versions from `first` to `last` that are kept, ascending.
@@ -49,8 +49,8 @@ async fn read_between(
                FROM history JOIN location ON location.id = history.location_id \
                WHERE history.location_id = ? AND history.version BETWEEN ? AND ? ORDER BY history.version";
     let values = [Number::from(id), first.into(), last.into()];
-    let rows = location::Model::find_by_statement(statement(db, sql, values)).all(db).await?;
-    rows.into_iter().map(|row| Location::try_from(row).map_err(unreadable)).collect()
+    let rows = db.query_all_raw(statement(db, sql, values)).await?;
+    rows.iter().map(|row| Location::try_from(Row::from_columns(row)?).map_err(unreadable)).collect()
 }
 
 /// A version that is kept, and its bytes in the database.
@@ -106,8 +106,8 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn history(&self, id: LocationId, since: u64, limit: u64) -> Result<Option<Past>> {
-        let read = || async {
-            let tx = self.list_reader()?.begin().await?;
+        let find = async |db: DatabaseConnection| {
+            let tx = db.begin().await?;
             let Some(head) = read_heads(&tx, &[id]).await?.pop() else { return Ok(None) };
             let sizes = read_sizes(&tx, id, since + 1, limit, Order::OldestFirst).await?;
             let bytes: Vec<_> = sizes.iter().map(|size| size.bytes).collect();
@@ -121,7 +121,7 @@ impl Store {
             tx.commit().await?;
             Ok(Some(past))
         };
-        self.read_list(read).await
+        self.read_list(find).await
     }
 
     /// Reads the next piece of a page of history.
@@ -135,8 +135,7 @@ impl Store {
         }
         let (id, piece) = (past.id, past.take_piece());
         let (Some(first), Some(last)) = (piece.first(), piece.last()) else { return Ok(Vec::new()) };
-        let read = async || read_between(&self.list_reader()?, id, *first, *last).await;
-        let versions = self.read_list(read).await?;
+        let versions = self.read_list(async |db| read_between(&db, id, *first, *last).await).await?;
         if versions.iter().map(|location| location.version).ne(piece.iter().copied()) {
             return Err(Error::internal(format!(
                 "versions {first} to {last} of location {id} are not all there any more"
@@ -158,9 +157,9 @@ impl Store {
         limit: u64,
     ) -> Result<Option<Vec<Location>>> {
         if let Some(from) = from {
-            let read = || async {
+            let read = async |db: DatabaseConnection| {
                 // A snapshot, so that nothing is removed between sizes and versions.
-                let tx = self.reader()?.begin().await?;
+                let tx = db.begin().await?;
                 let versions = read_run(&tx, id, from, limit).await?;
                 tx.commit().await?;
                 Ok(versions)

@@ -88,7 +88,7 @@ impl Store {
     /// `storage_unavailable`, `internal`.
     pub async fn locations(&self, seen_by: &Caller, page: Page) -> Result<(Listing, u64)> {
         let visible = Visible::to(seen_by);
-        let read = async || read_newest(&self.list_reader()?, visible, page).await;
+        let read = async |db: DatabaseConnection| read_newest(&db, visible, page).await;
         let mut entries =
             if page.is_deep() { self.search(read).await? } else { self.read_list(read).await? };
         // The database is not asked to sort: MySQL would sort the geometries along, and lacks memory for large ones.
@@ -116,7 +116,7 @@ impl Store {
         let mut rows = HashMap::new();
         if !missing.is_empty() {
             let visible = listing.visible;
-            rows = self.read_list(async || read_rows(&self.list_reader()?, visible, &missing).await).await?;
+            rows = self.read_list(async |db| read_rows(&db, visible, &missing).await).await?;
         }
         let mut shown = Vec::with_capacity(piece);
         for entry in listing.entries.drain(..piece) {

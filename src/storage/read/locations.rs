@@ -1,14 +1,14 @@
 //! Reading one location, and the newest versions of several. Lists are in [`super::listing`].
 
-use sea_orm::{ConnectionTrait, EntityTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection};
 
 use crate::{
     domain::{error::Result, id::LocationId, location::Location},
     storage::{
-        entity::location::Entity,
-        error::DbResult,
+        error::{DbResult, domain_error},
         pool::Store,
-        sql::{Number, Unsigned, number_list, with_values},
+        row::{COLUMNS, Row},
+        sql::{Unsigned, number_list, statement, with_values},
     },
 };
 
@@ -48,8 +48,10 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn location(&self, id: LocationId) -> Result<Option<Location>> {
-        let read = async || Entity::find_by_id(Number::from(id).0).one(&self.reader()?).await;
-        self.read(read).await?.map(Location::try_from).transpose()
+        let sql = format!("SELECT {COLUMNS} FROM location WHERE id = ?");
+        let read = async |db: DatabaseConnection| db.query_one_raw(statement(&db, &sql, [id])).await;
+        let row = self.read(read).await?.map(|row| Row::from_columns(&row)).transpose();
+        row.map_err(domain_error)?.map(Location::try_from).transpose()
     }
 
     /// Reads the newest versions of those locations that are there.
@@ -57,7 +59,7 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn versions(&self, ids: &[LocationId]) -> Result<Vec<Head>> {
-        self.read(|| async { read_heads(&self.reader()?, ids).await }).await
+        self.read(async |db| read_heads(&db, ids).await).await
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! Every read is tried again and has its time ([`super::pool`]).
 
-pub mod access;
-pub mod accounts;
 mod entries;
 pub mod filter;
 pub mod history;

@@ -2,7 +2,7 @@
 //!
 //! A mark does not wait in the writer's queue: it concerns nobody else, and may be made twice.
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, FromQueryResult, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, FromQueryResult, TransactionTrait};
 
 use super::locations::Page;
 use crate::{
@@ -50,8 +50,8 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn notifications(&self, user: UserId, unread_only: bool, page: Page) -> Result<Notifications> {
-        let read = || async {
-            let tx = self.reader()?.begin().await?;
+        let read = async |db: DatabaseConnection| {
+            let tx = db.begin().await?;
             let counted = |and| format!("SELECT COUNT(*) FROM notification WHERE user_id = ? {and}");
             let unread = count(&tx, statement(&tx, &counted("AND read_at IS NULL"), [user])).await?;
             let total = match unread_only {

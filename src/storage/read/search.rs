@@ -7,7 +7,7 @@
 use std::{borrow::Cow, collections::HashMap, fmt::Write as _, sync::Arc};
 
 use futures_util::TryStreamExt;
-use sea_orm::{DatabaseTransaction, Statement, StreamTrait, TransactionTrait};
+use sea_orm::{DatabaseConnection, DatabaseTransaction, Statement, StreamTrait, TransactionTrait};
 
 use super::{
     entries::{Entry, columns, log_unreadable, read_entries_of},
@@ -52,7 +52,7 @@ impl Store {
     pub async fn locations_in(&self, seen_by: &Caller, filter: Filter, page: Page) -> Result<Listing> {
         let (visible, filter) = (Visible::to(seen_by), Arc::new(filter));
         let search = Search { store: self, visible, rects: filter.rects(), filter: filter.clone(), page };
-        let Some(mut entries) = self.search(|| search.find()).await? else {
+        let Some(mut entries) = self.search(|db| search.find(db)).await? else {
             let detail = "too many locations come before this page; ask for a smaller area";
             return Err(Error::new(Code::InvalidParameter, detail));
         };
@@ -65,9 +65,9 @@ impl Store {
 
 impl Search<'_> {
     /// Finds the page. `None`: it is too deep.
-    async fn find(&self) -> DbResult<Option<Vec<Entry>>> {
-        match self.find_among_few().await? {
-            None => self.find_among_many().await,
+    async fn find(&self, db: DatabaseConnection) -> DbResult<Option<Vec<Entry>>> {
+        match self.find_among_few(&db).await? {
+            None => self.find_among_many(&db).await,
             few => Ok(few),
         }
     }
@@ -90,10 +90,9 @@ impl Search<'_> {
 
     /// Finds the page among candidates that are read whole, in one round trip: a statement has a snapshot to itself.
     /// `None`: there are too many candidates, or too large ones, to keep them all.
-    async fn find_among_few(&self) -> DbResult<Option<Vec<Entry>>> {
+    async fn find_among_few(&self, db: &DatabaseConnection) -> DbResult<Option<Vec<Entry>>> {
         let limit = format!(" LIMIT {}", MAX_WHOLE_CANDIDATES + 1);
         let statement = self.candidates(&columns(MAX_WHOLE_BYTES), &limit);
-        let db = self.store.list_reader()?;
         let mut candidates = self.store.wait_in_search(db.stream_raw(statement)).await?;
         let mut ranking = Ranking::new(&self.filter, usize::MAX);
         let (mut seen, mut entries) = (0, HashMap::new());
@@ -119,9 +118,9 @@ impl Search<'_> {
 
     /// Finds the page among candidates of any number and size. Between two of them others get their turn, and the search
     /// ends when its caller has gone away. `None`: the page is too deep.
-    async fn find_among_many(&self) -> DbResult<Option<Vec<Entry>>> {
+    async fn find_among_many(&self, db: &DatabaseConnection) -> DbResult<Option<Vec<Entry>>> {
         // A snapshot, so that what is found is what is shown, as far as it is read with the page.
-        let tx = self.store.wait_in_search(self.store.list_reader()?.begin()).await?;
+        let tx = self.store.wait_in_search(db.begin()).await?;
         let Some(ranking) = self.rank(&tx).await? else { return Ok(None) };
         let page = ranking.page(self.page);
         let ids: Vec<_> = page.iter().map(|found| found.id).collect();

@@ -1,6 +1,6 @@
 //! Reading share links: those of a location, and the one that a secret opens.
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DatabaseConnection};
 
 use crate::{
     domain::{
@@ -10,7 +10,6 @@ use crate::{
         time::Timestamp,
     },
     storage::{
-        error::DbResult,
         pool::Store,
         sql::{Number, Unsigned, count, statement, with_values},
     },
@@ -50,8 +49,7 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn is_shared(&self, guest: &Guest) -> Result<bool> {
-        let read = async || {
-            let db = self.reader()?;
+        let read = async |db: DatabaseConnection| {
             let sql = "SELECT COUNT(*) FROM share WHERE id = ? AND location_id = ? AND expires_at > ?";
             let values = [Number::from(guest.share), guest.location.into(), Timestamp::now().into()];
             count(&db, statement(&db, sql, values)).await
@@ -66,8 +64,7 @@ impl Store {
     pub async fn shares(&self, id: LocationId) -> Result<Vec<Share>> {
         let sql = "SELECT id, label, created_at, expires_at, password_hash, uses, last_used_at \
                    FROM share WHERE location_id = ? AND expires_at > ? ORDER BY id";
-        let read = || async {
-            let db = self.reader()?;
+        let read = async |db: DatabaseConnection| {
             let values = [Number::from(id), Timestamp::now().into()];
             let rows = db.query_all_raw(statement(&db, sql, values)).await?;
             let share = rows.iter().map(|row| {
@@ -86,18 +83,17 @@ impl Store {
     /// # Errors
     /// `storage_unavailable`, `internal`.
     pub async fn share_by_hash(&self, token_hash: &[u8; 32]) -> Result<Option<StoredShare>> {
-        self.read(|| async { read_by_hash(&self.reader()?, token_hash).await }).await
+        let sql =
+            "SELECT id, location_id, from_version, expires_at, password_hash FROM share WHERE token_hash = ?";
+        let read = async |db: DatabaseConnection| {
+            let row = db.query_one_raw(with_values(&db, sql, [token_hash.to_vec().into()])).await?;
+            let share = row.map(|row| {
+                let (share, location, Unsigned(from), expires_at, password_hash) =
+                    row.try_get_many_by_index()?;
+                Ok(StoredShare { guest: Guest { share, location, from, expires_at }, password_hash })
+            });
+            share.transpose()
+        };
+        self.read(read).await
     }
-}
-
-/// Reads the share with this hash of its secret.
-pub async fn read_by_hash(db: &impl ConnectionTrait, token_hash: &[u8; 32]) -> DbResult<Option<StoredShare>> {
-    let sql =
-        "SELECT id, location_id, from_version, expires_at, password_hash FROM share WHERE token_hash = ?";
-    let row = db.query_one_raw(with_values(db, sql, [token_hash.to_vec().into()])).await?;
-    let share = row.map(|row| {
-        let (share, location, Unsigned(from), expires_at, password_hash) = row.try_get_many_by_index()?;
-        Ok(StoredShare { guest: Guest { share, location, from, expires_at }, password_hash })
-    });
-    share.transpose()
 }

@@ -6,6 +6,8 @@
 
 use std::time::Instant;
 
+use sea_orm::DatabaseConnection;
+
 use super::visible::Visible;
 use crate::{
     domain::error::Result,
@@ -32,7 +34,7 @@ impl Store {
             return Ok(total);
         }
         let started = Instant::now();
-        let few = self.read_list(|| self.count_visible(visible, Some(MAX_QUICK + 1))).await?;
+        let few = self.read_list(|db| count_visible(db, visible, Some(MAX_QUICK + 1))).await?;
         if few <= MAX_QUICK {
             if few > MAX_UNCACHED {
                 self.totals.insert(visible, few, started.elapsed(), Instant::now());
@@ -44,19 +46,18 @@ impl Store {
             return Ok(total);
         }
         let started = Instant::now();
-        let total = self.search(|| self.count_visible(visible, None)).await?;
+        let total = self.search(|db| count_visible(db, visible, None)).await?;
         self.totals.insert(visible, total, started.elapsed(), Instant::now());
         Ok(total)
     }
+}
 
-    /// Counts visible locations; with `most`, no more than so many of all locations, or of a user's own.
-    async fn count_visible(&self, visible: Visible, most: Option<u64>) -> DbResult<u64> {
-        let (rows, values) = visible.query(most).unwrap_or_else(|| {
-            let limit = most.map(|most| format!("LIMIT {most}")).unwrap_or_default();
-            (format!("SELECT id FROM location {limit}"), Vec::new())
-        });
-        let db = self.list_reader()?;
-        let sql = format!("SELECT {SEARCH_HINT} COUNT(*) FROM ({rows}) AS listed");
-        count(&db, with_values(&db, &sql, values)).await
-    }
+/// Counts visible locations; with `most`, no more than so many of all locations, or of a user's own.
+async fn count_visible(db: DatabaseConnection, visible: Visible, most: Option<u64>) -> DbResult<u64> {
+    let (rows, values) = visible.query(most).unwrap_or_else(|| {
+        let limit = most.map(|most| format!("LIMIT {most}")).unwrap_or_default();
+        (format!("SELECT id FROM location {limit}"), Vec::new())
+    });
+    let sql = format!("SELECT {SEARCH_HINT} COUNT(*) FROM ({rows}) AS listed");
+    count(&db, with_values(&db, &sql, values)).await
 }

@@ -1,15 +1,13 @@
-//! Removing history that is no longer kept: by number, by age, and that of locations that are gone.
+//! Removing history that is no longer kept: by number, by age, and that of locations that are gone. The rows of writers
+//! that have ended go with it.
 
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction};
 use tokio::{sync::mpsc, time::sleep};
 use tracing::debug;
 
-use super::{
-    sweeper::{self, SWEEP_PAUSE, Subject},
-    writers,
-};
+use super::sweeper::{self, SWEEP_PAUSE, Subject};
 use crate::{
     config::History,
     domain::{id::LocationId, time::Timestamp},
@@ -17,7 +15,7 @@ use crate::{
     storage::{
         error::DbResult,
         pool::Store,
-        sql::{Number, Unsigned, optional_number, statement},
+        sql::{Number, Unsigned, numbers, optional_number, statement},
     },
     supervise::Supervisor,
 };
@@ -28,6 +26,9 @@ const TRIM_INTERVAL: u64 = 64;
 const MAX_STEP_ROWS: u64 = 64;
 /// Locations of which a sweep reads the oldest versions by one statement.
 const PAGE_LOCATIONS: u64 = 500;
+/// A row of `writer` that was not written for so long belongs to a writer that has ended. A writer whose row is removed all
+/// the same makes a new one with its next transaction.
+const MAX_WRITER_AGE_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// A location whose history may be too long.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +91,7 @@ impl Subject for HistoryRows {
     }
 
     async fn begin_sweep(&mut self) -> DbResult<u64> {
-        writers::remove_old_rows(&self.store).await?;
+        self.remove_old_writers().await?;
         Ok(0)
     }
 
@@ -127,6 +128,22 @@ impl Subject for HistoryRows {
 }
 
 impl HistoryRows {
+    /// Removes the rows of writers that ended long ago. Each lane of each process has one.
+    async fn remove_old_writers(&self) -> DbResult<()> {
+        let oldest = (Timestamp::now().as_millis() - MAX_WRITER_AGE_MS) as u64;
+        // Read first: a DELETE that looks for them would wait for the rows of all writers.
+        let sql = "SELECT id FROM writer WHERE committed_at < ?";
+        let old = self.store.read_raw(async |db| numbers(&db, statement(&db, sql, [oldest])).await);
+        for id in old.await? {
+            let remove = self.store.write_outside_queue(move |tx| {
+                let sql = "DELETE FROM writer WHERE id = ? AND committed_at < ?";
+                Box::pin(async move { tx.execute_raw(statement(tx, sql, [id, oldest])).await })
+            });
+            remove.await?;
+        }
+        Ok(())
+    }
+
     /// The oldest versions of the next locations after `after`, by a seek in the key for each location, however many
     /// versions it has.
     async fn read_oldest(&self, after: u64) -> DbResult<Vec<Oldest>> {
@@ -150,8 +167,7 @@ impl HistoryRows {
                  LEFT JOIN location ON location.id = kept.id WHERE kept.id IS NOT NULL ORDER BY kept.id"
             }
         };
-        let read = || async {
-            let db = self.store.reader()?;
+        let read = async |db: DatabaseConnection| {
             let rows = db.query_all_raw(statement(&db, sql, [after, PAGE_LOCATIONS])).await?;
             let oldest = rows.iter().map(|row| {
                 let (Unsigned(id), Unsigned(version), updated_at, newest) = row.try_get_many_by_index()?;

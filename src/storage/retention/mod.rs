@@ -1,13 +1,11 @@
 //! Removing what is no longer kept: old versions of locations, old notifications and their texts.
 //!
 //! [`sweeper`] is the task that does it, in small steps over another connection than the writer's, so that the writer
-//! hardly notices. Its two subjects, [`history`] and [`notifications`], decide which rows go. Rows of
-//! [`writers`] that have ended go with the history.
+//! hardly notices. Its two subjects, [`history`] and [`notifications`], decide which rows go.
 
 mod history;
 mod notifications;
 mod sweeper;
-mod writers;
 
 pub use history::HistorySweeper;
 pub use notifications::NotificationSweeper;

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use sea_orm::{ConnectionTrait, DatabaseBackend};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection};
 use tokio::{sync::mpsc, time::sleep};
 use tracing::debug;
 
@@ -151,8 +151,7 @@ impl NotificationRows {
                  FROM recipient WHERE user_id IS NOT NULL"
             }
         };
-        let read = || async {
-            let db = self.store.reader()?;
+        let read = async |db: DatabaseConnection| {
             let rows = db.query_all_raw(statement(&db, sql, [user, PAGE_USERS])).await?;
             let oldest = rows.iter().map(|row| {
                 let (Unsigned(user), Unsigned(oldest)) = row.try_get_many_by_index()?;
@@ -241,18 +240,10 @@ impl NotificationRows {
     }
 
     async fn read_ids<const N: usize>(&self, sql: &str, values: [u64; N]) -> DbResult<Vec<u64>> {
-        let read = || async {
-            let db = self.store.reader()?;
-            numbers(&db, statement(&db, sql, values)).await
-        };
-        self.store.read_raw(read).await
+        self.store.read_raw(async |db| numbers(&db, statement(&db, sql, values)).await).await
     }
 
     async fn read_id<const N: usize>(&self, sql: &str, values: [u64; N]) -> DbResult<Option<u64>> {
-        let read = || async {
-            let db = self.store.reader()?;
-            optional_number(&db, statement(&db, sql, values)).await
-        };
-        self.store.read_raw(read).await
+        self.store.read_raw(async |db| optional_number(&db, statement(&db, sql, values)).await).await
     }
 }

@@ -81,9 +81,9 @@ pub enum Cell<'a> {
 #[derive(Clone, Debug)]
 pub struct Rows {
     dialect: Dialect,
-    /// The text before the rows, and the text behind them.
+    /// The text before the rows, and the texts behind them.
     insert: &'static str,
-    tail: &'static str,
+    tail: [&'static str; 2],
     /// Statements that cannot hold another row. They have no `values`: only MySQL limits packets.
     full: Vec<String>,
     sql: String,
@@ -92,15 +92,19 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// A statement without rows: the texts before and behind them.
-    pub fn new(dialect: Dialect, insert: &'static str, tail: &'static str) -> Self {
+    /// A statement without rows; `insert` is the text before them.
+    pub fn new(dialect: Dialect, insert: &'static str) -> Self {
         let (sql, full) = (format!("{insert} VALUES "), Vec::new());
-        Self { dialect, insert, tail, full, sql, values: Vec::new(), is_empty: true }
+        Self { dialect, insert, tail: ["", ""], full, sql, values: Vec::new(), is_empty: true }
     }
 
-    /// The dialect of the statement.
-    pub fn dialect(&self) -> Dialect {
-        self.dialect
+    /// The same where a row with a known `id` is changed by `updates`, which name the new row `excluded`.
+    pub fn upsert(dialect: Dialect, insert: &'static str, updates: &'static str) -> Self {
+        let on_conflict = match dialect.backend {
+            DatabaseBackend::MySql => " AS excluded ON DUPLICATE KEY UPDATE ",
+            _ => " ON CONFLICT (id) DO UPDATE SET ",
+        };
+        Self { tail: [on_conflict, updates], ..Self::new(dialect, insert) }
     }
 
     /// The database of the statement.
@@ -124,11 +128,12 @@ impl Rows {
             }
         }
         self.sql.push(')');
-        if !self.is_empty && self.sql.len() + self.tail.len() > self.dialect.packet() {
+        if !self.is_empty && self.sql.len() + self.tail[0].len() + self.tail[1].len() > self.dialect.packet()
+        {
             let row = self.sql.split_off(before);
             let next = [self.insert, " VALUES ", row.trim_start_matches(',')].concat();
             let mut full = std::mem::replace(&mut self.sql, next);
-            full.push_str(self.tail);
+            full.extend(self.tail);
             self.full.push(full);
         }
         self.is_empty = false;
@@ -146,7 +151,7 @@ impl Rows {
     pub async fn send<const N: usize>(all: [Self; N], db: &impl ConnectionTrait) -> DbResult<()> {
         let mut text = String::new();
         for mut rows in all.into_iter().filter(|rows| !rows.is_empty) {
-            rows.sql.push_str(rows.tail);
+            rows.sql.extend(rows.tail);
             if rows.backend() != DatabaseBackend::MySql {
                 let statement = Statement::from_sql_and_values(rows.backend(), rows.sql, rows.values);
                 db.execute_raw(statement).await?;
@@ -216,11 +221,11 @@ mod tests {
     /// The texts that rows of so many bytes become, all of them.
     fn statements(max_packet: usize, sizes: &[usize]) -> Vec<String> {
         let dialect = Dialect::new(DatabaseBackend::MySql, max_packet);
-        let mut rows = Rows::new(dialect, "INSERT INTO t (a)", " AS new");
+        let mut rows = Rows::upsert(dialect, "INSERT INTO t (a)", "a = excluded.a");
         for size in sizes {
             rows.push([Cell::Bytes(&vec![0; *size])]);
         }
-        rows.full.into_iter().chain([rows.sql + rows.tail]).collect()
+        rows.full.into_iter().chain([rows.sql + &rows.tail.concat()]).collect()
     }
 
     #[test]
@@ -232,7 +237,8 @@ mod tests {
             let rows = |sql: &str| sql.matches("(x'").count();
             assert_eq!(statements.iter().map(|sql| rows(sql)).sum::<usize>(), sizes.len());
             for sql in &statements {
-                assert!(sql.starts_with("INSERT INTO t (a) VALUES (x'") && sql.ends_with("') AS new"));
+                let tail = "') AS excluded ON DUPLICATE KEY UPDATE a = excluded.a";
+                assert!(sql.starts_with("INSERT INTO t (a) VALUES (x'") && sql.ends_with(tail));
                 assert!(sql.len() <= PACKET - PACKET_SPARE || rows(sql) == 1, "{}", sql.len());
                 assert!(!sql.contains(",,") && !sql.contains("VALUES ,"));
             }

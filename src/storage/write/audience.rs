@@ -1,4 +1,5 @@
-//! The audience of a transaction besides the rooms: users whose lists change, and recipients of notices.
+//! The audience of a transaction besides the rooms: users whose lists change, and recipients of notices. The caller of
+//! an act pays by how many people are told of it, and for each person.
 //!
 //! Most acts are moves, which concern only the room. For all others together the members are read once, before those
 //! of removed locations are removed.
@@ -13,6 +14,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use crate::{
     domain::{
         access::{Caller, Payer},
+        error::Result,
         event::{Event, ListChange},
         id::{LocationId, UserId},
         location::Location,
@@ -21,6 +23,7 @@ use crate::{
     },
     storage::{
         error::DbResult,
+        pool::Store,
         sql::{number_list, with_values},
     },
 };
@@ -59,6 +62,38 @@ impl Account {
         let Location { id, owner, .. } = *location;
         let (by, pair_payer) = (by.user(), self.pair_payer);
         Activity { by, location: id, owner, name, kind, at, pair_payer, except: None }
+    }
+}
+
+impl Store {
+    /// Checks that a payer may have many people told of an act; `None`: nobody pays.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub(super) fn check_debt(&self, payer: Option<Payer>) -> Result<()> {
+        self.fan_out.as_ref().zip(payer).map_or(Ok(()), |(budgets, payer)| budgets.check_debt(payer))
+    }
+
+    /// Draws on what a caller may tell one person; `None`: there is no such limit.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub(super) fn take_for_person(&self, pair_payer: Option<Payer>, person: UserId) -> Result<()> {
+        let payer = self.fan_out.as_ref().zip(pair_payer);
+        payer.map_or(Ok(()), |(budgets, payer)| budgets.take_for_person(payer, person))
+    }
+
+    /// Charges a payer for the people who are told by an event.
+    pub(super) fn charge(&self, payer: Option<Payer>, event: &Event) {
+        let people = match event {
+            // One of them has mostly done it.
+            Event::ListChanged { to, .. } => to.len().saturating_sub(1),
+            Event::Notified(notice) => notice.recipients.len(),
+            _ => return,
+        };
+        if let (Some(budgets), Some(payer)) = (&self.fan_out, payer) {
+            budgets.charge(payer, people);
+        }
     }
 }
 

@@ -1,17 +1,21 @@
-//! Carrying out the acts of one transaction, one after the other, each by the file of its kind.
+//! Carrying out the acts of one transaction, one after the other, most by the file of their kind.
 
 use super::{
-    act::{Act, Failure, Outcome},
+    act::{Act, Done, Failure, Outcome},
+    lanes::Passage,
     locations,
     locked::Locking,
-    names,
-    proof::ProofRow,
+    proof::Proof,
     rights, shares,
     transaction::{Transaction, Written},
 };
 use crate::{
-    domain::event::Event,
-    storage::{error::DbResult, pool::Store},
+    domain::{event::Event, id::UserId},
+    storage::{
+        error::DbResult,
+        pool::Store,
+        sql::{Cell, Rows},
+    },
 };
 
 /// The results of the acts of a transaction, if it is committed.
@@ -21,6 +25,8 @@ pub struct Outcomes {
     pub each: Vec<Outcome>,
     /// Further events, each after the act with this number; in order.
     pub events: Vec<(usize, Event)>,
+    /// Passages of locations that they have made: the caller holds them.
+    pub created: Vec<Passage>,
 }
 
 /// Carries out acts in their order, everything but the COMMIT. An act that is refused does not keep the others from
@@ -29,7 +35,7 @@ pub async fn carry_out(
     store: &Store,
     acts: &mut [Act],
     locking: Locking,
-    row: &mut ProofRow,
+    last_proof: &mut Proof,
 ) -> DbResult<(Written, Outcomes)> {
     let mut tx = Transaction::begin(store, acts, locking).await?;
     let mut each = Vec::with_capacity(acts.len());
@@ -40,11 +46,11 @@ pub async fn carry_out(
             Err(Failure::Database(error)) => return Err(error),
         });
     }
-    let (written, events) = tx.write(row).await?;
-    Ok((written, Outcomes { each, events }))
+    let (written, events) = tx.write(last_proof).await?;
+    Ok((written, Outcomes { each, events, created: Vec::new() }))
 }
 
-async fn apply(tx: &mut Transaction<'_>, number: usize, act: &mut Act) -> Result<super::act::Done, Failure> {
+async fn apply(tx: &mut Transaction<'_>, number: usize, act: &mut Act) -> Result<Done, Failure> {
     match act {
         Act::Create(act) => locations::create(tx, &act.new).await,
         Act::Update(act) => locations::update(tx, number, act),
@@ -52,6 +58,19 @@ async fn apply(tx: &mut Transaction<'_>, number: usize, act: &mut Act) -> Result
         // Rare, and their futures are large.
         Act::Rights(rights) => Box::pin(rights::apply(tx, number, rights)).await,
         Act::CountUses(used) => Box::pin(shares::count_uses(tx, used)).await,
-        Act::NameUsers(users) => Box::pin(names::store(tx, users)).await,
+        Act::NameUsers(users) => Box::pin(store_names(tx, users)).await,
     }
+}
+
+/// Stores users' names instead of those they had.
+async fn store_names(tx: &mut Transaction<'_>, users: &[(UserId, String)]) -> Result<Done, Failure> {
+    let updates = "name = excluded.name, updated_at = excluded.updated_at";
+    let mut rows = Rows::upsert(tx.dialect, "INSERT INTO account (id, name, updated_at)", updates);
+    let now = Cell::number(tx.now);
+    for (id, name) in users {
+        rows.push([Cell::number(*id), Cell::Text(name), now]);
+    }
+    Rows::send([rows], &tx.tx).await?;
+    tx.has_written = true;
+    Ok(Done::Recorded)
 }

@@ -19,10 +19,10 @@ use crate::{
         time::Timestamp,
     },
     storage::{
-        entity::location,
         error::{DbResult, unreadable},
         index,
         read::{locations, members},
+        row::{COLUMNS, Row},
         sql::number_list,
     },
 };
@@ -54,7 +54,8 @@ pub struct LockedLocations {
     rows: BTreeMap<LocationId, Option<LockedLocation>>,
     /// Roles of callers who are members.
     roles: HashMap<(LocationId, UserId), Role>,
-    now: Timestamp,
+    /// The time at which the locations were locked.
+    pub now: Timestamp,
 }
 
 impl LockedLocations {
@@ -66,11 +67,6 @@ impl LockedLocations {
         // After the lock, which every change of members takes too.
         locked.roles = members::read_roles(tx, locked.callers_without_role(acts)).await?;
         Ok(locked)
-    }
-
-    /// Returns the time at which the locations were locked.
-    pub fn now(&self) -> Timestamp {
-        self.now
     }
 
     /// The callers whose role does not follow from the locations' rows: they may be members.
@@ -131,10 +127,9 @@ async fn lock_rows(
     };
     let ids: Vec<_> = ids.into_iter().collect();
     let (placeholders, values) = number_list(ids.iter().copied());
-    let columns = location::COLUMNS;
-    let sql = format!("SELECT {columns} FROM location {hint} WHERE id IN ({placeholders}) {lock}");
+    let sql = format!("SELECT {COLUMNS} FROM location {hint} WHERE id IN ({placeholders}) {lock}");
     for row in tx.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await? {
-        let row = location::Model::from_columns(&row)?;
+        let row = Row::from_columns(&row)?;
         let area = row.area.as_deref().and_then(index::from_bytes);
         let location = Arc::new(Committed::from(Location::try_from(row).map_err(unreadable)?));
         let locked = LockedLocation { location, area, newest: None, has_left_area: false };

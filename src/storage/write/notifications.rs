@@ -17,8 +17,8 @@ use crate::{
     storage::{
         error::DbResult,
         pool::Store,
-        read::{accounts, notifications},
-        sql::{Cell, Dialect, NOTIFICATIONS_OF_A_NOTICE, Number, Rows, Unsigned, statement, with_values},
+        read::{members, notifications},
+        sql::{Cell, NOTIFICATIONS_OF_A_NOTICE, Number, Rows, Unsigned, statement, with_values},
     },
 };
 
@@ -54,16 +54,21 @@ pub async fn store(
         return Err(too_many());
     }
     let mut stored = Vec::with_capacity(unstored.len());
-    let mut rows = RecipientRows::new(tx, store.dialect());
+    let new_rows = || Rows::new(store.dialect(), "INSERT INTO notification (user_id, id)");
+    let (mut rows, mut count) = (new_rows(), 0);
     for Unstored { number, notice, actor, recipients } in unstored {
         let first = insert(tx, &notice, actor).await? * NOTIFICATIONS_OF_A_NOTICE;
         let recipients: Vec<_> = recipients.into_iter().zip(first..).collect();
         for (user, id) in &recipients {
-            rows.push(*user, *id).await?;
+            rows.push([Cell::number(*user), Cell::number(*id)]);
+            count += 1;
+            if count % ROWS_OF_A_STATEMENT == 0 {
+                Rows::send([std::mem::replace(&mut rows, new_rows())], tx).await?;
+            }
         }
         stored.push((number, AddressedNotice { notice, recipients }));
     }
-    rows.send().await?;
+    Rows::send([rows], tx).await?;
     Ok(stored)
 }
 
@@ -86,7 +91,7 @@ async fn read_names(
         .flat_map(Activity::named_users)
         .collect();
     let users = Vec::from_iter(users);
-    Ok(accounts::read_names(tx, &users).await?.into_iter().collect())
+    Ok(members::read_names(tx, &users).await?.into_iter().collect())
 }
 
 /// Writes the notices and finds their recipients. A person to whom the caller may tell no more for now is left out:
@@ -218,33 +223,5 @@ fn is_actor(tx: &DatabaseTransaction) -> &'static str {
     match tx.get_database_backend() {
         DatabaseBackend::MySql => "notice.actor_id <=> ?",
         _ => "notice.actor_id IS ?",
-    }
-}
-
-/// Rows of recipients, sent in statements of a few thousand.
-struct RecipientRows<'a> {
-    tx: &'a DatabaseTransaction,
-    rows: Rows,
-    count: usize,
-}
-
-impl<'a> RecipientRows<'a> {
-    fn new(tx: &'a DatabaseTransaction, dialect: Dialect) -> Self {
-        let rows = Rows::new(dialect, "INSERT INTO notification (user_id, id)", "");
-        Self { tx, rows, count: 0 }
-    }
-
-    async fn push(&mut self, user: UserId, id: u64) -> DbResult<()> {
-        self.rows.push([Cell::number(user), Cell::number(id)]);
-        self.count += 1;
-        if self.count < ROWS_OF_A_STATEMENT {
-            return Ok(());
-        }
-        let next = Self::new(self.tx, self.rows.dialect());
-        std::mem::replace(self, next).send().await
-    }
-
-    async fn send(self) -> DbResult<()> {
-        Rows::send([self.rows], self.tx).await
     }
 }

@@ -6,7 +6,7 @@
 //! backup, too, because row and changes are there or missing together. Nobody else changes the row, so nobody waits
 //! for it. Rows of writers that have ended are removed by retention.
 
-use sea_orm::{DatabaseBackend, DatabaseTransaction};
+use sea_orm::DatabaseTransaction;
 
 use crate::{
     domain::time::Timestamp,
@@ -16,48 +16,30 @@ use crate::{
     },
 };
 
-/// A lane's row.
-#[derive(Debug)]
-pub struct ProofRow {
-    /// It is chosen at random, because processes know nothing of each other.
-    id: u64,
-    /// The number of the last transaction that was begun.
-    number: u64,
-}
-
-/// The number that a committed transaction leaves in the row.
+/// A lane's row, and the number that a committed transaction leaves in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Proof {
+    /// It is chosen at random, because processes know nothing of each other.
     id: u64,
     number: u64,
 }
 
-impl ProofRow {
+impl Proof {
     /// A row that is not in the table yet.
     pub fn new() -> Self {
         Self { id: rand::random_range(1..=i64::MAX as u64), number: 0 }
     }
 
-    /// The proof of the next transaction.
-    pub fn next_proof(&mut self) -> Proof {
+    /// Counts another transaction; returns its proof.
+    pub fn advance(&mut self) -> Self {
         self.number += 1;
-        Proof { id: self.id, number: self.number }
+        *self
     }
-}
 
-impl Proof {
     /// The statement that writes the row.
     pub fn rows(self, dialect: Dialect, now: Timestamp) -> Rows {
-        let tail = match dialect.backend() {
-            DatabaseBackend::MySql => {
-                " AS new ON DUPLICATE KEY UPDATE commits = new.commits, committed_at = new.committed_at"
-            }
-            _ => {
-                " ON CONFLICT (id) DO UPDATE SET commits = excluded.commits, \
-                 committed_at = excluded.committed_at"
-            }
-        };
-        let mut rows = Rows::new(dialect, "INSERT INTO writer (id, commits, committed_at)", tail);
+        let updates = "commits = excluded.commits, committed_at = excluded.committed_at";
+        let mut rows = Rows::upsert(dialect, "INSERT INTO writer (id, commits, committed_at)", updates);
         rows.push([Cell::number(self.id), Cell::number(self.number), Cell::number(now)]);
         rows
     }
@@ -76,8 +58,8 @@ mod tests {
 
     #[test]
     fn no_two_transactions_have_the_same_proof() {
-        let (mut one, mut other) = (ProofRow::new(), ProofRow::new());
-        let proofs = [one.next_proof(), one.next_proof(), other.next_proof()];
+        let (mut one, mut other) = (Proof::new(), Proof::new());
+        let proofs = [one.advance(), one.advance(), other.advance()];
         assert_ne!(proofs[0], proofs[1]);
         assert_ne!(proofs[0], proofs[2]);
         assert!(i64::try_from(proofs[0].id).is_ok_and(|id| id > 0), "it fits into the column");

@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 use super::{
     act::{Act, Done, Outcome},
     batch::Outcomes,
-    metrics::CommitMetrics,
 };
 use crate::{
     domain::event::{Event, ListChange},
+    metrics::{Counter, Histogram, Metrics, Seconds},
     storage::{
         pool::Store,
         retention::{HistorySweeper, NotificationSweeper},
@@ -30,12 +30,10 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Hands on acts and what follows from them, in their order; returns the outcome of each act. They are committed,
-    /// so a panic here must not become the answer to a caller: the rooms' sweep finds what they were not told.
-    pub async fn publish(&self, acts: &[Act], outcomes: Outcomes) -> Vec<Outcome> {
-        let Outcomes { each, events } = outcomes;
-        self.task.catch_async(self.hand_on(acts, &each, events)).await;
-        each
+    /// Hands on acts and what follows from them, in their order. They are committed, so a panic here must not become the answer to a caller: the rooms' sweep finds what they were not told.
+    pub async fn publish(&self, acts: &[Act], outcomes: &mut Outcomes) {
+        let events = std::mem::take(&mut outcomes.events);
+        self.task.catch_async(self.hand_on(acts, &outcomes.each, events)).await;
     }
 
     async fn hand_on(&self, acts: &[Act], each: &[Outcome], further: Vec<(usize, Event)>) {
@@ -87,5 +85,48 @@ fn event(act: &Act, done: &Done) -> Option<Event> {
             Some(Event::RightsChanged { id: rights.location, change: *change, grants: *grants })
         }
         _ => None,
+    }
+}
+
+/// Commits, and what was in them.
+#[derive(Debug)]
+pub struct CommitMetrics {
+    puts: Counter,
+    commits: Counter,
+    rows: Histogram,
+    /// The duration of transactions whose COMMIT was confirmed.
+    pub duration: Seconds,
+}
+
+impl CommitMetrics {
+    /// Registers the metrics.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            puts: metrics.counter("puts", "Committed PUTs"),
+            commits: metrics.counter("commits", "Transactions that changed locations"),
+            duration: metrics
+                .seconds("commit_duration", "Time from the beginning of a transaction to its commit"),
+            rows: metrics.histogram(
+                "commit_rows",
+                "Changes to locations in one commit",
+                (0..10).map(|n| f64::from(1 << n)),
+            ),
+        }
+    }
+
+    /// Counts the changes of locations of a committed transaction.
+    pub fn record_committed(&self, acts: &[Act], outcomes: &[Outcome]) {
+        let changed = acts.iter().zip(outcomes).filter(|(_, is)| matches!(is, Ok(Done::Location(_))));
+        let (mut rows, mut puts) = (0_u32, 0);
+        for (act, _) in changed {
+            rows += 1;
+            puts += u64::from(matches!(act, Act::Update(_)));
+        }
+        self.puts.inc_by(puts);
+        // All may have been refused, or have changed something else.
+        if rows > 0 {
+            self.commits.inc();
+            self.rows.observe(rows.into());
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! passage keeps later changes of the same location in this lane, behind it, so nobody is told of version 7 before
 //! version 6. The same holds while it is not known whether a COMMIT was carried out.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use sea_orm::DbErr;
 use tokio::{
@@ -20,22 +20,16 @@ use super::{
     batch::{self, Outcomes},
     lanes::{Lane, Lanes, Passage},
     locked::Locking,
-    metrics::CommitMetrics,
-    proof::{Proof, ProofRow},
+    proof::Proof,
     publish::Publisher,
     queue::{MAX_BATCH, Slot, Weight, take_batch},
     transaction::CommitError,
 };
 use crate::{
     domain::error::Error,
-    storage::{
-        error::{
-            DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, is_silence,
-            may_try_again,
-        },
-        pool::Store,
+    storage::error::{
+        DbResult, STATEMENT_TIMEOUT, TRIES, domain_error, is_away, is_lock_timeout, is_silence, may_try_again,
     },
-    supervise::Task,
 };
 
 /// The interval at which a database that is away is asked whether a COMMIT was carried out.
@@ -58,13 +52,11 @@ pub struct Stay {
 
 /// The task of one lane.
 pub struct LaneTask {
-    store: Store,
     publisher: Publisher,
     lanes: Lanes,
     lane: Lane,
-    metrics: Arc<CommitMetrics>,
-    task: Task,
-    row: ProofRow,
+    /// The proof of the last transaction.
+    proof: Proof,
     /// Changes that the last batches had no room for, in the order in which they came. The slots of the queue bound
     /// them.
     waiting: VecDeque<Change>,
@@ -78,7 +70,7 @@ pub struct LaneTask {
 struct Unsettled {
     acts: Vec<Act>,
     /// The results of the acts, if they were committed.
-    outcomes: Outcomes,
+    outcomes: Box<Outcomes>,
     proof: Proof,
     _passages: Vec<Passage>,
 }
@@ -91,25 +83,11 @@ struct Batch {
     stays: Vec<Stay>,
 }
 
-/// Acts that were committed, with the passages of locations that they have made.
-struct Committed {
-    outcomes: Outcomes,
-    _created: Vec<Passage>,
-}
-
 /// The reason why acts were not committed, as far as it is known.
 enum NotCommitted {
     RolledBack(DbErr),
-    /// It is not known, and these are the acts' outcomes if they were committed.
-    Unknown(Box<Unknown>),
-}
-
-/// A COMMIT that was sent and not confirmed.
-struct Unknown {
-    outcomes: Outcomes,
-    created: Vec<Passage>,
-    proof: Proof,
-    error: DbErr,
+    /// COMMIT was sent and not confirmed. These are the acts' outcomes if they were committed.
+    Unknown(Box<Outcomes>, Proof, DbErr),
 }
 
 /// The database cannot be reached: nothing else need be tried now.
@@ -125,13 +103,10 @@ impl LaneTask {
     /// The task of a lane, which has not committed anything yet.
     pub fn new(lane: Lane, lanes: Lanes, publisher: Publisher) -> Self {
         Self {
-            store: publisher.store.clone(),
+            publisher,
             lanes,
             lane,
-            metrics: publisher.metrics.clone(),
-            task: publisher.task.clone(),
-            publisher,
-            row: ProofRow::new(),
+            proof: Proof::new(),
             waiting: VecDeque::new(),
             unsettled: None,
             max_batch: MAX_BATCH,
@@ -190,12 +165,12 @@ impl LaneTask {
         let mut is_away_now = self.settle().await.is_err();
         while let Some(mut part) = parts.pop() {
             if is_away_now {
-                part.refuse(Error::database_away());
+                refuse(part.replies, Error::database_away());
                 continue;
             }
             let tried = Instant::now();
             match self.try_to_commit(&mut part.acts, &mut locking).await {
-                Ok(committed) => self.succeed(part, committed, tried).await,
+                Ok(outcomes) => self.succeed(part, outcomes, tried).await,
                 Err(NotCommitted::RolledBack(error)) if part.is_to_be_halved(&error, began) => {
                     let right = part.split_off(part.acts.len() / 2);
                     parts.extend([right, part]);
@@ -204,10 +179,10 @@ impl LaneTask {
                     is_away_now = is_away(&error);
                     self.fail(part, error);
                 }
-                Err(NotCommitted::Unknown(unknown)) => {
+                Err(NotCommitted::Unknown(outcomes, proof, error)) => {
                     is_away_now = true;
-                    self.store.write_health.record_failed(&unknown.error);
-                    self.unsettled = Some(part.leave_unsettled(*unknown));
+                    self.publisher.store.write_health.record_failed(&error);
+                    self.unsettled = Some(part.leave_unsettled(outcomes, proof, error));
                 }
             }
         }
@@ -216,28 +191,27 @@ impl LaneTask {
 
     /// Publishes acts and answers their callers, in this order: once every write is answered, every event is on its
     /// way to the rooms.
-    async fn succeed(&mut self, part: Batch, committed: Committed, tried: Instant) {
-        self.store.write_health.record_succeeded();
-        self.metrics.duration.observe(tried.elapsed());
+    async fn succeed(&mut self, part: Batch, mut outcomes: Outcomes, tried: Instant) {
+        self.publisher.store.write_health.record_succeeded();
+        self.publisher.metrics.duration.observe(tried.elapsed());
         self.max_batch = (self.max_batch * 2).min(MAX_BATCH);
-        let Committed { outcomes, _created } = committed;
         let Batch { acts, replies, stays } = part;
-        let each = self.publisher.publish(&acts, outcomes).await;
+        self.publisher.publish(&acts, &mut outcomes).await;
         // A caller's next change need not stay behind one that it has the answer to.
         drop(stays);
-        for (reply, outcome) in replies.into_iter().zip(each) {
+        for (reply, outcome) in replies.into_iter().zip(outcomes.each) {
             // Its caller may have gone away.
             let _ = reply.send(outcome);
         }
     }
 
     fn fail(&mut self, part: Batch, error: DbErr) {
-        self.store.write_health.record_failed(&error);
+        self.publisher.store.write_health.record_failed(&error);
         if is_silence(&error) {
             // It may only be too slow for so many at once.
             self.max_batch = (part.acts.len() / 2).max(1);
         }
-        part.refuse(domain_error(error));
+        refuse(part.replies, domain_error(error));
     }
 
     /// Commits acts together; tries again where that may help. Locked rows are waited for once a batch.
@@ -245,8 +219,8 @@ impl LaneTask {
         &mut self,
         acts: &mut [Act],
         locking: &mut Locking,
-    ) -> Result<Committed, NotCommitted> {
-        let task = self.task.clone();
+    ) -> Result<Outcomes, NotCommitted> {
+        let task = self.publisher.task.clone();
         let mut tries = 0;
         loop {
             tries += 1;
@@ -260,15 +234,12 @@ impl LaneTask {
                 {
                     *locking = Locking::Skip;
                 }
-                Err(NotCommitted::Unknown(mut unknown)) => {
-                    match self.is_committed(unknown.proof, &mut unknown.outcomes).await {
-                        Ok(true) => {
-                            let Unknown { outcomes, created, .. } = *unknown;
-                            return Ok(Committed { outcomes, _created: created });
-                        }
+                Err(NotCommitted::Unknown(mut outcomes, proof, error)) => {
+                    match self.is_committed(proof, &mut outcomes).await {
+                        Ok(true) => return Ok(*outcomes),
                         Ok(false) if tries < TRIES => {}
-                        Ok(false) => return Err(NotCommitted::RolledBack(unknown.error)),
-                        Err(_) => return Err(NotCommitted::Unknown(unknown)),
+                        Ok(false) => return Err(NotCommitted::RolledBack(error)),
+                        Err(_) => return Err(NotCommitted::Unknown(outcomes, proof, error)),
                     }
                 }
                 settled => return settled,
@@ -277,41 +248,37 @@ impl LaneTask {
     }
 
     /// Carries out acts and commits them, once.
-    async fn attempt(&mut self, acts: &mut [Act], locking: Locking) -> Result<Committed, NotCommitted> {
-        let store = self.store.clone();
-        let carried_out = store.on_writer(batch::carry_out(&store, acts, locking, &mut self.row));
-        let (written, outcomes) = carried_out.await?;
+    async fn attempt(&mut self, acts: &mut [Act], locking: Locking) -> Result<Outcomes, NotCommitted> {
+        let store = &self.publisher.store;
+        let carried_out = store.on_writer(batch::carry_out(store, acts, locking, &mut self.proof));
+        let (written, mut outcomes) = carried_out.await?;
         // Changes of new locations, which somebody may find in a list as soon as they are committed, come behind.
-        let created = self.hold_created(acts, &outcomes);
-        match written.commit(&store).await {
-            Ok(()) => Ok(Committed { outcomes, _created: created }),
-            Err(CommitError::RolledBack(error)) => Err(NotCommitted::RolledBack(error)),
-            Err(CommitError::Unconfirmed(proof, error)) => {
-                Err(NotCommitted::Unknown(Box::new(Unknown { outcomes, created, proof, error })))
-            }
-        }
-    }
-
-    fn hold_created(&self, acts: &[Act], outcomes: &Outcomes) -> Vec<Passage> {
         let created = acts.iter().zip(&outcomes.each).filter_map(|(act, outcome)| match (act, outcome) {
             (Act::Create(_), Ok(Done::Location(location))) => Some(self.lanes.hold(location.id, self.lane)),
             _ => None,
         });
-        created.collect()
+        outcomes.created = created.collect();
+        match written.commit(store).await {
+            Ok(()) => Ok(outcomes),
+            Err(CommitError::RolledBack(error)) => Err(NotCommitted::RolledBack(error)),
+            Err(CommitError::Unconfirmed(proof, error)) => {
+                Err(NotCommitted::Unknown(Box::new(outcomes), proof, error))
+            }
+        }
     }
 
     /// Finds out whether unsettled acts were committed, and publishes them if so.
     async fn settle(&mut self) -> Result<(), Away> {
         let Some(mut unsettled) = self.unsettled.take() else { return Ok(()) };
         match self.is_committed(unsettled.proof, &mut unsettled.outcomes).await {
-            Ok(true) => drop(self.publisher.publish(&unsettled.acts, unsettled.outcomes).await),
+            Ok(true) => self.publisher.publish(&unsettled.acts, &mut unsettled.outcomes).await,
             Ok(false) => {}
             // Asking again would not help, and everybody would wait for it.
             Err(error) if !is_away(&error) => {
                 warn!(%error, "it stays unknown whether a COMMIT was carried out");
             }
             Err(error) => {
-                self.store.write_health.record_failed(&error);
+                self.publisher.store.write_health.record_failed(&error);
                 warn!(%error, "it is not known yet whether a COMMIT was carried out");
                 self.unsettled = Some(unsettled);
                 return Err(Away);
@@ -323,17 +290,18 @@ impl LaneTask {
     /// Asks the database whether a transaction was committed; if so, its events are for those who may still see what
     /// they show.
     async fn is_committed(&self, proof: Proof, outcomes: &mut Outcomes) -> DbResult<bool> {
+        let store = &self.publisher.store;
         let ask = async {
-            let tx = self.store.begin().await?;
+            let tx = store.begin().await?;
             let is_committed = proof.is_committed(&tx).await?;
             if is_committed {
                 audience::retain_entitled(&tx, &mut outcomes.events).await?;
             }
             Ok((tx, is_committed))
         };
-        let (tx, is_committed) = self.store.on_writer(ask).await?;
+        let (tx, is_committed) = store.on_writer(ask).await?;
         // Nothing was changed.
-        let _ = self.store.on_writer(tx.rollback()).await;
+        let _ = store.on_writer(tx.rollback()).await;
         Ok(is_committed)
     }
 }
@@ -372,8 +340,8 @@ impl Batch {
 
     /// Refuses its callers because it is not known whether their acts were committed. Uses of share links are not
     /// refused, or they would be counted again: rather not at all than twice.
-    fn leave_unsettled(self, unknown: Unknown) -> Unsettled {
-        let Unknown { outcomes, created, proof, error } = unknown;
+    fn leave_unsettled(self, mut outcomes: Box<Outcomes>, proof: Proof, error: DbErr) -> Unsettled {
+        let created = std::mem::take(&mut outcomes.created);
         let Self { acts, mut replies, stays } = self;
         if let [Act::CountUses(_)] = acts.as_slice() {
             replies.drain(..).for_each(|reply| _ = reply.send(Ok(Done::Recorded)));
@@ -381,10 +349,6 @@ impl Batch {
         refuse(replies, Error::database_away().because(error));
         let passages = stays.into_iter().map(|stay| stay.passage).chain(created).collect();
         Unsettled { acts, outcomes, proof, _passages: passages }
-    }
-
-    fn refuse(self, error: Error) {
-        refuse(self.replies, error);
     }
 }
 

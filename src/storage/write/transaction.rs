@@ -12,7 +12,7 @@ use super::{
     audience::Effects,
     locked::{LockedLocations, Locking},
     notifications,
-    proof::{Proof, ProofRow},
+    proof::Proof,
     versions::Versions,
 };
 use crate::{
@@ -60,14 +60,14 @@ impl<'a> Transaction<'a> {
         let tx = store.begin().await?;
         // The time of the acts is that of their locks: later versions have later times.
         let locations = LockedLocations::lock(&tx, acts, locking).await?;
-        let (now, dialect) = (locations.now(), store.dialect());
+        let (now, dialect) = (locations.now, store.dialect());
         let versions = Versions::new(dialect, now);
         let effects = Effects::default();
         Ok(Self { store, tx, now, dialect, locations, versions, effects, has_written: false })
     }
 
     /// Writes what is collected; returns the events that follow the acts, by the acts' numbers.
-    pub async fn write(self, row: &mut ProofRow) -> DbResult<(Written, Vec<(usize, Event)>)> {
+    pub async fn write(self, last_proof: &mut Proof) -> DbResult<(Written, Vec<(usize, Event)>)> {
         let Self { store, tx, now, dialect, locations, versions, effects, has_written } = self;
         // First: the members of removed locations are still there, and where too many have to be told, less is
         // rolled back.
@@ -76,7 +76,7 @@ impl<'a> Transaction<'a> {
         } else {
             Box::pin(write_effects(store, &tx, effects)).await?
         };
-        let proof = (has_written || !versions.is_empty()).then(|| row.next_proof());
+        let proof = (has_written || !versions.is_empty()).then(|| last_proof.advance());
         if let Some(proof) = proof {
             versions.write(&tx, locations.iter(), proof.rows(dialect, now)).await?;
         }

@@ -5,7 +5,7 @@
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use geo::Rect;
-use sea_orm::{ActiveValue::Set, ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, Value};
 
 use super::{act::Failure, locked::LockedLocation};
 use crate::{
@@ -19,12 +19,11 @@ use crate::{
         time::Timestamp,
     },
     storage::{
-        entity::location::{ActiveModel, Entity},
         error::DbResult,
         geometry::{Altitudes, Plane},
         index,
         read::history,
-        sql::{Cell, Dialect, Number, Rows, statement},
+        sql::{Cell, Dialect, Number, Rows, statement, with_values},
     },
 };
 
@@ -67,20 +66,20 @@ impl Versions {
         let shape = Shape::encode(&new.geometry, &plane);
         shape.check(&new.properties, self.dialect)?;
         let area = roomy(&plane.0);
-        let row = ActiveModel {
-            owner_id: Set(Number::from(new.owner).0),
-            version: Set(1),
-            geometry: Set(plane),
-            altitudes: Set(new.geometry.altitudes().map(Altitudes)),
-            properties: Set(new.properties.as_str().to_owned()),
-            updated_by: Set(Number::from(new.owner).0),
-            created_at: Set(self.now.as_millis()),
-            updated_at: Set(self.now.as_millis()),
-            area: Set(Some(index::to_bytes(&area))),
-            ..Default::default()
-        };
-        let id = Entity::insert(row).exec(tx).await?.last_insert_id;
-        let id = u64::try_from(id).ok().and_then(LocationId::new);
+        let sql = "INSERT INTO location (owner_id, updated_by, version, geometry, altitudes, properties, created_at, \
+                     updated_at, area) VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?)";
+        let [owner, now] = [Number::from(new.owner), self.now.into()].map(Value::from);
+        let values = [
+            owner.clone(),
+            owner,
+            shape.plane.clone().into(),
+            shape.altitudes.clone().into(),
+            new.properties.as_str().into(),
+            now.clone(),
+            now,
+            index::to_bytes(&area).into(),
+        ];
+        let id = LocationId::new(tx.execute_raw(with_values(tx, sql, values)).await?.last_insert_id());
         let id = id.ok_or_else(|| DbErr::Custom("the database gave an id that is none".into()))?;
         let location = Arc::new(Committed::from(new.to_location(id, self.now)));
         index::push(&mut self.areas, id, &area);
@@ -202,20 +201,10 @@ impl Version {
 fn location_rows(dialect: Dialect) -> Rows {
     let insert = "INSERT INTO location \
         (id, owner_id, version, geometry, altitudes, properties, updated_by, created_at, updated_at, area)";
-    let tail = match dialect.backend() {
-        DatabaseBackend::MySql => {
-            " AS new ON DUPLICATE KEY UPDATE version = new.version, geometry = new.geometry, \
-             altitudes = new.altitudes, properties = new.properties, updated_by = new.updated_by, \
-             updated_at = new.updated_at, area = new.area"
-        }
-        _ => {
-            " ON CONFLICT (id) DO UPDATE SET version = excluded.version, geometry = excluded.geometry, \
-             altitudes = excluded.altitudes, properties = excluded.properties, \
-             updated_by = excluded.updated_by, updated_at = excluded.updated_at, \
-             area = excluded.area"
-        }
-    };
-    Rows::new(dialect, insert, tail)
+    let updates = "version = excluded.version, geometry = excluded.geometry, altitudes = excluded.altitudes, \
+                   properties = excluded.properties, updated_by = excluded.updated_by, \
+                   updated_at = excluded.updated_at, area = excluded.area";
+    Rows::upsert(dialect, insert, updates)
 }
 
 /// Removes a location, its members and its share links. Its history is removed later, in small steps.

@@ -17,8 +17,7 @@ use tokio::{
 use super::{
     act::{Act, Creation, Delete, Done, NewRole, NewShare, Revision, Rights, RightsRequest, ShareUses},
     lanes::{Lane, Lanes},
-    metrics::CommitMetrics,
-    publish::Publisher,
+    publish::{CommitMetrics, Publisher},
     queue::{Full, QUEUE, RETRY_AFTER, Slots},
     task::{Change, LaneTask, Stay},
 };

@@ -1,23 +1,27 @@
 //! The row of a location, and the location of the domain that is made of it.
 
-use sea_orm::entity::prelude::*;
+use sea_orm::{DbErr, QueryResult};
 
-use crate::{
-    domain::{
-        error,
-        geometry::Geometry,
-        id::{LocationId, UserId},
-        location::Location,
-        properties::Properties,
-        time::Timestamp,
-    },
-    storage::geometry::{Altitudes, Plane},
+use super::geometry::{Altitudes, Plane};
+use crate::domain::{
+    error,
+    geometry::Geometry,
+    id::{LocationId, UserId},
+    location::Location,
+    properties::Properties,
+    time::Timestamp,
 };
 
-#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
-#[sea_orm(table_name = "location")]
-pub struct Model {
-    #[sea_orm(primary_key)]
+/// The columns of a [`Row`], in its order.
+pub const COLUMNS: &str = "location.id, location.owner_id, location.version, location.geometry, \
+                           location.altitudes, location.properties, location.updated_by, \
+                           location.created_at, location.updated_at, location.area";
+
+/// The number of [`COLUMNS`].
+pub const WIDTH: usize = 10;
+
+#[derive(Debug)]
+pub struct Row {
     pub id: i64,
     pub owner_id: i64,
     pub version: i64,
@@ -30,41 +34,40 @@ pub struct Model {
     pub area: Option<Vec<u8>>,
 }
 
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
-
-impl ActiveModelBehavior for ActiveModel {}
-
-/// The columns that [`Model::from_columns`] reads, in its order.
-pub const COLUMNS: &str = "location.id, location.owner_id, location.version, location.geometry, \
-                           location.altitudes, location.properties, location.updated_by, \
-                           location.created_at, location.updated_at, location.area";
-
-/// The number of [`COLUMNS`].
-pub const WIDTH: usize = 10;
-
-impl Model {
+impl Row {
     /// Reads a row of [`COLUMNS`] by position: looking for their names in each row takes time.
     pub fn from_columns(row: &QueryResult) -> Result<Self, DbErr> {
+        let (
+            id,
+            owner_id,
+            version,
+            geometry,
+            altitudes,
+            properties,
+            updated_by,
+            created_at,
+            updated_at,
+            area,
+        ) = row.try_get_many_by_index()?;
         Ok(Self {
-            id: row.try_get_by_index(0)?,
-            owner_id: row.try_get_by_index(1)?,
-            version: row.try_get_by_index(2)?,
-            geometry: row.try_get_by_index(3)?,
-            altitudes: row.try_get_by_index(4)?,
-            properties: row.try_get_by_index(5)?,
-            updated_by: row.try_get_by_index(6)?,
-            created_at: row.try_get_by_index(7)?,
-            updated_at: row.try_get_by_index(8)?,
-            area: row.try_get_by_index(9)?,
+            id,
+            owner_id,
+            version,
+            geometry,
+            altitudes,
+            properties,
+            updated_by,
+            created_at,
+            updated_at,
+            area,
         })
     }
 }
 
-impl TryFrom<Model> for Location {
+impl TryFrom<Row> for Location {
     type Error = error::Error;
 
-    fn try_from(row: Model) -> error::Result<Self> {
+    fn try_from(row: Row) -> error::Result<Self> {
         let altitudes = row.altitudes.as_ref().map(|altitudes| altitudes.0.as_slice());
         Ok(Self {
             id: u64::try_from(row.id).ok().and_then(LocationId::new).ok_or_else(|| stored("id", row.id))?,

@@ -1,3 +1,0 @@
-//! The tables as sea-orm sees them.
-
-pub mod location;
