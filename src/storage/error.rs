@@ -171,12 +171,8 @@ pub fn being_migrated() -> DbErr {
 
 /// Whether another process uses the database and will soon be done. Several may start at once.
 pub fn is_in_use(error: &DbErr) -> bool {
-    matches!(error, DbErr::Custom(text) if text == BEING_MIGRATED) || is_sqlite_busy(error)
-}
-
-/// Whether another process uses the SQLite file just now.
-pub fn is_sqlite_busy(error: &DbErr) -> bool {
-    sqlite_code(error).is_some_and(|code| SQLITE_BUSY.contains(&code))
+    matches!(error, DbErr::Custom(text) if text == BEING_MIGRATED)
+        || sqlite_code(error).is_some_and(|code| SQLITE_BUSY.contains(&code))
 }
 
 /// The primary result code of an error of SQLite.

@@ -130,15 +130,11 @@ impl Store {
         Dialect::new(self.backend(), self.writer.session.max_packet())
     }
 
-    /// Whether there is a connection of its own for large changes. There is none on SQLite, nor where few connections are
-    /// allowed.
-    pub(in crate::storage) fn has_large_writer(&self) -> bool {
-        !Arc::ptr_eq(&self.writer.pool, &self.large_writer.pool)
-    }
-
-    /// The same database, written over the connection for large changes if there is one.
-    pub(in crate::storage) fn large_writer(&self) -> Self {
-        Self { writer: self.large_writer.clone(), ..self.clone() }
+    /// The same database, written over a connection of its own for large changes. There is none on SQLite, nor where few
+    /// connections are allowed.
+    pub(in crate::storage) fn large_writer(&self) -> Option<Self> {
+        let has_one = !Arc::ptr_eq(&self.writer.pool, &self.large_writer.pool);
+        has_one.then(|| Self { writer: self.large_writer.clone(), ..self.clone() })
     }
 
     /// Whether this error may go away by itself. A server may not be up yet, but a file will not appear.

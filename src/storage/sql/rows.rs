@@ -36,7 +36,6 @@ impl Dialect {
         Self { backend, max_packet }
     }
 
-    /// The database.
     pub fn backend(self) -> DatabaseBackend {
         self.backend
     }

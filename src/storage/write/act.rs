@@ -19,41 +19,17 @@ use crate::domain::{
 #[derive(Debug)]
 pub enum Act {
     /// Makes a location.
-    Create(Creation),
-    /// Moves a location or changes its properties.
-    Update(Revision),
+    Create { new: NewLocation, payer: Option<Payer> },
+    /// Moves a location or changes its properties. The body was complete at `received_at`.
+    Update { update: Update, payer: Option<Payer>, received_at: Instant },
     /// Removes a location.
-    Delete(Delete),
+    Delete { id: LocationId, by: Caller, payer: Option<Payer> },
     /// Changes who may see or change a location.
     Rights(Rights),
     /// Counts uses of share links.
     CountUses(Vec<ShareUses>),
     /// Stores what users call themselves, each once.
     NameUsers(Vec<(UserId, String)>),
-}
-
-/// A request to make a location.
-#[derive(Debug)]
-pub struct Creation {
-    pub new: NewLocation,
-    pub payer: Option<Payer>,
-}
-
-/// A request to move a location or change its properties.
-#[derive(Debug)]
-pub struct Revision {
-    pub update: Update,
-    pub payer: Option<Payer>,
-    /// The time at which the body was complete.
-    pub received_at: Instant,
-}
-
-/// A request to remove a location.
-#[derive(Debug)]
-pub struct Delete {
-    pub id: LocationId,
-    pub by: Caller,
-    pub payer: Option<Payer>,
 }
 
 /// A request to change the members or share links of a location.
@@ -151,18 +127,15 @@ impl Act {
     /// Bytes of the body it came in.
     pub fn size(&self) -> usize {
         match self {
-            Self::Create(creation) => creation.new.size,
-            Self::Update(revision) => revision.update.size,
-            Self::Delete(_) | Self::Rights(_) | Self::CountUses(_) | Self::NameUsers(_) => 0,
+            Self::Create { new, .. } => new.size,
+            Self::Update { update, .. } => update.size,
+            _ => 0,
         }
     }
 
     /// Returns whether it may take long to commit: its body is large, or many people may have to be told of it.
     pub fn is_large(&self) -> bool {
-        match self {
-            Self::Create(_) | Self::Update(_) | Self::Delete(_) => self.size() > LARGE_BODY,
-            Self::Rights(_) | Self::CountUses(_) | Self::NameUsers(_) => true,
-        }
+        self.is_alone() || self.size() > LARGE_BODY
     }
 
     /// Returns whether it has a transaction of its own. A change of rights decides who is told of other changes. Names
@@ -174,9 +147,7 @@ impl Act {
     /// The caller who pays for telling people of it; `None`: nobody pays.
     pub fn payer(&self) -> Option<Payer> {
         match self {
-            Self::Create(creation) => creation.payer,
-            Self::Update(revision) => revision.payer,
-            Self::Delete(delete) => delete.payer,
+            Self::Create { payer, .. } | Self::Update { payer, .. } | Self::Delete { payer, .. } => *payer,
             Self::Rights(rights) => rights.payer,
             Self::CountUses(_) | Self::NameUsers(_) => None,
         }
@@ -193,10 +164,10 @@ impl Act {
     /// The location that it changes, and the caller who asks for that; `None`: it changes none that is there.
     pub fn target(&self) -> Option<(LocationId, &Caller)> {
         match self {
-            Self::Update(Revision { update, .. }) => Some((update.id, &update.by)),
-            Self::Delete(delete) => Some((delete.id, &delete.by)),
+            Self::Update { update, .. } => Some((update.id, &update.by)),
+            Self::Delete { id, by, .. } => Some((*id, by)),
             Self::Rights(rights) => Some((rights.location, &rights.by)),
-            Self::Create(_) | Self::CountUses(_) | Self::NameUsers(_) => None,
+            Self::Create { .. } | Self::CountUses(_) | Self::NameUsers(_) => None,
         }
     }
 }

@@ -13,7 +13,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
 use crate::{
     domain::{
-        access::{Caller, Payer},
+        access::{Caller, Payer, RightsChange},
         error::Result,
         event::{Event, ListChange},
         id::{LocationId, UserId},
@@ -108,6 +108,9 @@ pub struct RightsEffect {
     pub except: Option<UserId>,
 }
 
+/// A change of rights, and its effect; `None`: it was so already.
+pub type ChangedRights = (RightsChange, Option<RightsEffect>);
+
 /// A change of lists.
 #[derive(Debug)]
 struct ListEffect {
@@ -131,7 +134,8 @@ enum Viewers {
 #[derive(Debug, Default)]
 pub struct Effects {
     lists: Vec<ListEffect>,
-    activities: Vec<(usize, Activity)>,
+    /// The acts that people may have to be notified of.
+    pub activities: Vec<(usize, Activity)>,
 }
 
 impl Effects {
@@ -166,17 +170,17 @@ impl Effects {
         lists.chain(activities.filter(|of| of.is_for_members()).map(|of| of.location)).collect()
     }
 
-    /// The acts that people may have to be notified of.
-    pub fn activities(&self) -> &[(usize, Activity)] {
-        &self.activities
-    }
-
-    /// Reads the members who may have to be told.
+    /// Reads the members who may have to be told, by one statement.
     ///
     /// # Errors
-    /// As the database; [`too_many`].
+    /// As the database; that there are too many of several locations, which fewer locations are not refused for.
     pub async fn read_members(&self, tx: &DatabaseTransaction) -> DbResult<Members> {
-        read_members(tx, &self.locations()).await
+        let (of, most) = (self.locations(), MAX_OF_SEVERAL_ACTS);
+        let members = read_members(tx, &of, Some(most + 1)).await?;
+        if of.len() > 1 && members.values().map(Vec::len).sum::<usize>() > most {
+            return Err(too_many());
+        }
+        Ok(members)
     }
 
     /// All events in the order of the acts: changes of lists before the stored notices.
@@ -221,7 +225,7 @@ pub async fn retain_entitled(tx: &DatabaseTransaction, events: &mut Vec<(usize, 
         return Ok(());
     }
     let owners = read_owners(tx, &shown).await?;
-    let members = read_some_members(tx, &shown, None).await?;
+    let members = read_members(tx, &shown, None).await?;
     drop_unentitled(events, &owners, &members);
     Ok(())
 }
@@ -252,21 +256,8 @@ fn drop_unentitled(
     });
 }
 
-/// Reads the members of some locations, by one statement.
-///
-/// # Errors
-/// As the database; that there are too many of several locations, which fewer locations are not refused for.
-async fn read_members(tx: &DatabaseTransaction, of: &BTreeSet<LocationId>) -> DbResult<Members> {
-    let most = MAX_OF_SEVERAL_ACTS;
-    let members = read_some_members(tx, of, Some(most + 1)).await?;
-    if of.len() > 1 && members.values().map(Vec::len).sum::<usize>() > most {
-        return Err(too_many());
-    }
-    Ok(members)
-}
-
 /// Reads members of some locations, at most `most` if there is an end to them.
-async fn read_some_members(
+async fn read_members(
     tx: &DatabaseTransaction,
     of: &BTreeSet<LocationId>,
     most: Option<usize>,

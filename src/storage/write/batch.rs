@@ -21,7 +21,6 @@ use crate::{
 /// The results of the acts of a transaction, if it is committed.
 #[derive(Debug)]
 pub struct Outcomes {
-    /// The outcome of each act.
     pub each: Vec<Outcome>,
     /// Further events, each after the act with this number; in order.
     pub events: Vec<(usize, Event)>,
@@ -52,9 +51,11 @@ pub async fn carry_out(
 
 async fn apply(tx: &mut Transaction<'_>, number: usize, act: &mut Act) -> Result<Done, Failure> {
     match act {
-        Act::Create(act) => locations::create(tx, &act.new).await,
-        Act::Update(act) => locations::update(tx, number, act),
-        Act::Delete(delete) => locations::delete(tx, number, delete),
+        Act::Create { new, .. } => Ok(Done::Location(tx.versions.create(&tx.tx, new).await?)),
+        Act::Update { update, payer, received_at } => {
+            locations::update(tx, number, update, *payer, *received_at)
+        }
+        Act::Delete { id, by, payer } => locations::delete(tx, number, *id, by, *payer),
         // Rare, and their futures are large.
         Act::Rights(rights) => Box::pin(rights::apply(tx, number, rights)).await,
         Act::CountUses(used) => Box::pin(shares::count_uses(tx, used)).await,

@@ -1,34 +1,37 @@
-//! The acts on locations: create, update, delete.
+//! The acts on locations that are there: update and delete.
+
+use std::time::Instant;
 
 use super::{
-    act::{Delete, Done, Failure, Revision},
+    act::{Done, Failure},
     audience::Account,
     transaction::Transaction,
 };
 use crate::domain::{
-    access::Action,
+    access::{Action, Caller, Payer},
     event::{ListChange, RemovalReason},
-    location::{NewLocation, Update},
+    id::LocationId,
+    location::Update,
     notification::ActivityKind,
     properties::{Properties, renamed},
 };
 
-/// Makes a location.
-pub async fn create(tx: &mut Transaction<'_>, new: &NewLocation) -> Result<Done, Failure> {
-    Ok(Done::Location(tx.versions.create(&tx.tx, new).await?))
-}
-
 /// Makes a location's next version.
-pub fn update(tx: &mut Transaction<'_>, number: usize, act: &Revision) -> Result<Done, Failure> {
-    let Revision { update, payer, received_at } = act;
+pub fn update(
+    tx: &mut Transaction<'_>,
+    number: usize,
+    update: &Update,
+    payer: Option<Payer>,
+    received_at: Instant,
+) -> Result<Done, Failure> {
     let row = tx.locations.permit(update.id, &update.by, Action::Move)?;
     let renaming = renaming(&row.location.properties, update);
     let is_seen_in_lists = update.geometry.is_none() || renaming.is_some();
     if is_seen_in_lists {
-        tx.store.check_debt(*payer)?;
+        tx.store.check_debt(payer)?;
     }
-    let location = tx.versions.update(row, update, *received_at)?;
-    let account = Account::new(&update.by, *payer);
+    let location = tx.versions.update(row, update, received_at)?;
+    let account = Account::new(&update.by, payer);
     if let Some((name, kind)) = renaming {
         let activity = account.activity(&update.by, &location, name, kind, tx.now);
         tx.effects.record_activity(number, activity);
@@ -40,17 +43,23 @@ pub fn update(tx: &mut Transaction<'_>, number: usize, act: &Revision) -> Result
 }
 
 /// Removes a location.
-pub fn delete(tx: &mut Transaction<'_>, number: usize, act: &Delete) -> Result<Done, Failure> {
-    let location = tx.locations.permit(act.id, &act.by, Action::Manage)?.location.clone();
-    tx.store.check_debt(act.payer)?;
-    let account = Account::new(&act.by, act.payer);
+pub fn delete(
+    tx: &mut Transaction<'_>,
+    number: usize,
+    id: LocationId,
+    by: &Caller,
+    payer: Option<Payer>,
+) -> Result<Done, Failure> {
+    let location = tx.locations.permit(id, by, Action::Manage)?.location.clone();
+    tx.store.check_debt(payer)?;
+    let account = Account::new(by, payer);
     let name = location.properties.name();
-    let activity = account.activity(&act.by, &location, name, ActivityKind::LocationDeleted, tx.now);
+    let activity = account.activity(by, &location, name, ActivityKind::LocationDeleted, tx.now);
     tx.effects.record_activity(number, activity);
-    let change = ListChange::Deleted(act.id, RemovalReason::Deleted);
+    let change = ListChange::Deleted(id, RemovalReason::Deleted);
     tx.effects.change_lists(number, account, &location, change);
-    tx.locations.remove(act.id);
-    tx.versions.remove(act.id);
+    tx.locations.remove(id);
+    tx.versions.remove(id);
     Ok(Done::Location(location))
 }
 

@@ -6,7 +6,7 @@ use sea_orm::ConnectionTrait;
 
 use super::{
     act::{Failure, NewRole},
-    audience::{Account, RightsEffect},
+    audience::{Account, ChangedRights, RightsEffect},
     notifications::{self, Beginning},
     transaction::Transaction,
 };
@@ -35,16 +35,13 @@ const TAKEN_BACK_MS: i64 = 60_000;
 /// nobody has asked for what was sent of it. Phones take seconds to read.
 const FRESH_MS: i64 = 10_000;
 
-/// The user's new role, and the effect; `None`: the user had this role already.
-type Changed = (RightsChange, Option<RightsEffect>);
-
 /// Makes a user a member of a location, or gives a member another role.
 pub async fn set(
     tx: &Transaction<'_>,
     account: Account,
     location: &Arc<Committed>,
     NewRole { user, role, is_paid }: &mut NewRole,
-) -> std::result::Result<Changed, Failure> {
+) -> std::result::Result<ChangedRights, Failure> {
     let (id, user, role) = (location.id, *user, *role);
     let (change, number) = (RightsChange::Member(user, Some(role)), role_number(role)?);
     if user == location.owner {
@@ -84,7 +81,7 @@ pub async fn remove(
     (by, account): (UserId, Account),
     location: &Committed,
     user: UserId,
-) -> std::result::Result<Changed, Failure> {
+) -> std::result::Result<ChangedRights, Failure> {
     let key = [Number::from(location.id), user.into()];
     let sql = "SELECT added_at FROM member WHERE location_id = ? AND user_id = ?";
     let Some(row) = tx.tx.query_one_raw(statement(&tx.tx, sql, key)).await? else {

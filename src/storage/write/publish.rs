@@ -41,7 +41,11 @@ impl Publisher {
         let mut further = further.into_iter().peekable();
         for (number, (act, outcome)) in acts.iter().zip(each).enumerate() {
             let Ok(done) = outcome else { continue };
-            self.tell_retention(act, done);
+            match (act, done) {
+                (Act::Delete { id, .. }, _) => self.history.record_removed(*id),
+                (_, Done::Location(location)) => self.history.record_version(location.id, location.version),
+                _ => {}
+            }
             if let Some(event) = event(act, done) {
                 self.send(event).await;
             }
@@ -50,14 +54,6 @@ impl Publisher {
                 self.store.charge(act.payer(), &event);
                 self.send(event).await;
             }
-        }
-    }
-
-    fn tell_retention(&self, act: &Act, done: &Done) {
-        match (act, done) {
-            (Act::Delete(delete), _) => self.history.record_removed(delete.id),
-            (_, Done::Location(location)) => self.history.record_version(location.id, location.version),
-            _ => {}
         }
     }
 
@@ -72,15 +68,15 @@ impl Publisher {
 /// The event that an act itself is.
 fn event(act: &Act, done: &Done) -> Option<Event> {
     match (act, done) {
-        (Act::Create(act), Done::Location(location)) => Some(Event::ListChanged {
+        (Act::Create { new, payer }, Done::Location(location)) => Some(Event::ListChanged {
             change: ListChange::Created(location.clone()),
             to: Arc::new([location.owner]),
             and_admins: true,
-            payer: act.payer,
-            is_bounded: !act.new.is_by_admin,
+            payer: *payer,
+            is_bounded: !new.is_by_admin,
         }),
-        (Act::Update(_), Done::Location(location)) => Some(Event::Updated(location.clone())),
-        (Act::Delete(delete), _) => Some(Event::Deleted(delete.id)),
+        (Act::Update { .. }, Done::Location(location)) => Some(Event::Updated(location.clone())),
+        (Act::Delete { id, .. }, _) => Some(Event::Deleted(*id)),
         (Act::Rights(rights), Done::Rights { change, grants }) => {
             Some(Event::RightsChanged { id: rights.location, change: *change, grants: *grants })
         }
@@ -120,7 +116,7 @@ impl CommitMetrics {
         let (mut rows, mut puts) = (0_u32, 0);
         for (act, _) in changed {
             rows += 1;
-            puts += u64::from(matches!(act, Act::Update(_)));
+            puts += u64::from(matches!(act, Act::Update { .. }));
         }
         self.puts.inc_by(puts);
         // All may have been refused, or have changed something else.

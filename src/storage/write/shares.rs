@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, Value};
 
 use super::{
     act::{Done, Failure, NewShare, ShareUses},
-    audience::RightsEffect,
+    audience::{ChangedRights, RightsEffect},
     transaction::Transaction,
 };
 use crate::{
@@ -25,11 +25,12 @@ const MAX_SHARES: u64 = 1_000;
 /// The time for which a share link that has ended is remembered, so that whoever comes with it is told so.
 const REMEMBERED_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// The change of a share link, and its effect.
-type Changed = (RightsChange, Option<RightsEffect>);
-
 /// Makes a share link, and forgets those of the location that ended long ago.
-pub async fn create(tx: &Transaction<'_>, location: &Location, new: &NewShare) -> Result<Changed, Failure> {
+pub async fn create(
+    tx: &Transaction<'_>,
+    location: &Location,
+    new: &NewShare,
+) -> Result<ChangedRights, Failure> {
     let (id, now) = (Number::from(location.id), tx.now.as_millis());
     let sql = "DELETE FROM share WHERE location_id = ? AND expires_at <= ?";
     tx.tx.execute_raw(statement(&tx.tx, sql, [id, (now - REMEMBERED_MS).into()])).await?;
@@ -56,7 +57,7 @@ pub async fn create(tx: &Transaction<'_>, location: &Location, new: &NewShare) -
 }
 
 /// Revokes a share link.
-pub async fn revoke(tx: &Transaction<'_>, id: LocationId, share: ShareId) -> Result<Changed, Failure> {
+pub async fn revoke(tx: &Transaction<'_>, id: LocationId, share: ShareId) -> Result<ChangedRights, Failure> {
     let sql = "DELETE FROM share WHERE id = ? AND location_id = ?";
     let deleted = tx.tx.execute_raw(statement(&tx.tx, sql, [Number::from(share), id.into()])).await?;
     if deleted.rows_affected() == 0 {

@@ -254,7 +254,9 @@ impl LaneTask {
         let (written, mut outcomes) = carried_out.await?;
         // Changes of new locations, which somebody may find in a list as soon as they are committed, come behind.
         let created = acts.iter().zip(&outcomes.each).filter_map(|(act, outcome)| match (act, outcome) {
-            (Act::Create(_), Ok(Done::Location(location))) => Some(self.lanes.hold(location.id, self.lane)),
+            (Act::Create { .. }, Ok(Done::Location(location))) => {
+                Some(self.lanes.hold(location.id, self.lane))
+            }
             _ => None,
         });
         outcomes.created = created.collect();
@@ -311,7 +313,7 @@ impl Change {
         Weight {
             payer: self.act.queued_for(),
             bytes: self.act.size(),
-            is_creation: matches!(self.act, Act::Create(_)),
+            is_creation: matches!(self.act, Act::Create { .. }),
             is_alone: self.act.is_alone(),
         }
     }

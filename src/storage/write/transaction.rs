@@ -91,7 +91,7 @@ async fn write_effects(
     effects: Effects,
 ) -> DbResult<Vec<(usize, Event)>> {
     let members = effects.read_members(tx).await?;
-    let notices = notifications::store(store, tx, effects.activities(), &members).await?;
+    let notices = notifications::store(store, tx, &effects.activities, &members).await?;
     Ok(effects.into_events(&members, notices))
 }
 

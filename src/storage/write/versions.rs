@@ -63,8 +63,7 @@ impl Versions {
         new: &NewLocation,
     ) -> std::result::Result<Arc<Committed>, Failure> {
         let plane = Plane(new.geometry.plane());
-        let shape = Shape::encode(&new.geometry, &plane);
-        shape.check(&new.properties, self.dialect)?;
+        let shape = Shape::encode(&new.geometry, &plane, &new.properties, self.dialect)?;
         let area = roomy(&plane.0);
         let sql = "INSERT INTO location (owner_id, updated_by, version, geometry, altitudes, properties, created_at, \
                      updated_at, area) VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?)";
@@ -100,8 +99,7 @@ impl Versions {
         let location = Arc::new(Committed::received(row.location.updated(update, self.now)?, received_at));
         let plane = Plane(location.geometry.plane());
         let has_left = update.geometry.is_some() && !row.area.is_some_and(|area| covers(&area, &plane.0));
-        let shape = Shape::encode(&location.geometry, &plane);
-        shape.check(&location.properties, self.dialect)?;
+        let shape = Shape::encode(&location.geometry, &plane, &location.properties, self.dialect)?;
         if has_left {
             row.area = Some(roomy(&plane.0));
             row.has_left_area = true;
@@ -152,15 +150,13 @@ impl Versions {
 }
 
 impl Shape {
-    fn encode(geometry: &Geometry, plane: &Plane) -> Self {
+    /// Encodes a geometry, and checks that a row with it and these properties fits into one packet.
+    fn encode(geometry: &Geometry, plane: &Plane, properties: &Properties, dialect: Dialect) -> Result<Self> {
+        let plane = plane.to_bytes();
         let altitudes = geometry.altitudes().map(|altitudes| Altitudes(altitudes).to_bytes());
-        Self { plane: plane.to_bytes(), altitudes }
-    }
-
-    /// Checks that a row with this geometry and these properties fits into one packet.
-    fn check(&self, properties: &Properties, dialect: Dialect) -> Result<()> {
-        let altitudes = self.altitudes.as_ref().map_or(0, Vec::len);
-        dialect.check_row(self.plane.len() + altitudes + properties.as_str().len())
+        let altitude_bytes = altitudes.as_ref().map_or(0, Vec::len);
+        dialect.check_row(plane.len() + altitude_bytes + properties.as_str().len())?;
+        Ok(Self { plane, altitudes })
     }
 }
 

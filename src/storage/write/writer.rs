@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    act::{Act, Creation, Delete, Done, NewRole, NewShare, Revision, Rights, RightsRequest, ShareUses},
+    act::{Act, Done, NewRole, NewShare, Rights, RightsRequest, ShareUses},
     lanes::{Lane, Lanes},
     publish::{CommitMetrics, Publisher},
     queue::{Full, QUEUE, RETRY_AFTER, Slots},
@@ -75,12 +75,15 @@ impl Writer {
             task.spawn((lane, queue), |(lane, queue)| lane.run(queue).boxed());
             changes
         };
-        let large =
-            store.has_large_writer().then(|| start("large_writer", Lane::Large, store.large_writer()));
+        let large = store.large_writer().map(|store| start("large_writer", Lane::Large, store));
         let small = start("writer", Lane::Small, store);
         let large = large.unwrap_or_else(|| small.clone());
         let slots = Slots::default();
-        watch(&slots, metrics);
+        let held = slots.clone();
+        metrics.queue("writer", QUEUE.changes, move || held.held().changes);
+        let held = slots.clone();
+        let help = "Bytes of the bodies of changes that wait or are being committed";
+        metrics.watch_bytes("writer_queue", help, move || held.held().bytes);
         Self { small, large, lanes, slots, limited: metrics.limited("waiting_changes") }
     }
 
@@ -89,7 +92,7 @@ impl Writer {
     /// # Errors
     /// `payload_too_large`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn create(&self, new: NewLocation, payer: Option<Payer>) -> Result<Arc<Committed>> {
-        location(self.send(Act::Create(Creation { new, payer })).await?)
+        location(self.send(Act::Create { new, payer }).await?)
     }
 
     /// Commits an update; returns the version that it made.
@@ -103,7 +106,7 @@ impl Writer {
         payer: Option<Payer>,
         received_at: Instant,
     ) -> Result<Arc<Committed>> {
-        location(self.send(Act::Update(Revision { update, payer, received_at })).await?)
+        location(self.send(Act::Update { update, payer, received_at }).await?)
     }
 
     /// Commits a removal.
@@ -111,7 +114,7 @@ impl Writer {
     /// # Errors
     /// `not_found`, `forbidden`, `rate_limited`, `storage_unavailable`, `internal`.
     pub async fn delete(&self, by: Caller, payer: Option<Payer>, id: LocationId) -> Result<()> {
-        self.send(Act::Delete(Delete { id, by, payer })).await.map(drop)
+        self.send(Act::Delete { id, by, payer }).await.map(drop)
     }
 
     /// Makes a user a member of a location, or gives a member another role.
@@ -221,14 +224,6 @@ impl Writer {
             }
         }
     }
-}
-
-fn watch(slots: &Slots, metrics: &Metrics) {
-    let held = slots.clone();
-    metrics.queue("writer", QUEUE.changes, move || held.held().changes);
-    let held = slots.clone();
-    let help = "Bytes of the bodies of changes that wait or are being committed";
-    metrics.watch_bytes("writer_queue", help, move || held.held().bytes);
 }
 
 fn location(done: Done) -> Result<Arc<Committed>> {
