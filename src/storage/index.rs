@@ -14,7 +14,7 @@ use crate::domain::id::LocationId;
 
 /// A statement that writes boxes, each new or in place of the old one.
 pub fn rows(dialect: Dialect) -> Rows {
-    match dialect.backend() {
+    match dialect.backend {
         DatabaseBackend::MySql => {
             Rows::upsert(dialect, "INSERT INTO location_area (location_id, area)", "area = excluded.area")
         }
@@ -28,7 +28,7 @@ pub fn rows(dialect: Dialect) -> Rows {
 /// Adds the box of a location to a statement of [`rows`].
 pub fn push(rows: &mut Rows, location: LocationId, area: &Rect) {
     let id = Cell::number(location);
-    match rows.backend() {
+    match rows.dialect.backend {
         DatabaseBackend::MySql => rows.push([id, Cell::Bytes(&polygon(area))]),
         _ => rows.push([id].into_iter().chain(sides(area).map(Cell::Double))),
     }
@@ -65,16 +65,11 @@ pub fn meeting(backend: DatabaseBackend, rects: &[Rect]) -> (String, Vec<Value>)
     };
     // With OR MySQL would read every row.
     let sql = vec![one; rects.len()].join(" UNION ");
-    let values = rects.iter().flat_map(|rect| values(backend, rect));
-    (sql, values.collect())
-}
-
-/// The values that a box is compared with.
-fn values(backend: DatabaseBackend, rect: &Rect) -> Vec<Value> {
-    match backend {
+    let values = rects.iter().flat_map(|rect| match backend {
         DatabaseBackend::MySql => vec![polygon(rect).into()],
         _ => sides(rect).map(Value::from).to_vec(),
-    }
+    });
+    (sql, values.collect())
 }
 
 /// A box as MySQL keeps it.

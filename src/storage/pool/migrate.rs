@@ -60,12 +60,10 @@ async fn run_unseen(tx: &DatabaseTransaction) -> DbResult<()> {
     let known = Migrator::migrations();
     let is_unknown = |step: &String| known.iter().all(|known| known.name() != step);
     let unknown = recorded.into_iter().map(|record| record.version).filter(is_unknown).max();
-    Err(unknown.map_or(error, |step| made_by_another_version(&step)))
-}
-
-fn made_by_another_version(step: &str) -> DbErr {
-    DbErr::Custom(format!(
-        "the database was made by another version of georoom: its step {step} is unknown; \
-         use that version or an empty database"
-    ))
+    Err(unknown.map_or(error, |step| {
+        DbErr::Custom(format!(
+            "the database was made by another version of georoom: its step {step} is unknown; \
+             use that version or an empty database"
+        ))
+    }))
 }

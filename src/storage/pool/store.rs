@@ -127,7 +127,7 @@ impl Store {
 
     /// The dialect of statements over the connection that writes.
     pub(in crate::storage) fn dialect(&self) -> Dialect {
-        Dialect::new(self.backend(), self.writer.session.max_packet())
+        Dialect { backend: self.backend(), max_packet: self.writer.session.max_packet() }
     }
 
     /// The same database, written over a connection of its own for large changes. There is none on SQLite, nor where few

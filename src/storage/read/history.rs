@@ -60,13 +60,6 @@ struct Size {
     bytes: usize,
 }
 
-/// The order in which versions are read.
-#[derive(Clone, Copy)]
-enum Order {
-    OldestFirst,
-    NewestFirst,
-}
-
 /// A page of a location's history, ascending, read in pieces with [`Store::read_versions`].
 #[derive(Debug)]
 pub struct Past {
@@ -109,7 +102,7 @@ impl Store {
         let find = async |db: DatabaseConnection| {
             let tx = db.begin().await?;
             let Some(head) = read_heads(&tx, &[id]).await?.pop() else { return Ok(None) };
-            let sizes = read_sizes(&tx, id, since + 1, limit, Order::OldestFirst).await?;
+            let sizes = read_sizes(&tx, id, since + 1, limit, "ASC").await?;
             let bytes: Vec<_> = sizes.iter().map(|size| size.bytes).collect();
             let largest_piece = largest_piece(&bytes);
             let (head, sizes, first) = (head.version, sizes.into(), Vec::new());
@@ -180,7 +173,7 @@ async fn read_run(
     first: u64,
     limit: u64,
 ) -> DbResult<Vec<Location>> {
-    let sizes = read_sizes(db, id, first, limit, Order::NewestFirst).await?;
+    let sizes = read_sizes(db, id, first, limit, "DESC").await?;
     let (Some(first), Some(newest)) = (first_of_run(&sizes), sizes.first()) else { return Ok(Vec::new()) };
     read_between(db, id, first, newest.version).await
 }
@@ -198,18 +191,14 @@ fn first_of_run(sizes: &[Size]) -> Option<u64> {
     run.last().map(|(_, size)| size.version)
 }
 
-/// Reads at most `limit` versions from `first` on, and their sizes.
+/// Reads at most `limit` versions from `first` on, and their sizes: the oldest first (`ASC`) or the newest (`DESC`).
 async fn read_sizes(
     db: &impl ConnectionTrait,
     id: LocationId,
     first: u64,
     limit: u64,
-    order: Order,
+    direction: &str,
 ) -> DbResult<Vec<Size>> {
-    let direction = match order {
-        Order::OldestFirst => "ASC",
-        Order::NewestFirst => "DESC",
-    };
     let sql = format!(
         "SELECT version, OCTET_LENGTH(geometry) + COALESCE(OCTET_LENGTH(altitudes), 0) \
            + OCTET_LENGTH(properties) AS bytes \

@@ -4,7 +4,7 @@
 //! database every id, version and time is a signed 64-bit integer. They are converted here ([`Number`]) and nowhere
 //! else.
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, Statement, Value};
+use sea_orm::{ConnectionTrait, Statement, Value};
 
 use super::error::DbResult;
 
@@ -17,14 +17,6 @@ pub use rows::{Cell, Dialect, Rows};
 /// The ids of notifications that a notice may have: more than the most members of a location and its owner. The id of
 /// a notification is its notice's id times this, and a number of its own.
 pub const NOTIFICATIONS_OF_A_NOTICE: u64 = 1 << 14;
-
-/// The clause that locks the rows a query finds; SQLite locks the whole file.
-pub fn for_update(db: &impl ConnectionTrait) -> &'static str {
-    match db.get_database_backend() {
-        DatabaseBackend::MySql => "FOR UPDATE",
-        _ => "",
-    }
-}
 
 /// A statement with any values.
 pub fn with_values(

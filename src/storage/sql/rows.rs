@@ -25,21 +25,12 @@ const PACKET_SPARE: usize = 1024;
 /// The database that a statement is written for, and the largest packet it accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialect {
-    backend: DatabaseBackend,
+    pub backend: DatabaseBackend,
     /// MySQL's `max_allowed_packet`.
-    max_packet: usize,
+    pub max_packet: usize,
 }
 
 impl Dialect {
-    /// A dialect; `max_packet` applies to MySQL only.
-    pub fn new(backend: DatabaseBackend, max_packet: usize) -> Self {
-        Self { backend, max_packet }
-    }
-
-    pub fn backend(self) -> DatabaseBackend {
-        self.backend
-    }
-
     /// Largest statement in bytes.
     fn packet(self) -> usize {
         match self.backend {
@@ -79,7 +70,7 @@ pub enum Cell<'a> {
 /// `INSERT INTO … VALUES (…), (…) …`, growing row by row; several such statements if one packet cannot hold all rows.
 #[derive(Clone, Debug)]
 pub struct Rows {
-    dialect: Dialect,
+    pub dialect: Dialect,
     /// The text before the rows, and the texts behind them.
     insert: &'static str,
     tail: [&'static str; 2],
@@ -106,11 +97,6 @@ impl Rows {
         Self { tail: [on_conflict, updates], ..Self::new(dialect, insert) }
     }
 
-    /// The database of the statement.
-    pub fn backend(&self) -> DatabaseBackend {
-        self.dialect.backend
-    }
-
     /// Adds a row.
     pub fn push<'a>(&mut self, cells: impl IntoIterator<Item = Cell<'a>>) {
         let before = self.sql.len();
@@ -119,7 +105,7 @@ impl Rows {
             if index > 0 {
                 self.sql.push(',');
             }
-            if self.backend() == DatabaseBackend::MySql {
+            if self.dialect.backend == DatabaseBackend::MySql {
                 cell.write_to(&mut self.sql);
             } else {
                 self.sql.push('?');
@@ -151,8 +137,8 @@ impl Rows {
         let mut text = String::new();
         for mut rows in all.into_iter().filter(|rows| !rows.is_empty) {
             rows.sql.extend(rows.tail);
-            if rows.backend() != DatabaseBackend::MySql {
-                let statement = Statement::from_sql_and_values(rows.backend(), rows.sql, rows.values);
+            if rows.dialect.backend != DatabaseBackend::MySql {
+                let statement = Statement::from_sql_and_values(rows.dialect.backend, rows.sql, rows.values);
                 db.execute_raw(statement).await?;
                 continue;
             }
@@ -219,7 +205,7 @@ mod tests {
 
     /// The texts that rows of so many bytes become, all of them.
     fn statements(max_packet: usize, sizes: &[usize]) -> Vec<String> {
-        let dialect = Dialect::new(DatabaseBackend::MySql, max_packet);
+        let dialect = Dialect { backend: DatabaseBackend::MySql, max_packet };
         let mut rows = Rows::upsert(dialect, "INSERT INTO t (a)", "a = excluded.a");
         for size in sizes {
             rows.push([Cell::Bytes(&vec![0; *size])]);
@@ -247,11 +233,12 @@ mod tests {
 
     #[test]
     fn a_row_that_fits_into_no_packet_is_refused_with_both_sizes() {
-        let mysql = Dialect::new(DatabaseBackend::MySql, 10_000);
+        let mysql = Dialect { backend: DatabaseBackend::MySql, max_packet: 10_000 };
         assert!(mysql.check_row(4_488).is_ok());
         let error = mysql.check_row(4_489).unwrap_err();
         assert_eq!(error.code, Code::PayloadTooLarge);
         assert!(error.detail.contains("4489") && error.detail.contains("max_allowed_packet"), "{error}");
-        assert!(Dialect::new(DatabaseBackend::Sqlite, 0).check_row(1 << 30).is_ok());
+        let sqlite = Dialect { backend: DatabaseBackend::Sqlite, max_packet: 0 };
+        assert!(sqlite.check_row(1 << 30).is_ok());
     }
 }

@@ -45,19 +45,15 @@ pub struct Rights {
 /// A change of a location's members or share links that is asked for.
 #[derive(Debug)]
 pub enum RightsRequest {
-    SetMember(NewRole),
+    /// Gives a user a role. `is_paid`: the caller's budget for this user was drawn on, so that a repetition is free.
+    SetMember {
+        user: UserId,
+        role: Role,
+        is_paid: bool,
+    },
     RemoveMember(UserId),
     CreateShare(NewShare),
     RevokeShare(ShareId),
-}
-
-/// A role that a user is to have as a member.
-#[derive(Debug)]
-pub struct NewRole {
-    pub user: UserId,
-    pub role: Role,
-    /// Whether the caller's budget for this user was drawn on, so that a repetition is free.
-    pub is_paid: bool,
 }
 
 /// A share link to be made.
@@ -197,8 +193,8 @@ mod tests {
         let remove = |by, member| rights(by, None, RightsRequest::RemoveMember(user(member))).action();
         assert_eq!(remove(2, 2), Action::Meet);
         assert_eq!(remove(2, 3), Action::Manage);
-        let role = NewRole { user: user(2), role: Role::Editor, is_paid: false };
-        assert_eq!(rights(2, None, RightsRequest::SetMember(role)).action(), Action::Manage);
+        let set = RightsRequest::SetMember { user: user(2), role: Role::Editor, is_paid: false };
+        assert_eq!(rights(2, None, set).action(), Action::Manage);
         assert_eq!(rights(2, None, RightsRequest::RevokeShare(ShareId(1))).action(), Action::Manage);
     }
 

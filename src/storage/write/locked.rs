@@ -64,18 +64,14 @@ impl LockedLocations {
         let ids = acts.iter().filter_map(Act::target).map(|(id, _)| id).collect();
         let rows = lock_rows(tx, ids, locking).await?;
         let mut locked = Self { rows, roles: HashMap::new(), now: Timestamp::now() };
-        // After the lock, which every change of members takes too.
-        locked.roles = members::read_roles(tx, locked.callers_without_role(acts)).await?;
-        Ok(locked)
-    }
-
-    /// The callers whose role does not follow from the locations' rows: they may be members.
-    fn callers_without_role(&self, acts: &[Act]) -> Vec<(LocationId, UserId)> {
+        // The callers whose role does not follow from the locations' rows may be members. Read after the lock, which every
+        // change of members takes too.
         let callers = acts.iter().filter_map(Act::target).filter_map(|(id, by)| {
-            let row = self.rows.get(&id)?.as_ref()?;
-            by.role(id, row.location.owner, self.now).is_none().then_some((id, by.account()?))
+            let row = locked.rows.get(&id)?.as_ref()?;
+            by.role(id, row.location.owner, locked.now).is_none().then_some((id, by.account()?))
         });
-        callers.collect()
+        locked.roles = members::read_roles(tx, callers.collect()).await?;
+        Ok(locked)
     }
 
     /// Finds a location that a caller wants to do something to.

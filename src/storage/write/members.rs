@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sea_orm::ConnectionTrait;
 
 use super::{
-    act::{Failure, NewRole},
+    act::Failure,
     audience::{Account, ChangedRights, RightsEffect},
     notifications::{self, Beginning},
     transaction::Transaction,
@@ -40,9 +40,10 @@ pub async fn set(
     tx: &Transaction<'_>,
     account: Account,
     location: &Arc<Committed>,
-    NewRole { user, role, is_paid }: &mut NewRole,
+    (user, role): (UserId, Role),
+    is_paid: &mut bool,
 ) -> std::result::Result<ChangedRights, Failure> {
-    let (id, user, role) = (location.id, *user, *role);
+    let id = location.id;
     let (change, number) = (RightsChange::Member(user, Some(role)), role_number(role)?);
     if user == location.owner {
         let detail = format!("user {user} made location {id} and cannot be a member of it");

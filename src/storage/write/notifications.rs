@@ -157,28 +157,11 @@ pub async fn take_back(
     member: UserId,
     added_at: Timestamp,
 ) -> DbResult<Beginning> {
-    let actor = account.pair_payer.map(|_| by.get());
-    let Some((first, is_read)) = read_added(tx, (id, actor), member, added_at).await? else {
-        return Ok(Beginning::default());
+    let actor = Number::or_null(account.pair_payer.map(|_| by.get()));
+    let (join, is_actor) = match tx.get_database_backend() {
+        DatabaseBackend::MySql => ("STRAIGHT_JOIN", "notice.actor_id <=> ?"),
+        _ => ("CROSS JOIN", "notice.actor_id IS ?"),
     };
-    if !is_read {
-        remove_unread(tx, (id, actor), member, first).await?;
-    }
-    Ok(Beginning { is_by_the_same: true, is_taken_back: !is_read })
-}
-
-/// Reads a member's notification of having been added: its id, and whether it was read.
-async fn read_added(
-    tx: &DatabaseTransaction,
-    (id, actor): (LocationId, Option<u64>),
-    member: UserId,
-    added_at: Timestamp,
-) -> DbResult<Option<(u64, bool)>> {
-    let join = match tx.get_database_backend() {
-        DatabaseBackend::MySql => "STRAIGHT_JOIN",
-        _ => "CROSS JOIN",
-    };
-    let is_actor = is_actor(tx);
     let sql = format!(
         "SELECT told.id, told.read_at FROM notice {join} notification AS told \
            ON told.id >= notice.id * {NOTIFICATIONS_OF_A_NOTICE} \
@@ -186,42 +169,21 @@ async fn read_added(
          WHERE notice.created_at = ? AND notice.location_id = ? AND {is_actor} \
            AND notice.kind = 'member_added' AND told.user_id = ?"
     );
-    let [added_at, id, member] = [Number::from(added_at), id.into(), member.into()].map(Value::from);
-    let added = with_values(tx, &sql, [added_at, id, Number::or_null(actor), member]);
-    let Some(row) = tx.query_one_raw(added).await? else { return Ok(None) };
-    let (Unsigned(told), read_at): (_, Option<Timestamp>) = row.try_get_many_by_index()?;
-    Ok(Some((told, read_at.is_some())))
-}
-
-/// Removes a member's unread notifications of their membership, from this one on.
-async fn remove_unread(
-    tx: &DatabaseTransaction,
-    (id, actor): (LocationId, Option<u64>),
-    member: UserId,
-    first: u64,
-) -> DbResult<()> {
-    let is_actor = is_actor(tx);
-    let sql = notifications::select(
-        tx,
-        &format!(
+    let [added_at, id, user] = [Number::from(added_at), id.into(), member.into()].map(Value::from);
+    let added = with_values(tx, &sql, [added_at, id.clone(), actor.clone(), user.clone()]);
+    let Some(row) = tx.query_one_raw(added).await? else { return Ok(Beginning::default()) };
+    let (Unsigned(first), read_at): (_, Option<Timestamp>) = row.try_get_many_by_index()?;
+    if read_at.is_none() {
+        let unread = format!(
             "AND told.id >= ? AND told.read_at IS NULL AND notice.location_id = ? AND {is_actor} \
              AND notice.kind IN ('member_added', 'role_changed')"
-        ),
-    );
-    let [user, first, id] = [Number::from(member), first.into(), id.into()].map(Value::from);
-    let unread = with_values(tx, &sql, [user, first, id, Number::or_null(actor)]);
-    let delete = "DELETE FROM notification WHERE user_id = ? AND id = ?";
-    for row in tx.query_all_raw(unread).await? {
-        let Unsigned(told) = row.try_get_by_index(0)?;
-        tx.execute_raw(statement(tx, delete, [Number::from(member), told.into()])).await?;
+        );
+        let values = [user, Number::from(first).into(), id, actor];
+        let delete = "DELETE FROM notification WHERE user_id = ? AND id = ?";
+        for row in tx.query_all_raw(with_values(tx, &notifications::select(tx, &unread), values)).await? {
+            let Unsigned(told) = row.try_get_by_index(0)?;
+            tx.execute_raw(statement(tx, delete, [Number::from(member), told.into()])).await?;
+        }
     }
-    Ok(())
-}
-
-/// The condition that a notice has this actor, which may be none.
-fn is_actor(tx: &DatabaseTransaction) -> &'static str {
-    match tx.get_database_backend() {
-        DatabaseBackend::MySql => "notice.actor_id <=> ?",
-        _ => "notice.actor_id IS ?",
-    }
+    Ok(Beginning { is_by_the_same: true, is_taken_back: read_at.is_none() })
 }

@@ -6,13 +6,13 @@
 //! backup, too, because row and changes are there or missing together. Nobody else changes the row, so nobody waits
 //! for it. Rows of writers that have ended are removed by retention.
 
-use sea_orm::DatabaseTransaction;
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction};
 
 use crate::{
     domain::time::Timestamp,
     storage::{
         error::DbResult,
-        sql::{Cell, Dialect, Rows, for_update, optional_number, statement},
+        sql::{Cell, Dialect, Rows, optional_number, statement},
     },
 };
 
@@ -47,8 +47,12 @@ impl Proof {
     /// Reads whether the transaction was committed. Waits for a COMMIT that is still under way, whose connection
     /// [`crate::storage::pool::Store::begin`] has ended.
     pub async fn is_committed(self, tx: &DatabaseTransaction) -> DbResult<bool> {
-        let sql = format!("SELECT commits FROM writer WHERE id = ? {}", for_update(tx));
-        Ok(optional_number(tx, statement(tx, &sql, [self.id])).await? == Some(self.number))
+        // SQLite locks the whole file.
+        let sql = match tx.get_database_backend() {
+            DatabaseBackend::MySql => "SELECT commits FROM writer WHERE id = ? FOR UPDATE",
+            _ => "SELECT commits FROM writer WHERE id = ?",
+        };
+        Ok(optional_number(tx, statement(tx, sql, [self.id])).await? == Some(self.number))
     }
 }
 

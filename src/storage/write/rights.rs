@@ -22,7 +22,9 @@ pub async fn apply(tx: &mut Transaction<'_>, number: usize, act: &mut Rights) ->
     tx.store.check_debt(act.payer)?;
     let account = Account::new(&act.by, act.payer);
     let (change, effect) = match &mut act.request {
-        RightsRequest::SetMember(new) => members::set(tx, account, &location, new).await?,
+        RightsRequest::SetMember { user, role, is_paid } => {
+            members::set(tx, account, &location, (*user, *role), is_paid).await?
+        }
         RightsRequest::RemoveMember(user) => {
             members::remove(tx, (act.by.user(), account), &location, *user).await?
         }

@@ -70,7 +70,7 @@ pub async fn revoke(tx: &Transaction<'_>, id: LocationId, share: ShareId) -> Res
 /// Adds to the uses of share links, each of which is given once.
 pub async fn count_uses(tx: &mut Transaction<'_>, used: &[ShareUses]) -> Result<Done, Failure> {
     if !used.is_empty() {
-        tx.tx.execute_unprepared(&counting(tx.dialect.backend(), used)).await?;
+        tx.tx.execute_unprepared(&counting(tx.dialect.backend, used)).await?;
         tx.has_written = true;
     }
     Ok(Done::Recorded)

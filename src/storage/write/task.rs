@@ -5,7 +5,7 @@
 //! passage keeps later changes of the same location in this lane, behind it, so nobody is told of version 7 before
 //! version 6. The same holds while it is not known whether a COMMIT was carried out.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, iter, time::Duration};
 
 use sea_orm::DbErr;
 use tokio::{
@@ -139,17 +139,13 @@ impl LaneTask {
                 Err(_) => {}
             }
         }
-        while let Ok(change) = queue.try_recv() {
-            self.waiting.push_back(change);
-        }
+        self.waiting.extend(iter::from_fn(|| queue.try_recv().ok()));
         true
     }
 
     /// Refuses all changes that wait: each batch would find out by itself, after a timeout, that the database is away.
     fn refuse_all(&mut self, queue: &mut mpsc::Receiver<Change>) {
-        while let Ok(change) = queue.try_recv() {
-            self.waiting.push_back(change);
-        }
+        self.waiting.extend(iter::from_fn(|| queue.try_recv().ok()));
         for Change { reply, .. } in self.waiting.drain(..) {
             let _ = reply.send(Err(Error::database_away()));
         }

@@ -74,7 +74,13 @@ impl<'a> Transaction<'a> {
         let events = if effects.is_empty() {
             Vec::new()
         } else {
-            Box::pin(write_effects(store, &tx, effects)).await?
+            // Rare, and its future is large.
+            Box::pin(async {
+                let members = effects.read_members(&tx).await?;
+                let notices = notifications::store(store, &tx, &effects.activities, &members).await?;
+                Ok::<_, DbErr>(effects.into_events(&members, notices))
+            })
+            .await?
         };
         let proof = (has_written || !versions.is_empty()).then(|| last_proof.advance());
         if let Some(proof) = proof {
@@ -82,17 +88,6 @@ impl<'a> Transaction<'a> {
         }
         Ok((Written { tx, proof }, events))
     }
-}
-
-/// Stores the notices; returns the events of everything that acts cause besides new versions.
-async fn write_effects(
-    store: &Store,
-    tx: &DatabaseTransaction,
-    effects: Effects,
-) -> DbResult<Vec<(usize, Event)>> {
-    let members = effects.read_members(tx).await?;
-    let notices = notifications::store(store, tx, &effects.activities, &members).await?;
-    Ok(effects.into_events(&members, notices))
 }
 
 impl Written {

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    act::{Act, Done, NewRole, NewShare, Rights, RightsRequest, ShareUses},
+    act::{Act, Done, NewShare, Rights, RightsRequest, ShareUses},
     lanes::{Lane, Lanes},
     publish::{CommitMetrics, Publisher},
     queue::{Full, QUEUE, RETRY_AFTER, Slots},
@@ -129,7 +129,7 @@ impl Writer {
         location: LocationId,
         (user, role): (UserId, Role),
     ) -> Result<()> {
-        let request = RightsRequest::SetMember(NewRole { user, role, is_paid: false });
+        let request = RightsRequest::SetMember { user, role, is_paid: false };
         self.send(Act::Rights(Rights { location, by, payer, request })).await.map(drop)
     }
 
