@@ -6,7 +6,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::MutexGuard;
 
 use super::visible::Visible;
 
@@ -22,7 +21,7 @@ pub struct TotalCache {
     /// by the number of long lists that can be counted while they are kept.
     totals: Mutex<HashMap<Visible, Total>>,
     /// Held while a very long list is counted: one at a time, and whoever waits finds the total of the one before.
-    turn: tokio::sync::Mutex<()>,
+    pub turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +31,6 @@ struct Total {
 }
 
 impl TotalCache {
-    /// Waits until nobody else counts a very long list, and keeps others waiting until the result is dropped.
-    pub async fn wait_for_turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().await
-    }
-
     /// The length of a list, if it was counted not too long before `now`.
     pub fn get(&self, list: Visible, now: Instant) -> Option<u64> {
         let totals = self.totals.lock();

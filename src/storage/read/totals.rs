@@ -41,7 +41,7 @@ impl Store {
             }
             return Ok(few);
         }
-        let _turn = self.totals.wait_for_turn().await;
+        let _turn = self.totals.turn.lock().await;
         if let Some(total) = known() {
             return Ok(total);
         }

@@ -42,7 +42,7 @@ struct Pending {
 pub struct Passage {
     lanes: Lanes,
     location: Option<LocationId>,
-    lane: Lane,
+    pub lane: Lane,
 }
 
 impl Lanes {
@@ -81,10 +81,6 @@ impl Pending {
 }
 
 impl Passage {
-    pub fn lane(&self) -> Lane {
-        self.lane
-    }
-
     /// Waits until the small changes of its location that came before a large one are settled.
     pub async fn wait_for_small_ones(&self) {
         let Some(id) = self.location.filter(|_| self.lane == Lane::Large) else { return };
@@ -126,7 +122,7 @@ mod tests {
         let enter = |location, is_large| {
             let passage = lanes.enter(location, is_large);
             let is_free = passage.wait_for_small_ones().now_or_never().is_some();
-            (passage.lane(), is_free, passage)
+            (passage.lane, is_free, passage)
         };
         let (lane, is_free, first) = enter(here, false);
         assert_eq!((lane, is_free), (Lane::Small, true));

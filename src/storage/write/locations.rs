@@ -59,7 +59,7 @@ pub fn delete(
     let change = ListChange::Deleted(id, RemovalReason::Deleted);
     tx.effects.change_lists(number, account, &location, change);
     tx.locations.remove(id);
-    tx.versions.remove(id);
+    tx.versions.removed.insert(id);
     Ok(Done::Location(location))
 }
 

@@ -1,10 +1,8 @@
 //! The row by which a writer knows what it has committed.
 //!
-//! A COMMIT whose answer is lost may have been carried out or not. Each lane of each process therefore has a row of its
-//! own in the table `writer`, and each of its transactions sets the row to a new number, together with what it changes.
-//! So the row has the number exactly if the transaction was committed. That holds on another primary and in a restored
-//! backup, too, because row and changes are there or missing together. Nobody else changes the row, so nobody waits
-//! for it. Rows of writers that have ended are removed by retention.
+//! Each lane of each process has a row of its own in the table `writer`, and each of its transactions sets the row to a
+//! new number: the row has that number exactly if the transaction was committed (docs/design/writer.md, "A lost
+//! COMMIT"). Nobody else changes the row, so nobody waits for it.
 
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction};
 

@@ -46,7 +46,8 @@ pub struct Versions {
     written: Vec<Version>,
     /// Boxes of new locations, which are found by them from the start.
     areas: Rows,
-    removed: HashSet<LocationId>,
+    /// Locations to remove. Their versions of this transaction are not written.
+    pub removed: HashSet<LocationId>,
 }
 
 impl Versions {
@@ -108,11 +109,6 @@ impl Versions {
         row.newest = Some(self.written.len());
         self.written.push(Version { location: location.clone(), shape });
         Ok(location)
-    }
-
-    /// Removes a location, and its versions of this transaction are not written.
-    pub fn remove(&mut self, id: LocationId) {
-        self.removed.insert(id);
     }
 
     /// Whether there is nothing to write.

@@ -196,11 +196,11 @@ impl Writer {
     async fn send(&self, act: Act) -> Result<Done> {
         let slot = self.slots.take(act.queued_for(), act.size()).map_err(|full| self.refuse(full))?;
         let passage = self.lanes.enter(act.target().map(|(id, _)| id), act.is_large());
-        if passage.lane() == Lane::Large {
+        if passage.lane == Lane::Large {
             let waited = timeout(STATEMENT_TIMEOUT, passage.wait_for_small_ones()).await;
             waited.map_err(|_| Error::database_away())?;
         }
-        let lane = match passage.lane() {
+        let lane = match passage.lane {
             Lane::Small => &self.small,
             Lane::Large => &self.large,
         };
