@@ -8,6 +8,7 @@ mod database;
 mod limits;
 mod settings;
 mod source;
+mod timings;
 
 use std::{env::VarError, ops::RangeInclusive, time::Duration};
 
@@ -22,6 +23,7 @@ pub use self::{
     limits::{Limits, Quotas},
     settings::{RESERVED, SETTINGS, Setting},
     source::Invalid,
+    timings::Timings,
 };
 
 /// Far more versions than anybody keeps; the bound keeps sums of versions far from overflow.
@@ -46,6 +48,8 @@ pub struct Config {
     pub limits: Limits,
     /// The log.
     pub log: Log,
+    /// The times that no setting changes.
+    pub timings: Timings,
 }
 
 impl Config {
@@ -71,6 +75,7 @@ impl Config {
             notifications: Notifications::read(source)?,
             limits: Limits::read(source)?,
             log: Log::read(source)?,
+            timings: Timings::default(),
             database: Database::read(source)?,
         })
     }

@@ -14,17 +14,16 @@ use tokio::{
 };
 
 use super::{people::directory::Directory, rooms::Rooms};
-use crate::supervise::Task;
+use crate::{config::Timings, supervise::Task};
 
 /// The pause between two rounds.
 const ROUND_INTERVAL: Duration = Duration::from_millis(100);
-/// The pause between two lists of all users, and between two looks at what only time changes.
-const LIST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Announces changes until it is stopped.
 pub struct Announcer {
     pub rooms: Arc<Rooms>,
     pub directory: Arc<Directory>,
+    pub timings: Timings,
     /// Catches a panic over one room, so that the others go on.
     pub task: Task,
 }
@@ -32,19 +31,20 @@ pub struct Announcer {
 impl Announcer {
     /// Runs for ever.
     pub async fn run(&self) {
-        let Self { rooms, directory, .. } = self;
-        let mut last_list = Instant::now() - LIST_INTERVAL;
+        let Self { rooms, directory, timings, .. } = self;
+        let mut next_list = Instant::now();
         loop {
             self.announce_presence().await;
             let now = Instant::now();
-            if now >= last_list + LIST_INTERVAL && directory.send_list() {
-                last_list = now;
+            if now >= next_list && directory.send_list() {
+                next_list = now + timings.list_interval;
             }
-            directory.forget_gone(now);
+            directory.forget_gone(now, timings.listed_after_leaving);
             let next_round = if rooms.has_due() {
                 ROUND_INTERVAL
             } else if directory.has_work() {
-                LIST_INTERVAL.saturating_sub(now - last_list).max(ROUND_INTERVAL)
+                // Also where only time changes something.
+                next_list.max(now + ROUND_INTERVAL) - now
             } else {
                 Duration::MAX
             };

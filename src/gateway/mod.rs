@@ -49,7 +49,7 @@ use self::{
     },
 };
 use crate::{
-    config::{Heartbeat, Limits},
+    config::{Heartbeat, Limits, Timings},
     domain::event::Event,
     net::{
         client::TrustedProxies,
@@ -95,10 +95,11 @@ impl Gateway {
         origins: &Origins,
         proxies: TrustedProxies,
         limits: &Limits,
+        timings: Timings,
     ) -> (Self, impl Served) {
         let (socketio, io) = library(heartbeat, limits).build_svc();
         let directory = Arc::<Directory>::default();
-        let rooms = Rooms::start(service.clone(), directory.clone());
+        let rooms = Rooms::start(service.clone(), directory.clone(), timings);
         let blocked = Arc::<Blocked>::default();
         let (connections, session_ends) = Connections::new(SocketMetrics::new(&service.metrics));
         let connections = Arc::new(connections);
@@ -116,7 +117,7 @@ impl Gateway {
             task: service.tasks.task("socket_events"),
         });
         connect::install(&io, clients, connections.clone());
-        let chores = start_chores(&service, &rooms, &directory);
+        let chores = start_chores(&service, &rooms, &directory, timings);
         let (stop_events, stopped) = oneshot::channel();
         let task = service.tasks.task("forwarder");
         let event_loop = EventLoop {
@@ -176,11 +177,17 @@ fn library(heartbeat: Heartbeat, limits: &Limits) -> SocketIoBuilder {
 }
 
 /// Starts the tasks beside the event loop: the sweep, the announcer, and the lookup of names.
-fn start_chores(service: &Arc<Service>, rooms: &Arc<Rooms>, directory: &Arc<Directory>) -> [AbortHandle; 3] {
+fn start_chores(
+    service: &Arc<Service>,
+    rooms: &Arc<Rooms>,
+    directory: &Arc<Directory>,
+    timings: Timings,
+) -> [AbortHandle; 3] {
     let tasks = &service.tasks;
     let sweep = tasks.task("sweep").spawn(rooms.clone(), |rooms| rooms.sweep().boxed());
     let task = tasks.task("herald");
-    let announcer = Announcer { rooms: rooms.clone(), directory: directory.clone(), task: task.clone() };
+    let announcer =
+        Announcer { rooms: rooms.clone(), directory: directory.clone(), timings, task: task.clone() };
     let announcer = task.spawn(announcer, |announcer| announcer.run().boxed());
     let names = (service.clone(), directory.clone());
     let names =

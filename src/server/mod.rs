@@ -33,11 +33,6 @@ use database::{Migration, finish_migration, prepare};
 
 pub use database::migrate;
 
-/// The time that requests in flight may take once the server stops. Together with the grace of the gateway and the timeouts
-/// of the service, the database and the log it is less than ten seconds.
-const API_GRACE: Duration = Duration::from_secs(4);
-/// The same for requests of the gateway, which are short.
-const GATEWAY_GRACE: Duration = Duration::from_secs(2);
 /// The time that the last writes may take, and then the goodbye to the database.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(700);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(700);
@@ -114,7 +109,7 @@ impl Server {
         observe: impl FnOnce(&Supervisor),
     ) -> Result<(), Failed> {
         let Self { config, store, migration, api, gateway } = self;
-        let Config { database, auth, heartbeat, history, notifications, limits, .. } = config;
+        let Config { database, auth, heartbeat, history, notifications, limits, timings, .. } = config;
         let (service, events) = Service::start(store.clone(), history, notifications, auth.keys, &limits);
         let tasks = service.tasks.clone();
         let migrating = tasks.task("migrations");
@@ -123,8 +118,15 @@ impl Server {
             tokio::spawn(async move { run_or_fail(&migrating, migration).await })
         });
         let proxies = auth.trusted_proxies;
-        let (mut forwarding, sockets) =
-            Gateway::start(service.clone(), events, heartbeat, &auth.origins, proxies.clone(), &limits);
+        let (mut forwarding, sockets) = Gateway::start(
+            service.clone(),
+            events,
+            heartbeat,
+            &auth.origins,
+            proxies.clone(),
+            &limits,
+            timings,
+        );
         let requests = http::service(service.clone(), &auth.origins, proxies);
         let acceptor = Acceptor {
             heads: Heads::default(),
@@ -147,7 +149,7 @@ impl Server {
         let (api_done, api_is_done) = oneshot::channel::<()>();
         let api = async {
             let connections = run_or_fail(&accepting, acceptor.serve(api, requests, stop)).await;
-            drain(connections, API_GRACE).await;
+            drain(connections, timings.api_grace).await;
             drop(api_done);
         };
         let gateway = async {
@@ -157,7 +159,7 @@ impl Server {
                 forwarding.flush().await;
             };
             let connections = run_or_fail(&accepting, acceptor.serve(gateway, sockets, stop)).await;
-            tokio::join!(drain(connections, GATEWAY_GRACE), forwarding.close());
+            tokio::join!(drain(connections, timings.gateway_grace), forwarding.close());
         };
         observe(&tasks);
         tokio::join!(api, gateway);

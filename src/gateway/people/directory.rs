@@ -25,8 +25,6 @@ use crate::{
     service::{Service, access::Identity},
 };
 
-/// A user that has gone stays on the list for this long.
-const LISTED_AFTER_LEAVING: Duration = Duration::from_secs(60);
 /// Limits the users that have gone and are still listed.
 const MAX_GONE: usize = 10_000;
 /// Limits the bytes of one list. More than half of what a socket may have unread would hold up everything else that it
@@ -195,10 +193,11 @@ impl Directory {
         true
     }
 
-    pub fn forget_gone(&self, now: Instant) {
+    /// Forgets who went longer ago than `listed`.
+    pub fn forget_gone(&self, now: Instant, listed: Duration) {
         let state = &mut *self.state.lock();
         while let Some((at, user)) = state.gone.first().copied()
-            && (now >= at + LISTED_AFTER_LEAVING || state.gone.len() > MAX_GONE)
+            && (now >= at + listed || state.gone.len() > MAX_GONE)
         {
             state.gone.pop_first();
             state.users.remove(&user);
@@ -329,11 +328,12 @@ mod tests {
         for micros in 1..=MAX_GONE as u64 {
             directory.state.lock().record_gone(bob, now + Duration::from_micros(micros));
         }
-        directory.forget_gone(now);
+        let listed = Duration::from_secs(60);
+        directory.forget_gone(now, listed);
         assert_eq!(directory.active_users().total, 2);
-        directory.forget_gone(now + LISTED_AFTER_LEAVING);
+        directory.forget_gone(now + listed, listed);
         assert_eq!(directory.active_users().users[0].user_id, bob);
-        directory.forget_gone(now + 2 * LISTED_AFTER_LEAVING);
+        directory.forget_gone(now + 2 * listed, listed);
         assert_eq!(directory.active_users().total, 0);
     }
 }

@@ -3,10 +3,7 @@
 //!
 //! Panics are caught where the work is done (here, `versions.rs`, `gateway/event_loop.rs`, `gateway/announcer.rs`).
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Instant};
 
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
@@ -14,8 +11,6 @@ use tracing::{debug, info, warn};
 use super::registry::{Member, Rooms};
 use crate::{domain::id::LocationId, gateway::wire::end_reason::EndReason, service::locations::Head};
 
-/// The time between two sweeps. A lost version is noticed after at most two of them.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(1_500);
 /// Limits the rooms of one read.
 const MAX_ROOMS_PER_READ: usize = 1_024;
 
@@ -28,7 +23,7 @@ impl Rooms {
     pub async fn sweep(&self) {
         let mut before = Heads::new();
         loop {
-            sleep(SWEEP_INTERVAL).await;
+            sleep(self.timings.sweep_interval).await;
             let heads = self.read_heads().await;
             for (id, seen) in std::mem::take(&mut before) {
                 self.sweep.catch(|| match seen {
@@ -114,13 +109,13 @@ impl Rooms {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, path::PathBuf, process, sync::Arc};
+    use std::{env, path::PathBuf, process, sync::Arc, time::Duration};
 
     use tokio::time::timeout;
 
     use super::{super::registry::Entrant, *};
     use crate::{
-        config::Config,
+        config::{Config, Timings},
         domain::{
             access::Payer,
             event::Event,
@@ -161,6 +156,7 @@ mod tests {
             &config.auth.origins,
             config.auth.trusted_proxies,
             &config.limits,
+            config.timings,
         );
         service.events.send(Event::Panic).await;
         service.events.wait_until_settled().await;
@@ -185,7 +181,7 @@ mod tests {
         let payer = Payer::User(UserId::DEFAULT);
         let id =
             service.create_location(NewLocation::from_body(body, None).unwrap(), payer).await.unwrap().id;
-        let rooms = Rooms::start(service.clone(), Arc::default());
+        let rooms = Rooms::start(service.clone(), Arc::default(), Timings::default());
         let entrant = Entrant::new(&rooms, id, None);
         rooms.read_missing(&entrant.room, None).await.unwrap();
         assert_eq!(entrant.room.state.lock().head(), Some(1));

@@ -2,7 +2,11 @@
 //!
 //! A socket's task announces nobody: it marks the room as due for the announcer (`gateway/announcer.rs`).
 
-use std::{collections::HashSet, sync::atomic::Ordering, time::Instant};
+use std::{
+    collections::HashSet,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use socketioxide::socket::Sid;
 
@@ -39,7 +43,8 @@ impl Rooms {
             presence.enter(occupant);
         }
         if let Some(occupant) = before {
-            presence.leave(occupant, how, Instant::now());
+            let grace = if how == Leaving::Lost { self.timings.presence_grace } else { Duration::ZERO };
+            presence.leave(occupant, Instant::now() + grace);
         }
         drop(presence);
         self.due.lock().insert(room.id);
@@ -72,7 +77,8 @@ impl Rooms {
     /// Takes the changes in the presence of a room since the last time.
     pub fn take_presence_changes(&self, id: LocationId, now: Instant) -> Vec<PresenceChange> {
         let Some(room) = self.room(id) else { return Vec::new() };
-        let Due { announcements, sockets, is_due_again } = room.presence.lock().take_due(now);
+        let Due { announcements, sockets, is_due_again } =
+            room.presence.lock().take_due(now, self.timings.presence_count_interval);
         if is_due_again {
             self.due.lock().insert(id);
         }

@@ -15,12 +15,8 @@ use crate::{
     service::limits::PAID_SOCKETS,
 };
 
-/// A user may be away for this long without being announced as gone: a phone that changes networks.
-const GRACE: Duration = Duration::from_secs(3);
-/// A room of more users than this is announced only the number of its sockets,
+/// A room of more users than this is announced only the number of its sockets.
 const MAX_NAMED_USERS: usize = 50;
-/// at most once in this time.
-const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// A sender to a room pays for at most this many sockets of guests.
 const PAID_GUESTS: usize = 1_000;
 
@@ -82,7 +78,8 @@ impl Presence {
         self.paid += usize::from(sockets.number <= PAID_SOCKETS);
     }
 
-    pub fn leave(&mut self, occupant: Option<UserId>, how: Leaving, now: Instant) {
+    /// Counts a socket out. A user without another one is gone at `gone_at`, if it has not come back before.
+    pub fn leave(&mut self, occupant: Option<UserId>, gone_at: Instant) {
         self.sockets -= 1;
         let Some(user) = occupant else {
             self.guests -= 1;
@@ -92,7 +89,7 @@ impl Presence {
         self.paid -= usize::from(sockets.number <= PAID_SOCKETS);
         sockets.number -= 1;
         if sockets.number == 0 {
-            sockets.gone_at = Some(if how == Leaving::ForGood { now } else { now + GRACE });
+            sockets.gone_at = Some(gone_at);
         }
     }
 
@@ -101,8 +98,8 @@ impl Presence {
         self.paid + self.guests.min(PAID_GUESTS)
     }
 
-    /// Returns what is to be announced by now, each once.
-    pub fn take_due(&mut self, now: Instant) -> Due {
+    /// Returns what is to be announced by now, each once; numbers at most once in `count_interval`.
+    pub fn take_due(&mut self, now: Instant, count_interval: Duration) -> Due {
         let (mut announcements, mut is_due_again) = (Vec::new(), false);
         self.users.retain(|user, sockets| match sockets.gone_at {
             None => true,
@@ -129,7 +126,7 @@ impl Presence {
             announcements.clear();
             if self.announced_count != Some(self.sockets) {
                 match self.counted_at {
-                    Some(at) if now < at + COUNT_INTERVAL => is_due_again = true,
+                    Some(at) if now < at + count_interval => is_due_again = true,
                     _ => {
                         (self.announced_count, self.counted_at) = (Some(self.sockets), Some(now));
                         announcements.push(None);
@@ -158,6 +155,8 @@ mod tests {
     use super::*;
 
     const GUEST: Option<UserId> = None;
+    const GRACE: Duration = Duration::from_secs(3);
+    const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
     fn user(id: u64) -> Option<UserId> {
         UserId::new(id)
@@ -172,7 +171,7 @@ mod tests {
     }
 
     fn announced(room: &mut Presence, now: Instant) -> Vec<Announcement> {
-        room.take_due(now).announcements
+        room.take_due(now, COUNT_INTERVAL).announcements
     }
 
     fn due<const N: usize>(announcements: [Announcement; N], sockets: usize, is_due_again: bool) -> Due {
@@ -185,11 +184,11 @@ mod tests {
         room.enter(user(1));
         assert_eq!(announced(&mut room, now), [joined(1)]);
         room.enter(user(1));
-        room.leave(user(1), Leaving::ForGood, now);
-        assert_eq!(room.take_due(now), due([], 1, false));
-        room.leave(user(1), Leaving::ForGood, now);
-        assert_eq!(room.take_due(now), due([left(1)], 0, false));
-        assert_eq!(room.take_due(now), due([], 0, false));
+        room.leave(user(1), now);
+        assert_eq!(room.take_due(now, COUNT_INTERVAL), due([], 1, false));
+        room.leave(user(1), now);
+        assert_eq!(room.take_due(now, COUNT_INTERVAL), due([left(1)], 0, false));
+        assert_eq!(room.take_due(now, COUNT_INTERVAL), due([], 0, false));
     }
 
     #[test]
@@ -198,13 +197,13 @@ mod tests {
         (0..1_000).for_each(|_| room.enter(user(1)));
         room.enter(user(2));
         assert_eq!(room.paid_sockets(), PAID_SOCKETS + 1);
-        (0..997).for_each(|_| room.leave(user(1), Leaving::Lost, now));
+        (0..997).for_each(|_| room.leave(user(1), now + GRACE));
         assert_eq!(room.paid_sockets(), 3 + 1);
         (0..2 * PAID_GUESTS).for_each(|_| room.enter(GUEST));
         assert_eq!(room.paid_sockets(), 3 + 1 + PAID_GUESTS);
-        (0..2 * PAID_GUESTS).for_each(|_| room.leave(GUEST, Leaving::ForGood, now));
-        (0..3).for_each(|_| room.leave(user(1), Leaving::ForGood, now));
-        room.leave(user(2), Leaving::ForGood, now);
+        (0..2 * PAID_GUESTS).for_each(|_| room.leave(GUEST, now));
+        (0..3).for_each(|_| room.leave(user(1), now));
+        room.leave(user(2), now);
         assert_eq!(room.paid_sockets(), 0);
     }
 
@@ -213,12 +212,12 @@ mod tests {
         let (mut room, now) = (Presence::default(), Instant::now());
         room.enter(user(1));
         announced(&mut room, now);
-        room.leave(user(1), Leaving::Lost, now);
-        assert_eq!(room.take_due(now + GRACE / 2), due([], 0, true));
+        room.leave(user(1), now + GRACE);
+        assert_eq!(room.take_due(now + GRACE / 2, COUNT_INTERVAL), due([], 0, true));
         room.enter(user(1));
-        assert_eq!(room.take_due(now + GRACE * 2), due([], 1, false));
-        room.leave(user(1), Leaving::Lost, now);
-        assert_eq!(room.take_due(now + GRACE), due([left(1)], 0, false));
+        assert_eq!(room.take_due(now + GRACE * 2, COUNT_INTERVAL), due([], 1, false));
+        room.leave(user(1), now + GRACE);
+        assert_eq!(room.take_due(now + GRACE, COUNT_INTERVAL), due([left(1)], 0, false));
     }
 
     #[test]
@@ -229,17 +228,17 @@ mod tests {
             room.enter(user(id));
         }
         announced(&mut room, now);
-        room.leave(user(1), Leaving::Lost, now);
+        room.leave(user(1), now + GRACE);
         assert_eq!(room.list(now), (vec![one, two], 1));
         room.enter(user(1));
         assert_eq!(announced(&mut room, now), []);
-        room.leave(user(1), Leaving::Lost, now);
+        room.leave(user(1), now + GRACE);
         assert_eq!(room.list(now + GRACE), (vec![two], 1));
         assert_eq!(announced(&mut room, now + GRACE), [left(1)]);
         // A user that said so is gone at once, and one that was never announced is not there either.
-        room.leave(user(2), Leaving::ForGood, now);
+        room.leave(user(2), now);
         room.enter(user(3));
-        room.leave(user(3), Leaving::Lost, now);
+        room.leave(user(3), now + GRACE);
         assert_eq!(room.list(now), (vec![], 0));
     }
 
@@ -247,8 +246,8 @@ mod tests {
     fn who_came_and_went_unseen_is_not_announced() {
         let (mut room, now) = (Presence::default(), Instant::now());
         room.enter(user(1));
-        room.leave(user(1), Leaving::Lost, now);
-        assert_eq!(room.take_due(now), due([], 0, false));
+        room.leave(user(1), now + GRACE);
+        assert_eq!(room.take_due(now, COUNT_INTERVAL), due([], 0, false));
     }
 
     #[test]
@@ -256,10 +255,10 @@ mod tests {
         let (mut room, now) = (Presence::default(), Instant::now());
         room.enter(GUEST);
         room.enter(user(1));
-        assert_eq!(room.take_due(now), due([joined(1)], 2, false));
+        assert_eq!(room.take_due(now, COUNT_INTERVAL), due([joined(1)], 2, false));
         assert_eq!(room.list(now), (vec![UserId::new(1).unwrap()], 2));
-        room.leave(GUEST, Leaving::ForGood, now);
-        assert_eq!(room.take_due(now), due([], 1, false));
+        room.leave(GUEST, now);
+        assert_eq!(room.take_due(now, COUNT_INTERVAL), due([], 1, false));
     }
 
     #[test]
@@ -277,9 +276,9 @@ mod tests {
             now += Duration::from_millis(2);
         }
         assert_eq!((names, counts), (MAX_NAMED_USERS, 2));
-        assert!(room.take_due(now).is_due_again, "the last number is still to be announced");
-        assert_eq!(room.take_due(now + COUNT_INTERVAL), due([None], 1_000, false));
-        assert_eq!(room.take_due(now + COUNT_INTERVAL), due([], 1_000, false));
+        assert!(room.take_due(now, COUNT_INTERVAL).is_due_again, "the last number is still to be announced");
+        assert_eq!(room.take_due(now + COUNT_INTERVAL, COUNT_INTERVAL), due([None], 1_000, false));
+        assert_eq!(room.take_due(now + COUNT_INTERVAL, COUNT_INTERVAL), due([], 1_000, false));
     }
 
     #[test]
@@ -289,7 +288,7 @@ mod tests {
         assert_eq!(announced(&mut room, now).len(), 50);
         room.enter(user(50));
         assert_eq!(announced(&mut room, now), [None]);
-        room.leave(user(50), Leaving::ForGood, now);
+        room.leave(user(50), now);
         assert_eq!(announced(&mut room, now), [left(50)]);
     }
 }

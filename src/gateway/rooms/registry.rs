@@ -21,6 +21,7 @@ use super::{
     room::{Room, Tally},
 };
 use crate::{
+    config::Timings,
     domain::{
         access::Payer,
         error::{Error, Result},
@@ -53,6 +54,7 @@ pub struct Rooms {
     pub due_added: Notify,
     pub(super) reads: Reads,
     pub(super) metrics: RoomMetrics,
+    pub(super) timings: Timings,
     /// The task that sends to rooms, and the one that compares them with the database. Both catch a panic over one
     /// room, so that the others go on.
     pub(super) event_loop: Task,
@@ -103,7 +105,7 @@ impl SharedRoom {
 
 impl Rooms {
     /// Creates an empty registry, whose sizes a scrape of the metrics then looks at.
-    pub fn start(service: Arc<Service>, directory: Arc<Directory>) -> Arc<Self> {
+    pub fn start(service: Arc<Service>, directory: Arc<Directory>, timings: Timings) -> Arc<Self> {
         let started = Arc::new(Self {
             metrics: RoomMetrics::new(&service.metrics),
             event_loop: service.tasks.task("forwarder"),
@@ -117,6 +119,7 @@ impl Rooms {
             due: Mutex::default(),
             due_added: Notify::new(),
             reads: Reads::new(),
+            timings,
         });
         let read = |read: fn(&Self) -> usize| {
             let rooms = Arc::downgrade(&started);
