@@ -340,7 +340,7 @@ async fn strangers() {
 async fn start_strangers(server: &TestServer, Places { own, big, shared }: Places) -> Child {
     let (api, gateway) = server.addrs;
     let mut strangers = Command::new("nice")
-        .args(["-n", "10"])
+        .args(["-n", "5"])
         .arg(std::env::current_exe().expect("this program"))
         .args(["--exact", "hostile::strangers", "--ignored", "--nocapture"])
         .env(STRANGERS, format!("{api} {gateway} {own} {big} {shared}"))
@@ -352,7 +352,7 @@ async fn start_strangers(server: &TestServer, Places { own, big, shared }: Place
     let mut said = BufReader::new(strangers.stdout.take().expect("piped")).lines();
     let sockets =
         async || Exposition::scrape(server).await.value(r#"georoom_sockets{transport="websocket"}"#);
-    timeout(Duration::from_secs(120), async {
+    timeout(Duration::from_secs(300), async {
         while !said.next_line().await.expect("text").expect("strangers").ends_with(READY) {}
         while is_made("sockets") && sockets().await < (FLEET + 100) as f64 {
             sleep(Duration::from_millis(100)).await;

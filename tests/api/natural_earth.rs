@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 /// Requests under way at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 2;
 
 struct Country {
     id: u64,

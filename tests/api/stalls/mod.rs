@@ -53,7 +53,7 @@ const WINDOW: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// For timers and tasks on a busy machine.
-const SLACK: Duration = Duration::from_secs(1);
+const SLACK: Duration = Duration::from_secs(4);
 
 type Versions = BTreeMap<u64, u64>;
 
