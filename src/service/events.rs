@@ -45,7 +45,7 @@ impl EventSender {
         let _ = self.channel.send(event).await;
     }
 
-    /// Waits until the gateway has handled every event sent so far, at most [`SETTLE_TIMEOUT`]. Whoever is then told that
+    /// Waits until the gateway has handled every event sent so far, at most `SETTLE_TIMEOUT`. Whoever is then told that
     /// a location or a right has ended finds nobody in the room who should not be there.
     pub async fn wait_until_settled(&self) {
         // Numbered after the caller's own events were sent, so a mark comes after those of all lower numbers.
