@@ -24,7 +24,8 @@ use georoom::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The time that the end waits for the runtime's blocking threads. Only queries that nobody waits for can still run there.
+/// The time that the end waits for the runtime's blocking threads. Only queries that nobody waits for can still run
+/// there.
 const BLOCKING_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The number of tasks that run before the runtime checks the network again. With tokio's default of 61 a caller with

@@ -1,8 +1,8 @@
 //! The registry of metrics, in the text format of OpenMetrics, which Prometheus reads. Each module registers its own.
 //!
 //! A counter or gauge with all its labels is made once, at the start. Counting is then one atomic addition, without a
-//! lock and without a look-up. A histogram has a lock of its own, held for some 20 ns: it is used once for each commit and
-//! once for each PUT. A number that is there anyway, such as the length of a queue, is read when a scrape comes.
+//! lock and without a look-up. A histogram has a lock of its own, held for some 20 ns: it is used once for each commit
+//! and once for each PUT. A number that is there anyway, such as the length of a queue, is read when a scrape comes.
 
 #[cfg(target_os = "linux")]
 mod process;

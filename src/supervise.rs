@@ -1,8 +1,8 @@
 //! The tasks that the server depends on. A panic in one of them is counted, and the task is started again.
 //!
-//! A task that cannot go on makes the process unhealthy: it fails again and again, or what it reads from or writes to is
-//! gone. Then [`Supervisor::failed`] resolves, the server stops and the process ends with an error, so that it is started
-//! again. The panic hook (`telemetry.rs`) logs each panic once.
+//! A task that cannot go on makes the process unhealthy: it fails again and again, or what it reads from or writes to
+//! is gone. Then [`Supervisor::failed`] resolves, the server stops and the process ends with an error, so that it is
+//! started again. The panic hook (`telemetry.rs`) logs each panic once.
 
 use std::{
     collections::VecDeque,
@@ -88,7 +88,8 @@ pub struct Task {
 }
 
 impl Task {
-    /// Runs a part of the task's work. Returns `None` if it panicked, which is counted; the task goes on with the next part.
+    /// Runs a part of the task's work. Returns `None` if it panicked, which is counted; the task goes on with the next
+    /// part.
     pub fn catch<T>(&self, part: impl FnOnce() -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(part)).inspect_err(|_| _ = self.panics.inc()).ok()
     }
@@ -113,8 +114,8 @@ impl Task {
         }
     }
 
-    /// Runs the task until it ends by itself. After a panic it is started again with the same `state`. Anything else that
-    /// it needs it has to read anew.
+    /// Runs the task until it ends by itself. After a panic it is started again with the same `state`. Anything else
+    /// that it needs it has to read anew.
     pub fn spawn<S: Send + 'static>(
         self,
         mut state: S,

@@ -65,8 +65,8 @@ fn read_url(source: &Source) -> Result<Secret, Invalid> {
     Ok(Secret(url.to_owned()))
 }
 
-/// Parses a URL that must name a host and a database, or returns what is wrong with it. A character that is not encoded in
-/// a password would end it, and the rest would be taken for another host.
+/// Parses a URL that must name a host and a database, or returns what is wrong with it. A character that is not encoded
+/// in a password would end it, and the rest would be taken for another host.
 fn parse_mysql_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|e| format!("is no URL such as {FORM}: {e}; {ENCODE}"))?;
     let after_host = [Some(url.path()), url.query(), url.fragment()];

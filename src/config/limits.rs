@@ -11,8 +11,8 @@ pub(super) const COUNTS: RangeInclusive<NonZeroU32> =
     NonZeroU32::MIN..=NonZeroU32::new(100_000_000).expect("not zero");
 /// Below the lower bound not every event would fit. Nobody should wait for a message above the upper one.
 const MESSAGE_BYTES: RangeInclusive<usize> = 32 * 1024..=16 * 1024 * 1024;
-/// The setting bounds answers too. The library may lose what did not fit into one when a transport changes, so the lower
-/// bound is high.
+/// The setting bounds answers too. The library may lose what did not fit into one when a transport changes, so the
+/// lower bound is high.
 const POLL_BYTES: RangeInclusive<usize> = 1024 * 1024..=64 * 1024 * 1024;
 
 /// The limits of callers and connections.

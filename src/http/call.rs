@@ -107,8 +107,8 @@ impl Call {
         Ok(Credentials { token, share, password: self.password()? })
     }
 
-    /// Reads the password of a share link. It may have any letters, so it comes as percent-encoded UTF-8 (RFC 3986 §2.1):
-    /// a header carries ASCII alone and loses spaces at its ends. A `%` that begins no escape stands for itself.
+    /// Reads the password of a share link. It may have any letters, so it comes as percent-encoded UTF-8 (RFC 3986
+    /// §2.1): a header carries ASCII alone and loses spaces at its ends. A `%` that begins no escape stands for itself.
     fn password(&self) -> Result<Option<String>> {
         let Some(value) = self.header(SHARE_PASSWORD, Code::InvalidSharePassword)? else { return Ok(None) };
         let text = percent_decode(value.as_bytes()).decode_utf8().map_err(|_| {

@@ -122,8 +122,8 @@ impl Reply for Error {
     }
 }
 
-/// Answers 404 to whatever no route has answered. Each such request costs an answer and a line of the log, so an address
-/// that sends many is refused like one that shows no valid token.
+/// Answers 404 to whatever no route has answered. Each such request costs an answer and a line of the log, so an
+/// address that sends many is refused like one that shows no valid token.
 pub fn not_found(service: Arc<Service>) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     warp::ext::optional::<Client>().map(move |client: Option<Client>| {
         let error = Error::new(Code::NotFound, "there is nothing at this path");

@@ -53,8 +53,8 @@ fn health(tasks: &Supervisor) -> Result<impl Reply + use<>> {
     }
 }
 
-/// Answers 503 while no connection for changes can be had, because every change would fail. A database that only refuses
-/// changes can still be read, so the answer is 200 and says so.
+/// Answers 503 while no connection for changes can be had, because every change would fail. A database that only
+/// refuses changes can still be read, so the answer is 200 and says so.
 async fn readiness(service: Arc<Service>) -> Result<impl Reply> {
     match service.readiness().await {
         Readiness::Ready => Ok(reply::ok()),

@@ -1,7 +1,7 @@
 //! Successful answers, made of JSON text that is already there: a Feature is written once and not parsed again.
 //!
-//! Each answer is for one caller, so caches must not keep it. The exception is the cache of a client that asks each time
-//! whether a Feature is still the same (RFC 9111 §5.2.2). The bytes that answers hold are counted in
+//! Each answer is for one caller, so caches must not keep it. The exception is the cache of a client that asks each
+//! time whether a Feature is still the same (RFC 9111 §5.2.2). The bytes that answers hold are counted in
 //! [`crate::service::memory`]. Errors are in `error.rs`.
 
 use std::{
@@ -62,8 +62,8 @@ pub fn not_modified(etag: ETag) -> Response<Bytes> {
 
 /// Answers with a FeatureCollection. `members` is the text of its foreign members, each with a comma before it.
 ///
-/// A collection that fits into one piece is sent with its length. Otherwise one piece after another is read as the client
-/// takes them; an error then ends the connection, so that no client takes a part for the whole.
+/// A collection that fits into one piece is sent with its length. Otherwise one piece after another is read as the
+/// client takes them; an error then ends the connection, so that no client takes a part for the whole.
 ///
 /// # Errors
 /// Those of reading the first piece.

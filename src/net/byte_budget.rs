@@ -24,9 +24,9 @@ struct Inner<K> {
     /// The bytes that each caller may hold whatever the others hold. `None`: the budget is not fair, and whoever comes
     /// first is served first.
     guaranteed: Option<usize>,
-    /// The bytes that are held now. Written whenever bytes are reserved or given back; the lock is held for one look-up.
-    /// Callers who hold nothing have no entry, so the map is bounded by `total` and by the callers who hold what they
-    /// are guaranteed.
+    /// The bytes that are held now. Written whenever bytes are reserved or given back; the lock is held for one
+    /// look-up. Callers who hold nothing have no entry, so the map is bounded by `total` and by the callers who hold
+    /// what they are guaranteed.
     held: Mutex<Held<K>>,
 }
 
@@ -66,7 +66,8 @@ impl<K: Hash + Eq + Copy> ByteBudget<K> {
         reservation.grow(bytes).then_some(reservation)
     }
 
-    /// Counts bytes that cannot be refused any more, whether or not there is room for them. That leaves less for others.
+    /// Counts bytes that cannot be refused any more, whether or not there is room for them. That leaves less for
+    /// others.
     pub fn record(&self, key: K, bytes: usize) -> Reservation<K> {
         let Held { all, by } = &mut *self.0.held.lock();
         *all += bytes;
@@ -112,8 +113,8 @@ impl<K: Hash + Eq + Copy> Inner<K> {
         theirs <= guaranteed || theirs <= self.threshold(self.total.saturating_sub(all))
     }
 
-    /// Returns the most that a caller may hold while `left` bytes of a fair budget are left: the whole share while nobody
-    /// else holds anything.
+    /// Returns the most that a caller may hold while `left` bytes of a fair budget are left: the whole share while
+    /// nobody else holds anything.
     fn threshold(&self, left: usize) -> usize {
         let without_share = self.total.saturating_sub(self.share).max(1);
         (self.share as f64 * (left as f64 / without_share as f64).powi(3)) as usize

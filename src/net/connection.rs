@@ -1,7 +1,8 @@
 //! A TCP stream under HTTP.
 //!
-//! The stream gives up a client that takes an answer too slowly, counts the bytes of request heads, and tells [`Answers`] when an
-//! answer has been handed to the kernel. Whether the client has read it is found out in `delivery.rs`.
+//! The stream gives up a client that takes an answer too slowly, counts the bytes of request heads, and tells
+//! [`Answers`] when an answer has been handed to the kernel. Whether the client has read it is found out in
+//! `delivery.rs`.
 
 use std::{
     io::{self, IoSlice},

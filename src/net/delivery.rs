@@ -38,7 +38,8 @@ struct Shared {
 }
 
 impl Answers {
-    /// Follows an answer with this body. `keeps_alive` says that the client means to keep the connection open afterwards.
+    /// Follows an answer with this body. `keeps_alive` says that the client means to keep the connection open
+    /// afterwards.
     pub fn follow(&self, body: Bytes, keeps_alive: bool) -> (FollowedBody, Delivery) {
         let (state, changed, socket) = (AtomicU8::new(WAITING), Notify::new(), Mutex::default());
         let delivery = Delivery(Arc::new(Progress { state, changed, keeps_alive, socket }));
@@ -65,8 +66,8 @@ impl Answers {
     pub(super) fn record_flush(&self, stream: &TcpStream) {
         let last = self.0.last.lock();
         let Some(Delivery(last)) = last.as_ref().filter(|last| last.0.state() == TAKEN) else { return };
-        // A copy of the socket, because HTTP may close its own before anybody asks for the error. Without a copy nothing
-        // more is found out.
+        // A copy of the socket, because HTTP may close its own before anybody asks for the error. Without a copy
+        // nothing more is found out.
         *last.socket.lock() = stream.as_fd().try_clone_to_owned().ok().map(Socket::from);
         last.advance(TAKEN, DELIVERED);
     }
@@ -148,8 +149,8 @@ impl Progress {
 }
 
 impl Delivery {
-    /// Waits for the end of the answer. Returns `true` if it was handed to the kernel and its client has not refused it so
-    /// far, `false` if it is lost.
+    /// Waits for the end of the answer. Returns `true` if it was handed to the kernel and its client has not refused it
+    /// so far, `false` if it is lost.
     pub async fn done(&self) -> bool {
         loop {
             let changed = self.0.changed.notified();

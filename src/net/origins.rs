@@ -91,8 +91,8 @@ impl Origins {
     }
 }
 
-/// Parses a serialised origin (RFC 6454 §6.2): `null`, or `scheme://host[:port]` also with a scheme that only apps have.
-/// Returns it as browsers write it.
+/// Parses a serialised origin (RFC 6454 §6.2): `null`, or `scheme://host[:port]` also with a scheme that only apps
+/// have. Returns it as browsers write it.
 pub fn parse_origin(text: &str) -> Option<HeaderValue> {
     if text.eq_ignore_ascii_case("null") {
         return Some(HeaderValue::from_static("null"));
@@ -131,8 +131,8 @@ fn default_port(scheme: &str) -> Option<&'static str> {
     }
 }
 
-/// Says whether an origin is the server itself, under the name that the request has for it. Some clients write the scheme of
-/// their WebSocket. Any scheme is right, because a proxy may have ended TLS.
+/// Says whether an origin is the server itself, under the name that the request has for it. Some clients write the
+/// scheme of their WebSocket. Any scheme is right, because a proxy may have ended TLS.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let own = || {
         let (scheme, authority) = origin.to_str().ok()?.split_once("://")?;

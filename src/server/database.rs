@@ -23,8 +23,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// A migration that is not done yet. It ends with the first error that will not come right by itself.
 pub type Migration = BoxFuture<'static, Result<(), ConnectError>>;
 
-/// Connects to the database and migrates it. Returns the migration too if it is still under way, because the database is
-/// away or its tables are large.
+/// Connects to the database and migrates it. Returns the migration too if it is still under way, because the database
+/// is away or its tables are large.
 ///
 /// # Errors
 /// `DATABASE_URL`, and why the database cannot be used.

@@ -42,7 +42,8 @@ const BACKLOG: u32 = 4_096;
 /// The reason why the server did not start: one line that names the setting.
 pub type StartError = Invalid;
 
-/// The error of a server that has stopped because a task that it depends on could not go on. It has to be started again.
+/// The error of a server that has stopped because a task that it depends on could not go on. It has to be started
+/// again.
 #[derive(Debug, thiserror::Error)]
 #[error("the task `{0}` could not go on; start georoom again")]
 pub struct Failed(&'static str);

@@ -53,8 +53,8 @@ pub async fn delete(db: &impl ConnectionTrait, location: LocationId) -> DbResult
     db.execute_raw(statement(db, sql, [location])).await.map(drop)
 }
 
-/// A query for the ids of locations whose box meets any of `rects`, each once, which the spatial index answers. It misses
-/// none; the caller tests exactly what it finds.
+/// A query for the ids of locations whose box meets any of `rects`, each once, which the spatial index answers. It
+/// misses none; the caller tests exactly what it finds.
 pub fn meeting(backend: DatabaseBackend, rects: &[Rect]) -> (String, Vec<Value>) {
     let one = match backend {
         DatabaseBackend::MySql => "SELECT location_id FROM location_area WHERE MBRIntersects(area, ?)",

@@ -1,7 +1,7 @@
 //! The events of one socket that have not taken effect yet, in the order sent.
 //!
-//! The library runs every event as a task of its own, so two of one socket could overtake each other. Here they wait for
-//! one another, without a task for sockets that send nothing.
+//! The library runs every event as a task of its own, so two of one socket could overtake each other. Here they wait
+//! for one another, without a task for sockets that send nothing.
 
 use std::collections::VecDeque;
 

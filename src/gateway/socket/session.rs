@@ -55,8 +55,8 @@ impl Session {
         self.state.lock().identity.clone()
     }
 
-    /// Returns the user that the socket counts for in rooms. `None`: a guest of a share link, which is sent positions, is
-    /// counted and never named.
+    /// Returns the user that the socket counts for in rooms. `None`: a guest of a share link, which is sent positions,
+    /// is counted and never named.
     pub fn occupant(&self) -> Option<UserId> {
         match self.caller() {
             Caller::Guest(_) => None,

@@ -11,7 +11,8 @@ pub const PONG: u8 = 0xA;
 /// Length of the payload of our pings.
 pub const NONCE_BYTES: usize = 8;
 
-/// Makes a ping frame, whose pong has to repeat the payload (RFC 6455 §5.5.3). It is unmasked, as a server's frames are.
+/// Makes a ping frame, whose pong has to repeat the payload (RFC 6455 §5.5.3). It is unmasked, as a server's frames
+/// are.
 pub fn ping(nonce: [u8; NONCE_BYTES]) -> [u8; 2 + NONCE_BYTES] {
     let mut frame = [0; 2 + NONCE_BYTES];
     frame[..2].copy_from_slice(&[0x80 | PING, NONCE_BYTES as u8]);

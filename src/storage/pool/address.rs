@@ -1,6 +1,7 @@
 //! `DATABASE_URL`, and errors of the database in words for operators: which host or file, the error, what helps.
 //!
-//! The driver's messages name neither the host nor a remedy. The URL may hold a password, so it is never repeated whole.
+//! The driver's messages name neither the host nor a remedy. The URL may hold a password, so it is never repeated
+//! whole.
 
 use std::{io::ErrorKind, path::Path};
 

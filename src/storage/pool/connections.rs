@@ -34,8 +34,8 @@ impl ConnectionCounts {
     }
 }
 
-/// Holds back new reads while a writer waits for a connection of theirs. Holds the number of waiting writers; reads wait
-/// until it is 0, each at most as long as its own timeout.
+/// Holds back new reads while a writer waits for a connection of theirs. Holds the number of waiting writers; reads
+/// wait until it is 0, each at most as long as its own timeout.
 #[derive(Debug, Default)]
 pub struct Gate {
     waiting: watch::Sender<u32>,

@@ -12,7 +12,8 @@ use sea_orm_migration::MigratorTrait;
 use super::{store::Store, writes::immediate};
 use crate::storage::error::{DbResult, being_migrated};
 
-/// The name of the MySQL lock that is held while migrating. Such names belong to the whole server, hence the database's.
+/// The name of the MySQL lock that is held while migrating. Such names belong to the whole server, hence the
+/// database's.
 const LOCK_NAME: &str = "SHA2(CONCAT('georoom.migrate.', DATABASE()), 224)";
 /// The seconds for which one attempt waits for that lock.
 const LOCK_TIMEOUT_S: u32 = 3;
@@ -21,8 +22,8 @@ impl Store {
     /// Runs the steps that this database has not seen.
     ///
     /// # Errors
-    /// Any error of the database; that another process is migrating it ([`crate::storage::is_in_use`]); that another version of georoom
-    /// has made it.
+    /// Any error of the database; that another process is migrating it ([`crate::storage::is_in_use`]); that another
+    /// version of georoom has made it.
     pub async fn migrate(&self) -> DbResult<()> {
         self.writer.pool.renew_if_read_only(self.run_steps()).await?;
         self.is_migrated.store(true, Ordering::Release);

@@ -31,8 +31,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 /// A connection that was idle for so long is pinged before it is used. A ping before every use would be another round
 /// trip for each write.
 const TRUSTED_IDLE_TIME: Duration = Duration::from_secs(10);
-/// The number of prepared statements that each connection to MySQL keeps: more than there are texts (a page of ids has a hundred). A
-/// full cache costs each statement a close and a delayed acknowledgement, 40 ms.
+/// The number of prepared statements that each connection to MySQL keeps: more than there are texts (a page of ids has
+/// a hundred). A full cache costs each statement a close and a delayed acknowledgement, 40 ms.
 const KEPT_STATEMENTS: usize = 256;
 /// Rows that SQLite reads ahead of whoever looks at them. Each may have a megabyte; sqlx's default is 50.
 const SQLITE_ROW_BUFFER: usize = 4;

@@ -65,8 +65,8 @@ impl Store {
         self.lists.renew_if_silent(read).await.map_err(domain_error)
     }
 
-    /// Waits for what `search` finds over a connection for reads of lists. It computes besides waiting for the database, and is
-    /// stopped with its statement when both together take too long.
+    /// Waits for what `search` finds over a connection for reads of lists. It computes besides waiting for the
+    /// database, and is stopped with its statement when both together take too long.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
@@ -87,8 +87,8 @@ impl Store {
         in_time(self.lists.watch_to_end(answer)).await
     }
 
-    /// Prepares giving up a search in the middle of many rows, all of which the next user of its connection would have to
-    /// pass over: the connection is closed if it does not get over them in time.
+    /// Prepares giving up a search in the middle of many rows, all of which the next user of its connection would have
+    /// to pass over: the connection is closed if it does not get over them in time.
     pub(in crate::storage) fn give_up_search(&self) {
         self.lists.step_check.raise_suspicion();
     }

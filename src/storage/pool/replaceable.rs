@@ -1,5 +1,5 @@
-//! A pool of connections that can be replaced as a whole, and that finds connections to MySQL on which an answer is left
-//! that nobody has read.
+//! A pool of connections that can be replaced as a whole, and that finds connections to MySQL on which an answer is
+//! left that nobody has read.
 //!
 //! A read that is dropped before its end, because its caller has gone away or its time was up, may leave one: sqlx
 //! forgets those to PREPARE, and would give them to the next user of the connection, for rows. So after such a read
@@ -154,8 +154,8 @@ impl StepCheck {
         true
     }
 
-    /// Decides whether the pool may keep a connection that is given back. One that is broken, silent, or still answers the
-    /// dropped read (such as that it took too long) goes without further ado.
+    /// Decides whether the pool may keep a connection that is given back. One that is broken, silent, or still answers
+    /// the dropped read (such as that it took too long) goes without further ado.
     pub async fn may_keep(&self, connection: &mut MySqlConnection) -> bool {
         !self.is_due(Instant::now())
             || matches!(timeout(CHECK_TIMEOUT, is_in_step(connection)).await, Ok(Ok(true)))

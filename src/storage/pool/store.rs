@@ -50,8 +50,8 @@ pub struct Store {
     pub(super) reads: Arc<Pool>,
     /// Connections for reads of lists and history.
     pub(super) lists: Arc<Pool>,
-    /// Held on SQLite by a change outside the writer's queue, which needs the writer's connection: such changes go one by
-    /// one, so that at most one is in the writer's way, and none waits for another while its time runs.
+    /// Held on SQLite by a change outside the writer's queue, which needs the writer's connection: such changes go one
+    /// by one, so that at most one is in the writer's way, and none waits for another while its time runs.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// The gate before reads, closed while a writer without a connection takes one from the readers.
     pub(super) gate: Arc<Gate>,
@@ -130,8 +130,8 @@ impl Store {
         Dialect { backend: self.backend(), max_packet: self.writer.session.max_packet() }
     }
 
-    /// The same database, written over a connection of its own for large changes. There is none on SQLite, nor where few
-    /// connections are allowed.
+    /// The same database, written over a connection of its own for large changes. There is none on SQLite, nor where
+    /// few connections are allowed.
     pub(in crate::storage) fn large_writer(&self) -> Option<Self> {
         let has_one = !Arc::ptr_eq(&self.writer.pool, &self.large_writer.pool);
         has_one.then(|| Self { writer: self.large_writer.clone(), ..self.clone() })

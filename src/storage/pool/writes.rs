@@ -67,9 +67,9 @@ impl Store {
         }
     }
 
-    /// Finds out what the database can be used for. Whether it can be written is known from the last change, at no cost.
-    /// If that failed, each question tries to write: a load balancer that was told 503 sends no changes, so nothing else
-    /// would find out that they succeed again.
+    /// Finds out what the database can be used for. Whether it can be written is known from the last change, at no
+    /// cost. If that failed, each question tries to write: a load balancer that was told 503 sends no changes, so
+    /// nothing else would find out that they succeed again.
     pub async fn readiness(&self) -> Readiness {
         if self.ping().await.is_err() {
             return Readiness::Away;

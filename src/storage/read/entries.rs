@@ -53,7 +53,8 @@ impl Entry {
     }
 }
 
-/// The columns of an [`Entry`]: those of a location, the long ones only in rows of at most `small` bytes, and its bytes.
+/// The columns of an [`Entry`]: those of a location, the long ones only in rows of at most `small` bytes, and its
+/// bytes.
 pub fn columns(small: usize) -> String {
     let columns = COLUMNS.split(", ").map(|column| match column {
         "location.geometry" | "location.altitudes" | "location.properties" => {

@@ -137,9 +137,9 @@ impl Store {
         Ok(versions)
     }
 
-    /// Reads a run of versions of a location without a gap, up to its newest version. With `from`, the run begins there,
-    /// or as near to it as is kept and `limit` versions and `MAX_RUN_BYTES` allow; otherwise it is the newest alone.
-    /// `None`: there is no such location.
+    /// Reads a run of versions of a location without a gap, up to its newest version. With `from`, the run begins
+    /// there, or as near to it as is kept and `limit` versions and `MAX_RUN_BYTES` allow; otherwise it is the newest
+    /// alone. `None`: there is no such location.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.
@@ -178,8 +178,8 @@ async fn read_run(
     read_between(db, id, first, newest.version).await
 }
 
-/// The first version of the run that ends with the newest: it has no gap, and not more than [`MAX_RUN_BYTES`] unless the
-/// newest version alone has more. `sizes` begins with the newest.
+/// The first version of the run that ends with the newest: it has no gap, and not more than [`MAX_RUN_BYTES`] unless
+/// the newest version alone has more. `sizes` begins with the newest.
 fn first_of_run(sizes: &[Size]) -> Option<u64> {
     let newest = sizes.first()?.version;
     let mut bytes = 0_usize;

@@ -1,5 +1,5 @@
-//! Reading the members of locations and their roles, everybody who has rights to a location, and users' names. The newest
-//! names are in the cache of the service.
+//! Reading the members of locations and their roles, everybody who has rights to a location, and users' names. The
+//! newest names are in the cache of the service.
 
 use std::collections::HashMap;
 
@@ -88,8 +88,8 @@ impl Store {
         self.read(read).await
     }
 
-    /// Reads everybody who has rights to a location, in one snapshot: its owner, its members, and the shares that have not
-    /// ended. `None`: there is no such location.
+    /// Reads everybody who has rights to a location, in one snapshot: its owner, its members, and the shares that have
+    /// not ended. `None`: there is no such location.
     ///
     /// # Errors
     /// `storage_unavailable`, `internal`.

@@ -1,7 +1,7 @@
 //! Dividing the rows of an answer into pieces, which are read one after the other as the client takes them.
 //!
-//! A row may be anything from a hundred bytes to more than a megabyte, so sizes are read before rows. This file only does
-//! sums; [`super::listing`] and [`super::history`] read.
+//! A row may be anything from a hundred bytes to more than a megabyte, so sizes are read before rows. This file only
+//! does sums; [`super::listing`] and [`super::history`] read.
 
 /// The most bytes in the database of rows that are read together; a larger row is read alone. Their text
 /// is about as long, so an answer holds about a megabyte while its client is slow, and some three while a piece of one

@@ -116,8 +116,8 @@ impl Search<'_> {
         Ok(Some(in_order(ranking.page(self.page), entries)))
     }
 
-    /// Finds the page among candidates of any number and size. Between two of them others get their turn, and the search
-    /// ends when its caller has gone away. `None`: the page is too deep.
+    /// Finds the page among candidates of any number and size. Between two of them others get their turn, and the
+    /// search ends when its caller has gone away. `None`: the page is too deep.
     async fn find_among_many(&self, db: &DatabaseConnection) -> DbResult<Option<Vec<Entry>>> {
         // A snapshot, so that what is found is what is shown, as far as it is read with the page.
         let tx = self.store.wait_in_search(db.begin()).await?;

@@ -17,8 +17,8 @@ const LIFETIME_FACTOR: u32 = 20;
 /// Lengths of long lists.
 #[derive(Debug, Default)]
 pub struct TotalCache {
-    /// The totals by list, written after each count. Totals that are out of date are removed then, so the map is bounded
-    /// by the number of long lists that can be counted while they are kept.
+    /// The totals by list, written after each count. Totals that are out of date are removed then, so the map is
+    /// bounded by the number of long lists that can be counted while they are kept.
     totals: Mutex<HashMap<Visible, Total>>,
     /// Held while a very long list is counted: one at a time, and whoever waits finds the total of the one before.
     pub turn: tokio::sync::Mutex<()>,

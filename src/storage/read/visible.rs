@@ -37,8 +37,8 @@ impl Visible {
         }
     }
 
-    /// A query for `id` and `created_at` of these locations, and its values. `None`: it is all of them. With `newest`, of
-    /// a user's own only the newest so many.
+    /// A query for `id` and `created_at` of these locations, and its values. `None`: it is all of them. With `newest`,
+    /// of a user's own only the newest so many.
     pub fn query(self, newest: Option<u64>) -> Option<(String, Vec<Value>)> {
         let user = self.user()?;
         let order = newest.map_or("", |_| "ORDER BY created_at DESC, id DESC LIMIT ?");

@@ -26,8 +26,8 @@ const TRIM_INTERVAL: u64 = 64;
 const MAX_STEP_ROWS: u64 = 64;
 /// Locations of which a sweep reads the oldest versions by one statement.
 const PAGE_LOCATIONS: u64 = 500;
-/// A row of `writer` that was not written for so long belongs to a writer that has ended. A writer whose row is removed all
-/// the same makes a new one with its next transaction.
+/// A row of `writer` that was not written for so long belongs to a writer that has ended. A writer whose row is removed
+/// all the same makes a new one with its next transaction.
 const MAX_WRITER_AGE_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// A location whose history may be too long.
@@ -215,8 +215,8 @@ async fn remove_some(tx: &DatabaseTransaction, item: Trimmed, keep: &History) ->
     Ok(cut == last)
 }
 
-/// The last version to remove of those from `first` to `last`, if there is one. The newest version of a location that is
-/// there (`newest`) always stays; of the others those that are too old, or too many beside `kept` versions, go.
+/// The last version to remove of those from `first` to `last`, if there is one. The newest version of a location that
+/// is there (`newest`) always stays; of the others those that are too old, or too many beside `kept` versions, go.
 fn last_removed(
     first: u64,
     last: u64,

@@ -33,8 +33,8 @@ const PAGE_USERS: u64 = 500;
 /// somebody pushes out notifications about themselves, and about nobody else.
 const ACTOR_SHARE: u64 = 4;
 
-/// Sends the users who may have too many notifications to the task that removes them. The task ends when the last one is
-/// dropped.
+/// Sends the users who may have too many notifications to the task that removes them. The task ends when the last one
+/// is dropped.
 #[derive(Clone, Debug)]
 pub struct NotificationSweeper {
     users: mpsc::Sender<u64>,
@@ -162,7 +162,8 @@ impl NotificationRows {
         self.store.read_raw(read).await
     }
 
-    /// Removes the notifications of a user that are too many, and those of notices up to `newest_too_old`, step by step.
+    /// Removes the notifications of a user that are too many, and those of notices up to `newest_too_old`, step by
+    /// step.
     async fn trim_user(&self, user: u64, newest_too_old: u64) -> DbResult<()> {
         // Notifications that come meanwhile do not count: they would push out others before their actor's share of them
         // is trimmed.

@@ -1,8 +1,8 @@
 //! Statements that write many rows.
 //!
-//! MySQL gets the rows as text, several statements in one packet: prepared, each number of rows would be another statement
-//! to keep. Strings are in hexadecimal there, so nothing needs quoting. SQLite limits the length of a text and prepares it
-//! cheaply, so it gets the rows as parameters.
+//! MySQL gets the rows as text, several statements in one packet: prepared, each number of rows would be another
+//! statement to keep. Strings are in hexadecimal there, so nothing needs quoting. SQLite limits the length of a text
+//! and prepares it cheaply, so it gets the rows as parameters.
 //!
 //! MySQL closes a connection that sends a packet larger than its `max_allowed_packet`, so rows are divided into
 //! statements below that. A single row that is too large is refused before it is written ([`Dialect::check_row`]).

@@ -64,8 +64,8 @@ impl LockedLocations {
         let ids = acts.iter().filter_map(Act::target).map(|(id, _)| id).collect();
         let rows = lock_rows(tx, ids, locking).await?;
         let mut locked = Self { rows, roles: HashMap::new(), now: Timestamp::now() };
-        // The callers whose role does not follow from the locations' rows may be members. Read after the lock, which every
-        // change of members takes too.
+        // The callers whose role does not follow from the locations' rows may be members. Read after the lock, which
+        // every change of members takes too.
         let callers = acts.iter().filter_map(Act::target).filter_map(|(id, by)| {
             let row = locked.rows.get(&id)?.as_ref()?;
             by.role(id, row.location.owner, locked.now).is_none().then_some((id, by.account()?))

@@ -30,7 +30,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Hands on acts and what follows from them, in their order. They are committed, so a panic here must not become the answer to a caller: the rooms' sweep finds what they were not told.
+    /// Hands on acts and what follows from them, in their order. They are committed, so a panic here must not become
+    /// the answer to a caller: the rooms' sweep finds what they were not told.
     pub async fn publish(&self, acts: &[Act], outcomes: &mut Outcomes) {
         let events = std::mem::take(&mut outcomes.events);
         self.task.catch_async(self.hand_on(acts, &outcomes.each, events)).await;

@@ -59,7 +59,8 @@ impl Update {
     }
 }
 
-/// The newest versions of one location, for members that are behind and clients that come back: ascending, without a gap. The last one is the head.
+/// The newest versions of one location, for members that are behind and clients that come back: ascending, without a
+/// gap. The last one is the head.
 #[derive(Debug, Default)]
 pub struct Recent {
     updates: VecDeque<Update>,
