@@ -1,6 +1,6 @@
 //! Limits on what one caller may ask for, and on the time that a connection may take.
 //!
-//! `service/limits.rs` keeps the budgets. It adds what the settings do not name, such as how much may come at once.
+//! `service/limits/` keeps the budgets. It adds what the settings do not name, such as how much may come at once.
 
 use std::{num::NonZeroU32, ops::RangeInclusive, time::Duration};
 
